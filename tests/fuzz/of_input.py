@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from comfyload.app.run.options import RunOptions, parse_notes, plan_hash, read_plan, to_toml
-from comfyload.cli.options import parse_workflows
+from comfyload.cli.options import parse_workflow
 from comfyload.comfy.address import masked, parse_headers, parse_server, redacted, redirected, with_credentials
 from comfyload.errors import UsageError
 from comfyload.judge.gates.grammar import parse_gate, read_gates
@@ -101,7 +101,7 @@ def settings(data: bytes) -> None:
     for text in texts(data):
         _each(text.split("\n"), lambda one: override(workflow(), [one], ObjectInfo(INFO)))
         _each(text.split("\n"), lambda one: parse_notes([one]))
-        _each(text.split("\n"), lambda one: parse_workflows([one]))
+        _each(text.split("\n"), parse_workflow)
 
 
 def plan(data: bytes) -> None:

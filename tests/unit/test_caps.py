@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from comfyload import clock
 from comfyload.advise.saturation import Saturated
 from comfyload.app.ab import Alternation, alternate
-from comfyload.app.campaign import Cut
+from comfyload.app.campaign import CampaignOptions, Cut
 from comfyload.app.checklist import Round, run_rounds
 from comfyload.app.locate import measured
 from comfyload.app.run.caps import Caps
@@ -24,7 +24,7 @@ from comfyload.app.run.options import RunOptions, WorkflowChoice
 from comfyload.app.run.repeat import command
 from comfyload.app.run.resume import resume
 from comfyload.app.run.viewer import Viewer
-from comfyload.app.saturate import CampaignOptions, saturate
+from comfyload.app.saturate import saturate
 from comfyload.cli import app
 from comfyload.errors import ComfyloadError, NothingMeasured
 from comfyload.judge.summary import Measured

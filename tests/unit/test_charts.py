@@ -50,8 +50,8 @@ def long() -> Shown:
 def test_every_picture_is_there_in_order_with_words_and_numbers(everything: dict[str, Chart]) -> None:
     assert list(everything) == NAMES
     for chart in everything.values():
-        assert chart.title and chart.description.endswith(".") and chart.columns and chart.rows
-        assert all(len(row) == len(chart.columns) for row in chart.rows)
+        assert chart.title and chart.description.endswith(".") and chart.numbers is not None and chart.numbers.rows
+        assert all(len(row) == len(chart.numbers.columns) for row in chart.numbers.rows)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -111,7 +111,7 @@ def test_a_percentile_that_is_withheld_is_not_drawn() -> None:
     few = _named(shown(manifest(12), list(one_by_one([10.0 + i % 3 for i in range(12)]))))["distribution"]
     assert [row["what"] for row in _data(few, "lines")] == ["p50"]
     assert "The p95 is withheld: 12 completed jobs; a p95 needs 20." in few.description
-    assert [row[1] for row in few.rows] == ["11.0 s", "\N{EN DASH}"]
+    assert few.numbers is not None and [row[1].words for row in few.numbers.rows] == ["11.0 s", "\N{EN DASH}"]
 
 
 def test_gpu_readings_that_said_nothing_are_gaps(everything: dict[str, Chart]) -> None:

@@ -60,7 +60,7 @@ def _side_by_side(users: int, *, lanes: int = 4) -> Measured:
 def _found(runs: list[Measured], *, log: bool = True, **changes: Any) -> Found:
     gates = GateSet(gates=[parse_gate(text) for text in DEFAULT_GATES])
     verdicts = [verdict for run in runs for verdict in judge(gates, run, [] if log else None)]
-    base: dict[str, Any] = {"name": "mygpu", "server": "http://gpu:8188", "runs": runs, "warmup": 1}
+    base: dict[str, Any] = {"name": "mygpu", "runs": runs, "warmup": 1}
     return Found(verdicts=verdicts, **{**base, **changes})
 
 

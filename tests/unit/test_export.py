@@ -30,7 +30,7 @@ from comfyload.report.document import jobs
 from comfyload.report.export.csv import write_csv
 from comfyload.report.export.otlp import send_otlp, write_otlp
 from comfyload.report.export.parquet import write_parquet
-from comfyload.report.export.prometheus import BUCKETS_S, metrics_text, write_prometheus
+from comfyload.report.export.prometheus import BUCKETS_S, metrics_text
 from comfyload.report.export.table import columns
 from tests.support.rig import play
 from tests.unit.judge_runs import FACTS, censored, failed, job, manifest, one_by_one
@@ -194,7 +194,7 @@ def _key(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
 def test_prometheus_reads_back_every_number_of_the_summary_in_base_units(tmp_path: Path) -> None:
     seconds = [4.0 + 0.1 * (index * 7 % 13) for index in range(40)]
     measured = _measured(list(one_by_one(seconds)))
-    write_prometheus(tmp_path / "run.prom", measured)
+    (tmp_path / "run.prom").write_bytes(metrics_text(measured))
     found, flat = _samples((tmp_path / "run.prom").read_bytes()), measured.summary.summary
     whole = {"workflow": "", "bound": "value"}
     assert found[_key("comfyload_p95_latency_seconds", **whole)] == flat["p95_latency_s"]

@@ -9,11 +9,10 @@ from urllib.parse import quote
 import pytest
 
 from comfyload import hidden
-from comfyload.app.export import Formats, export
+from comfyload.app.export import export
 from comfyload.comfy.address import parse_server, redacted
 from comfyload.errors import UsageError
 from comfyload.hidden import hide, without_hidden
-from comfyload.report.export import otlp
 from comfyload.telemetry.scrape import scrape_url
 
 
@@ -60,9 +59,9 @@ def test_what_is_secret_of_a_collector_of_traces_is_hidden(monkeypatch: pytest.M
     def refuse(url: str, *_: object) -> int:
         raise UsageError(f"{url} did not take the traces")
 
-    monkeypatch.setattr(otlp, "send_otlp", refuse)
+    monkeypatch.setattr("comfyload.app.export.send_otlp", refuse)
     run = next((Path(__file__).parents[1] / "data" / "archive_v1" / "2026-11-23-small" / "runs").iterdir())
     with pytest.raises(UsageError) as refused:
-        list(export(run, Formats(otlp="http://user:hunter22@127.0.0.1:1/?tok=SEKRET99")))
+        list(export(run, otlp="http://user:hunter22@127.0.0.1:1/?tok=SEKRET99"))
     assert without_hidden(refused.value.message) == "http://user:***@127.0.0.1:1/?tok=*** did not take the traces"
     assert without_hidden("hunter22 zz SEKRET11 SEKRET12") == "*** *** ***"

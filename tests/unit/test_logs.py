@@ -19,8 +19,9 @@ import pytest
 from typer.testing import CliRunner
 
 from comfyload.app.log_place import LogPlace
-from comfyload.app.logs import LogQuery, instant, print_log
+from comfyload.app.logs import LogQuery, print_log
 from comfyload.cli import app
+from comfyload.cli.signature import instant
 from comfyload.errors import RunFilesError, UsageError
 from comfyload.record.metrics import log as metrics_log
 from comfyload.record.metrics.files import LogFiles, older_files
@@ -95,11 +96,13 @@ def log(tmp_path: Path) -> Path:
     return write(tmp_path / "m.ndjson", story(), b"Traceback:\n")
 
 
-def shown(log: Path, *, width: int = 80, terminal: bool = True, as_json: bool = False, **asked: Any) -> list[str]:
+def shown(
+    log: Path, *, width: int = 80, terminal: bool = True, as_json: bool = False, follow: bool = False, **asked: Any
+) -> list[str]:
     """The lines that are printed, without colour."""
     file = io.StringIO()
     console = Screen(file=file, width=width, force_terminal=terminal, color_system=None, legacy_windows=False)
-    print_log(LogPlace(path=log), LogQuery(**asked), Printer(console, as_json=as_json))
+    print_log(LogPlace(path=log), LogQuery(**asked), Printer(console, as_json=as_json), follow=follow)
     return file.getvalue().splitlines()
 
 
@@ -347,16 +350,17 @@ def test_without_a_name_the_log_of_the_last_run_is_found(tmp_path: Path, monkeyp
     from comfyload.app import log_place
     from comfyload.app.probe import Running
     from comfyload.errors import ServerUnreachable
+    from comfyload.record.options import RunOptions
     from tests.unit.judge_runs import manifest
 
     monkeypatch.chdir(tmp_path)
     written = write(tmp_path / "server.ndjson", story())
     reported: list[str | None] = [None]
 
-    async def ask(url: str, headers: list[str]) -> Running:
+    async def ask(options: RunOptions) -> Running:
         if reported[0] is None:
             raise ServerUnreachable("nobody")
-        return Running(url=url, log=reported[0])
+        return Running(url=options.server, log=reported[0])
 
     monkeypatch.setattr(log_place, "ask", ask)
     made = manifest(1)
@@ -382,13 +386,13 @@ def test_without_a_name_the_log_of_the_last_run_is_found(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize(("text", "seconds"), [("30s", 30), ("10m", 600), ("1.5h", 5400), ("3 d", 259200)])
 def test_a_time_ago_is_understood(text: str, seconds: float) -> None:
-    assert abs((datetime.now(UTC) - instant("--since", text)).total_seconds() - seconds) < 5
+    assert abs((datetime.now(UTC) - instant(text, "--since")).total_seconds() - seconds) < 5
 
 
 def test_an_instant_without_an_offset_is_local(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
-    assert instant("--since", "2026-03-01T13:00") == BEGAN == instant("--since", "2026-03-01T12:00Z")
+    assert instant("2026-03-01T13:00", "--since") == BEGAN == instant("2026-03-01T12:00Z", "--since")
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(log: Path) -> None:

@@ -13,11 +13,12 @@ import pytest
 from aiohttp import web
 from typer.testing import CliRunner
 
-from comfyload.app import pack_files, probe
+from comfyload.app import pack_files
 from comfyload.app.pack_files import MARK, NAME, FileChanges
 from comfyload.app.probe import Running, ask, install, remove, status
 from comfyload.cli.probe import probe as app
 from comfyload.errors import ComfyloadError, NotComfyUI, ServerUnreachable, UsageError
+from comfyload.record.options import RunOptions
 from tests.support.servers import answering
 
 STATS = {"system": {"comfyui_version": "0.33.0"}, "devices": []}
@@ -32,7 +33,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write(folder, "pyproject.toml", '[project]\nname = "comfyload-probe"\nversion = "0.2.0"\n')
     write(folder, "__pycache__/x.pyc", "")
     write(folder, ".hidden", "")
-    monkeypatch.setattr(probe, "source_of_pack", lambda: folder)
+    monkeypatch.setattr("comfyload.app.pack_files.source_of_pack", lambda: folder)
     return folder
 
 
@@ -345,7 +346,7 @@ def reply(status: int, body: Any) -> Any:
 def test_a_running_server_is_asked(comfyui: Path, source: Path) -> None:
     install(comfyui)
     with reply(200, ENVIRONMENT) as url:
-        told = asyncio.run(ask(f"{url}/base/", ["X-Comfyload-Token=t"]))
+        told = asyncio.run(ask(RunOptions(server=f"{url}/base/", headers=["X-Comfyload-Token=t"])))
         assert (told.active, told.version, told.dropped, told.why) == (True, "0.2.0", 3, "")
         assert told.missing == ["models are not told: comfy.model_management has no load_models_gpu [2J"]
         code, out = call("status", comfyui, "--server", url)
@@ -376,7 +377,7 @@ def test_a_server_that_runs_an_older_probe_has_to_be_restarted(comfyui: Path, so
 def test_a_server_without_a_probe_says_why(comfyui: Path, source: Path, status: int, body: Any, why: str) -> None:
     install(comfyui)
     with reply(status, body) as url:
-        told = asyncio.run(ask(url, []))
+        told = asyncio.run(ask(RunOptions(server=url)))
         assert isinstance(told, Running) and why in told.why and told.active is None
         assert call("status", comfyui, "--server", url)[0] == 1
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from comfyload.app.run.inputs import Prepared
 from comfyload.app.run.session import Session
 from comfyload.load.selfcheck import SelfWatch
 from comfyload.record.model import Manifest
@@ -29,7 +30,8 @@ class _Quiet:
 def _lateness(manifest: Manifest) -> list[float]:
     """What the self-check of such a run holds after a job that was sent 3 s after it was due."""
     quiet: Any = _Quiet()
-    session = Session(manifest, quiet, quiet, quiet, lambda: 0.0, options=quiet, caps=quiet)
+    prepared = Prepared(manifest=manifest, jobs=quiet, options=quiet)
+    session = Session(prepared, quiet, quiet, lambda: 0.0, caps=quiet)
     session._self_watch = SelfWatch()
     session._on_line(job(0, 10.0, 5.0, sent=13.0))
     session._on_line(job(1, 10.0, 5.0, sent=14.0, warmup=True))

@@ -60,6 +60,6 @@ def test_nodes_side_by_side_are_not_more_than_all() -> None:
 
 def test_the_checklist_says_what_it_counts() -> None:
     runs = [measure("runs/x", manifest(4, workflows=SAVES), _saving())]
-    (_, short) = checklist_pages(Found(name="gpu", server="http://gpu", runs=runs, verdicts=[], warmup=0))
+    (_, short) = checklist_pages(Found(name="gpu", runs=runs, verdicts=[], warmup=0))
     slowest = next(fact.value.words for fact in short.facts if fact.label == "Slowest")
     assert slowest.startswith("2 SaveImage nodes take 50.4 % of each execution. A faster disk")

@@ -25,7 +25,7 @@ from comfyload.record.archive import Contents, KeptRun
 from comfyload.record.model import Record
 from comfyload.record.outcomes import OUTCOMES, Outcome, OutcomeRow
 from comfyload.report.baseline import render_readme
-from comfyload.report.document import document, jobs
+from comfyload.report.document import jobs, write_document
 from comfyload.report.export.prometheus import metrics_text
 from comfyload.report.export.table import columns
 from comfyload.report.of_run import page_of
@@ -53,7 +53,9 @@ def _measured() -> Measured:
 
 def _json() -> str:
     measured = _measured()
-    return json.dumps(document(measured.manifest, measured.summary, jobs(measured.manifest, _lines())))
+    file = io.BytesIO()
+    write_document(file, measured.manifest, measured.summary, jobs(measured.manifest, _lines()))
+    return file.getvalue().decode()
 
 
 def _terminal() -> str:

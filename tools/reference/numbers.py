@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from typing import Any
 
 import msgspec
@@ -27,14 +29,16 @@ from comfyload.judge.summary import BookRow
 from comfyload.judge.workflows import AfterRow, WorkflowRow
 from comfyload.record import model
 from comfyload.record.outcomes import OUTCOMES
-from comfyload.report.document import document, jobs
+from comfyload.report.document import jobs, write_document
 from tools.reference.markdown import NOTE, agree, info_of, listed, struct_text, structs_in, table
 from tools.reference.meanings import JOB, STATISTICS
 
 
 def summary_page() -> str:
     summary = judge_summary.summarise(_manifest(), [])
-    shown = document(_manifest(), summary, [])
+    file = io.BytesIO()
+    write_document(file, _manifest(), summary, [])
+    shown = json.loads(file.getvalue())
     flat = shown["summary"]
     others = [key for key in shown["statistics"] if key not in summary.statistics]
     agree("STATISTICS", others, STATISTICS)

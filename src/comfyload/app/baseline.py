@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from msgspec import Struct
 
 from comfyload.app.check import check
 from comfyload.app.locate import Result, Target, measured, window
@@ -34,8 +33,8 @@ from comfyload.record.model import Record, Sent
 from comfyload.record.plan import Closed
 from comfyload.record.run import RunReader
 from comfyload.report.baseline import pictures, render_readme
-from comfyload.report.charts import png
-from comfyload.report.overview import Shown, overview
+from comfyload.report.charts.chart import png
+from comfyload.report.overview import overview
 from comfyload.report.plan_text import load_words
 
 _NOT_IN_FILES = re.compile('[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff/\\\\:*?"<>|]+')
@@ -48,16 +47,11 @@ PAGE = "report.html"
 README = "README.md"
 
 
-class Keeping(Struct, frozen=True, kw_only=True):
-    """What a baseline holds besides its runs: a slice of `log`, notes, and the verdicts of `gates`."""
-
-    gates: GateSet
-    log: Path | None = None
-    notes: dict[str, str] = {}
-
-
-def save_baseline(base: Path, name: str | None, found: Target, keeping: Keeping) -> tuple[Kept, list[GateVerdict]]:
-    """Keep the runs of `found` in the archive `base`; returns the baseline and the verdicts that its README states.
+def save_baseline(
+    base: Path, name: str | None, found: Target, gates: GateSet, log: Path | None, notes: Mapping[str, str] = {}
+) -> tuple[Kept, list[GateVerdict]]:
+    """Keep the runs of `found` in the archive `base`, with their rows of `log`; returns the baseline and the verdicts
+    that its README states.
 
     Raises:
         RunFilesError: the name is taken, a run has no end, or something cannot be read or written.
@@ -66,21 +60,32 @@ def save_baseline(base: Path, name: str | None, found: Target, keeping: Keeping)
     for result in found.results:
         if result.reader.manifest.end is None:
             raise RunFilesError(f"{result.reader.path} has no end", "wait for it, or finish it with comfyload resume")
-    verdicts = check(found, keeping.gates, log=keeping.log).verdicts
+    verdicts = check(found, gates, log=log).verdicts
 
     def fill(folder: Path) -> Contents:
-        contents = _evidence(folder, found, keeping)
-        runs = [shown(result, keeping.gates.gates) for result in found.results]
-        _document(folder, title, contents, runs, verdicts, keeping.gates)
+        contents = _evidence(folder, found.results, log, notes)
+        runs = [shown(result, gates.gates) for result in found.results]
+        view = overview(
+            title,
+            runs,
+            verdicts=verdicts,
+            environment=contents.environment,
+            notes=contents.notes,
+            limits=limits(gates.gates),
+        )
+        for file, chart in pictures(contents, view, runs).items():
+            (folder / file).write_bytes(png(chart))
+        write_page(folder / README, render_readme(contents, view, runs))
+        write_page(folder / PAGE, whole_page(view, runs, contents.command))
         return contents
 
     return archive.save(base, name, fill), verdicts
 
 
-def _evidence(folder: Path, found: Target, keeping: Keeping) -> Contents:
+def _evidence(folder: Path, results: Sequence[Result], log: Path | None, notes: Mapping[str, str]) -> Contents:
     """The runs, what was made from them, and the log's rows of them."""
     kept = []
-    for result, output in zip(found.results, _outputs(found.results), strict=True):
+    for result, output in zip(results, _outputs(results), strict=True):
         manifest = result.reader.manifest
         write_output(folder / output, result.reader, result.measured.summary)
         kept.append(
@@ -92,32 +97,14 @@ def _evidence(folder: Path, found: Target, keeping: Keeping) -> Contents:
                 load=load_words(manifest.plan.load),
             )
         )
-    notes = {**notes_of(found.results), **keeping.notes}
+    noted = {**notes_of(results), **notes}
     return Contents(
         runs=kept,
-        environment=with_notes(environment_of(found.results), notes),
-        notes=notes,
-        command=[line for result in found.results if (line := shlex.join(command(result.reader.manifest.options)))],
-        log=_slice(folder, found.results, keeping.log),
+        environment=with_notes(environment_of(results), noted),
+        notes=noted,
+        command=[line for result in results if (line := shlex.join(command(result.reader.manifest.options)))],
+        log=_slice(folder, results, log),
     )
-
-
-def _document(
-    folder: Path, title: str, contents: Contents, runs: Sequence[Shown], verdicts: Sequence[GateVerdict], gates: GateSet
-) -> None:
-    """The README with its pictures, and the page."""
-    view = overview(
-        title,
-        runs,
-        verdicts=verdicts,
-        environment=contents.environment,
-        notes=contents.notes,
-        limits=limits(gates.gates),
-    )
-    for file, chart in pictures(contents, view, runs).items():
-        (folder / file).write_bytes(png(chart))
-    write_page(folder / README, render_readme(contents, view, runs))
-    write_page(folder / PAGE, whole_page(view, runs, contents.command))
 
 
 def _outputs(results: Sequence[Result]) -> list[str]:

@@ -15,7 +15,7 @@ from comfyload.advise.interference import Interference, changed, drift, interfer
 from comfyload.advise.rate import Rate
 from comfyload.advise.saturation import LADDER, SURE, Saturated, capacity, gpu_words, knee, next_step, step, vague
 from comfyload.advise.service_times import ServiceTimes, Workload, pools_of
-from comfyload.advise.validation import Validation, validate
+from comfyload.advise.validation import validate
 from comfyload.app.run.options import RunOptions
 from comfyload.app.run.schedule_seed import near_its_rate
 from comfyload.errors import NothingMeasured
@@ -84,20 +84,17 @@ class Campaign:
             Cut: a limit was reached before that.
         """
         try:
-            await self._measure()
+            while (places := self._next()) is not None:
+                await self._close(places, self._jobs(places))
+            with suppress(ValueError):  # jobs without known times: `result` raises for them
+                if not self._options.slow and self._slowed() is not None:
+                    await self._close(2, self._jobs(2))  # interference is reported only from twice as many jobs
         except Cut as cut:
             self._cut = cut.message
             self._closed += [] if cut.run is None else [cut.run]
             with suppress(ValueError):  # jobs without known times
                 cut.found = self._saturated([f"{cut.message}: no rate follows from these runs."])
             raise
-
-    async def _measure(self) -> None:
-        while (places := self._next()) is not None:
-            await self._close(places, self._jobs(places))
-        with suppress(ValueError):  # jobs without known times: `result` raises for them
-            if not self._options.slow and self._slowed() is not None:
-                await self._close(2, self._jobs(2))  # interference is reported only from twice as many jobs
 
     async def more(self, jobs: int) -> None:
         """More jobs with one in flight."""
@@ -234,10 +231,14 @@ class Campaign:
             findings, bound = [*findings, PHASES], None
         drifted = None if findings else drift(*self._evidence()[:2])
         cut = [f"{self._cut}: the rate to deploy is not confirmed."] if self._cut else []
+        more = jobs_worth_it(rate, pools.n)
         findings = [*cut, *self._disturbance(), *findings, *([] if drifted is None else [drifted])]
-        found = self._saturated(findings, pools, carries, rate, validation)
         return structs.replace(
-            found,
+            self._saturated([*findings, *self._how_sure(carries, rate, pools.n, more)], carries),
+            sla_rate_per_minute=rate,
+            service_s=carries.inverse(60),
+            confirmation=validation,
+            more_jobs=more,
             tried_per_minute=None if run is None else tried,
             lower_bound_per_minute=bound,
             curve=_curve(pools, workload, carries),
@@ -250,36 +251,25 @@ class Campaign:
         )
         rate = self._closed[-1].summary.statistics["jobs_per_minute"]
         known = None if rate.value is None else Rate(estimate=rate.value, low=rate.low, high=rate.high)
-        return self._saturated([finding], carries=known)
+        return self._saturated([finding], known)
 
-    def _saturated(
-        self,
-        findings: list[str],
-        pools: ServiceTimes | None = None,
-        carries: Rate | None = None,
-        rate: Rate | None = None,
-        validation: Validation | None = None,
-    ) -> Saturated:
+    def _saturated(self, findings: list[str], carries: Rate | None = None) -> Saturated:
+        """What the runs show without a prediction. `carries`: the capacity, if it is known."""
         runs = [*self._closed, *self._confirming]
         steps = [step(run) for run in self._closed]
-        more = 0
-        if pools is not None and carries is not None and rate is not None:
-            more = jobs_worth_it(rate, pools.n)
-            findings = [*findings, *self._how_sure(carries, rate, pools.n, more)]
         return Saturated(
             knee=knee(steps),
             serial=self._serial,
             capacity_per_minute=carries,
-            sla_rate_per_minute=rate,
+            sla_rate_per_minute=None,
             limit_s=self._options.limit_s,
             share=self._options.share,
             steps=steps,
             interference=self._interference(),
-            service_s=None if carries is None or pools is None else carries.inverse(60),
-            confirmation=validation,
+            service_s=None,
+            confirmation=None,
             findings=[*_invalid(runs), *findings, *gpu_words(self._closed[-1])],
             paths=[run.path for run in runs],
-            more_jobs=more,
             cut=self._cut,
         )
 

@@ -84,19 +84,19 @@ def log_errors(result: Result, log: Path | None, *, named: bool = False) -> list
     """
     jobs, failed = _jobs(result)
     found = LogSlice() if log is None else read_log(log, *window(result.reader.manifest), jobs)
-    others, kept = 0, []
+    others, kept = 0, dict[object, LogRow]()  # of a row that is met again, the first
     for row in chain((log_row(line.row, t=line.t) for line in result.reader.log()), found.rows):
         others += not row.of_the_harness
         of_interest = row.error is not None or row.event in ("probe.problem", "probe.disabled")
         if of_interest and not row.of_the_harness:
-            kept.append(row)
+            kept.setdefault(key_of_row(row.raw), row)
     doubts = list(_unread(result.reader.manifest, log, found))
     if named and log is not None and not (others or doubts or found.rows):
         doubts.append(_no_row(log, found, result.reader.manifest))
     if not others and not doubts:
         return None
     counts, first = Counter[tuple[ErrorPlace, str]](), dict[tuple[ErrorPlace, str], str]()
-    for row in _one_of_each(_once(kept), failed):
+    for row in _one_of_each(kept.values(), failed):
         key = _class_of(row, jobs)
         counts[key] += 1
         first.setdefault(key, row.utc.isoformat() if row.utc else f"prompt {row.prompt_id}")
@@ -154,16 +154,6 @@ def _jobs(result: Result) -> tuple[set[str], set[str]]:
         if isinstance(line, Record) and OUTCOMES[line.execution.outcome].error:
             failed.add(line.prompt_id)
     return jobs, failed
-
-
-def _once(rows: Iterable[LogRow]) -> Iterator[LogRow]:
-    """Each row once: the probe's by their number, others by their whole content."""
-    met = set()
-    for row in rows:
-        key = key_of_row(row.raw)
-        if key not in met:
-            met.add(key)
-            yield row
 
 
 def _one_of_each(rows: Iterable[LogRow], failed: set[str]) -> Iterator[LogRow]:

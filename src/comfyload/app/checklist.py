@@ -20,8 +20,6 @@ from comfyload.record.run import RunReader
 SAMPLES = Path("infra/comfyui/samples")
 NAMES = ("book_small", "book_medium", "book_large")
 CONCURRENCY = (1, 2, 4)
-JOBS = 20
-"""The fewest of which a p95 is known."""
 WARMUP = 1
 
 
@@ -80,11 +78,6 @@ def default_workflows() -> list[str]:
         f"{SAMPLES} does not hold {', '.join(f'{name}.json' for name in NAMES)}",
         "go to the project's root, or name workflows with --workflow",
     )
-
-
-def rounds(workflows: list[str]) -> list[Round]:
-    """Every workflow at every concurrency, a workflow at a time: its models stay loaded."""
-    return [Round(workflow=file, concurrency=places) for file in workflows for places in CONCURRENCY]
 
 
 async def run_rounds(

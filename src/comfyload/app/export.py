@@ -5,52 +5,45 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
-from msgspec import Struct
-
 from comfyload.app.locate import measured
 from comfyload.comfy.address import hide_secrets, masked, read_url, redacted
 from comfyload.errors import UsageError
 from comfyload.hidden import hide
+from comfyload.record.atomic import write_whole
 from comfyload.record.run import RunReader
+from comfyload.report.export.csv import write_csv
+from comfyload.report.export.otlp import send_otlp, write_otlp
+from comfyload.report.export.parquet import write_parquet
+from comfyload.report.export.prometheus import metrics_text
 
 
-class Formats(Struct, frozen=True, kw_only=True):
-    """Where each format goes; None: nowhere. `otlp`: a collector's URL or a file."""
-
-    csv: Path | None = None
-    parquet: Path | None = None
-    prometheus: Path | None = None
-    otlp: str | None = None
-
-
-def export(run: Path, formats: Formats) -> Iterator[str]:
-    """Write the chosen formats; yields a line about each.
+def export(
+    run: Path,
+    *,
+    csv: Path | None = None,
+    parquet: Path | None = None,
+    prometheus: Path | None = None,
+    otlp: str | None = None,
+) -> Iterator[str]:
+    """Write the formats that have a file, or a collector's URL in `otlp`; yields a line about each.
 
     Raises:
         UsageError: a file cannot be written, a collector does not answer, or a library is not installed.
     """
     reader = RunReader(run)
-    if formats.csv is not None:
-        from comfyload.report.export.csv import write_csv
-
-        yield f"CSV: {formats.csv}, {write_csv(formats.csv, reader.manifest, reader.lines)} jobs"
-    if formats.parquet is not None:
-        from comfyload.report.export.parquet import write_parquet
-
-        yield f"Parquet: {formats.parquet}, {write_parquet(formats.parquet, reader.manifest, reader.lines)} jobs"
-    if formats.prometheus is not None:
-        from comfyload.report.export.prometheus import write_prometheus
-
-        write_prometheus(formats.prometheus, measured(reader))
-        yield f"Prometheus: {formats.prometheus}"
-    if formats.otlp is not None:
-        from comfyload.report.export.otlp import send_otlp, write_otlp
-
-        if formats.otlp.startswith(("http://", "https://")):
-            where = _collector(formats.otlp)
-            spans = send_otlp(formats.otlp, reader.manifest, reader.lines())
+    if csv is not None:
+        yield f"CSV: {csv}, {write_csv(csv, reader.manifest, reader.lines)} jobs"
+    if parquet is not None:
+        yield f"Parquet: {parquet}, {write_parquet(parquet, reader.manifest, reader.lines)} jobs"
+    if prometheus is not None:
+        write_whole(prometheus, metrics_text(measured(reader)))
+        yield f"Prometheus: {prometheus}"
+    if otlp is not None:
+        if otlp.startswith(("http://", "https://")):
+            where = _collector(otlp)
+            spans = send_otlp(otlp, reader.manifest, reader.lines())
         else:
-            where = formats.otlp
+            where = otlp
             spans = write_otlp(Path(where), reader.manifest, reader.lines())
         yield f"OTLP: {where}, {spans} spans"
 

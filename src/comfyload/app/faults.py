@@ -4,8 +4,8 @@ import asyncio
 import json
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from random import Random
 from typing import Any, Literal, get_args
 
@@ -113,43 +113,22 @@ async def faults(options: FaultOptions, progress: Callable[[Scenario, float], No
     if options.heavy is not None:
         parse(options.heavy, "heavy", "the heavy workflow")
     out: list[Outcome] = []
-    steps = _Steps(options, progress)
-    for scenario in options.scenarios:
-        side_by_side = [CLIENTS] if options.simulated else [(client,) for client in CLIENTS]
-        for clients in side_by_side:
-            async with steps.one(scenario):
-                out += await asyncio.gather(*(_outcome(options, scenario, client) for client in clients))
-    return out
-
-
-class _Steps:
-    """How much is done: by steps, and within one by the time that the steps before it took."""
-
-    def __init__(self, options: FaultOptions, progress: Callable[[Scenario, float], None]) -> None:
-        self._progress = progress
-        self._total = len(options.scenarios) * (1 if options.simulated else len(CLIENTS))
-        self._usual_s = options.jobs * options.job_s / LOAD + 2 * options.job_s
-        self._elapsed = stopwatch()
-        self.done = 0
-
-    @asynccontextmanager
-    async def one(self, scenario: Scenario) -> AsyncIterator[None]:
-        """A step, during which progress is reported."""
-        begun = self._elapsed()
-
-        async def tick() -> None:
-            while True:
-                share = min(0.95, (self._elapsed() - begun) / self._usual_s)
-                self._progress(scenario, (self.done + share) / self._total)
-                await asyncio.sleep(_TICK_S)
-
-        ticking = asyncio.create_task(tick())
+    side_by_side = [CLIENTS] if options.simulated else [(client,) for client in CLIENTS]
+    steps = [(scenario, clients) for scenario in options.scenarios for clients in side_by_side]
+    elapsed, usual_s = stopwatch(), options.jobs * options.job_s / LOAD + 2 * options.job_s
+    for number, (scenario, clients) in enumerate(steps):
+        began = elapsed()
+        played = asyncio.gather(*(_outcome(options, scenario, client) for client in clients))
         try:
-            yield
+            while not played.done():
+                share = min(0.95, (elapsed() - began) / usual_s)  # by the time that the step before took
+                progress(scenario, (number + share) / len(steps))
+                await asyncio.wait([played], timeout=_TICK_S)
         finally:
-            ticking.cancel()
-        self.done += 1
-        self._usual_s = self._elapsed() - begun
+            played.cancel()
+        out += played.result()
+        usual_s = elapsed() - began
+    return out
 
 
 async def _outcome(options: FaultOptions, scenario: Scenario, client: str) -> Outcome:

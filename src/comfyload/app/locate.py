@@ -40,7 +40,7 @@ class Target(Struct, frozen=True, kw_only=True):
 
 def measured(reader: RunReader) -> Measured:
     """The run, folded."""
-    return measure(str(reader.path), reader.manifest, reader.lines(), reader.samples())
+    return measure(str(reader.path), reader.manifest, reader.lines(), reader.samples(), reader.damage)
 
 
 def find(target: str, base: Path) -> Target:
@@ -100,7 +100,7 @@ def labelled(results: Sequence[Result]) -> dict[str, Result]:
     return found
 
 
-def default_log(named: Path | None) -> Path | None:
+def default_log(named: str | Path | None) -> Path | None:
     """The instrumentation log that is named, or the project's if it is there."""
     usual = project_log()
-    return named if named is not None else usual if usual is not None and usual.is_file() else None
+    return Path(named) if named is not None else usual if usual is not None and usual.is_file() else None

@@ -9,8 +9,9 @@ from msgspec import Struct
 from comfyload import clock
 from comfyload.app.earlier import runs_below
 from comfyload.app.probe import ask
-from comfyload.errors import RunFilesError, ServerUnreachable
+from comfyload.errors import ComfyloadError, RunFilesError
 from comfyload.record.metrics.files import DEFAULT_LOG, VARIABLE, older_files, project_log
+from comfyload.record.options import RunOptions
 from comfyload.record.run import LOG, MANIFEST, RunReader
 
 NAME = DEFAULT_LOG.name
@@ -65,7 +66,7 @@ def search(server: str | None, *, follow: bool = False, runs: Path = Path("runs"
             return LogPlace(path=Path(used), found=f"the log of the last run, {last.path}")
         try:
             return clock.run(_of_server(url))
-        except (RunFilesError, ServerUnreachable):
+        except ComfyloadError:  # no server there, no probe in it, or an address without its secret
             if (last.path / LOG).is_file() and not follow:
                 found = f"what the last run kept, {last.path}"
                 return LogPlace(path=last.path / LOG, began=_began(last), found=found)
@@ -80,7 +81,7 @@ async def _of_server(url: str) -> LogPlace:
         RunFilesError: the server has no probe, or its log lies on another machine.
         ServerUnreachable: no ComfyUI answers there.
     """
-    running = await ask(url, [])
+    running = await ask(RunOptions(server=url))
     if running.why:
         raise RunFilesError(f"{url}: {running.why}", "put the probe into it: comfyload probe install COMFYUI")
     if running.log is None:

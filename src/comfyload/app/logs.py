@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Struct, structs
 
-from comfyload.errors import UsageError
-from comfyload.judge.columns.ledger import clean
+from comfyload.record.flag import Flag
 from comfyload.record.metrics.files import LogFiles, older_files
 from comfyload.record.metrics.log import InOrder, LogRow, row_of_line
 from comfyload.report.log_text import node_of
@@ -22,6 +21,7 @@ from comfyload.report.logs import LogTally, Printer
 if TYPE_CHECKING:
     from comfyload.app.log_place import LogPlace
 
+ROWS = "Which rows"
 POLL_S = 0.25
 
 HOLD_S = 1.0
@@ -37,40 +37,41 @@ _REMEMBERED = 20_000
 class LogQuery(Struct, frozen=True, kw_only=True):
     """Which rows to show. `older` None: older files only as far back as `since`."""
 
-    errors: bool = False
-    events: list[str] | None = None
-    prompt: str | None = None
-    node: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    last: int | None = None
-    samples: bool = False
-    older: bool | None = None
-    follow: bool = False
+    errors: Annotated[bool, Flag("--errors", "", "Only errors.", ROWS)] = False
+    events: Annotated[
+        list[str] | None, Flag("--event", "GLOB", "Only these events, such as 'prompt.*'. Repeatable.", ROWS)
+    ] = None
+    prompt: Annotated[str | None, Flag("--prompt", "ID", "Only prompts whose id begins with this.", ROWS)] = None
+    node: Annotated[str | None, Flag("--node", "ID", "Only this node.", ROWS)] = None
+    since: Annotated[
+        datetime | None, Flag("--since", "WHEN", "From 10m, 2h or 3d ago, or an instant in ISO 8601.", ROWS)
+    ] = None
+    until: Annotated[datetime | None, Flag("--until", "WHEN", "Up to this time, written as for --since.", ROWS)] = None
+    last: Annotated[
+        int | None,
+        Flag(
+            "--last", "N", "Only the last N rows.", ROWS, least=1, default="all; with --follow and without --since 10"
+        ),
+    ] = None
+    samples: Annotated[bool, Flag("--samples", "", "Also readings of GPU and process, two rows a second.", ROWS)] = (
+        False
+    )
+    older: Annotated[
+        bool | None,
+        Flag(
+            "--rotated/--no-rotated",
+            "",
+            "Also older files: FILE.1 and so on.",
+            ROWS,
+            default="as far back as --since needs",
+        ),
+    ] = None
 
 
-def instant(flag: str, text: str) -> datetime:
-    """`30s`, `10m`, `2h` or `3d` ago, or an instant in ISO 8601; without an offset it is local time.
-
-    Raises:
-        UsageError: the text is neither.
-    """
-    ago = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?([smhd])", text.strip())
-    try:
-        if ago:
-            return datetime.now(UTC) - float(ago[1]) * timedelta(
-                seconds={"s": 1, "m": 60, "h": 3600, "d": 86400}[ago[2]]
-            )
-        return datetime.fromisoformat(text.strip()).astimezone(UTC)
-    except (ValueError, OverflowError, OSError):
-        hint = "write 30s, 10m, 2h or 3d, or an instant such as 2026-11-23T14:00"
-        raise UsageError(f"invalid {flag} {clean(text, 60)!r}", hint) from None
-
-
-def print_log(place: LogPlace, query: LogQuery, printer: Printer) -> None:
+def print_log(place: LogPlace, query: LogQuery, printer: Printer, *, follow: bool = False) -> None:
     """Print the chosen rows in the order of their times, and at the end how many there were.
 
-    Following goes on until Ctrl-C, which is its ordinary end.
+    `follow`: also rows that are still to come, until Ctrl-C, which is the ordinary end of that.
 
     Raises:
         RunFilesError: the log cannot be read.
@@ -78,31 +79,31 @@ def print_log(place: LogPlace, query: LogQuery, printer: Printer) -> None:
     rows = _Rows(place.began, query)
     older = query.since is not None if query.older is None else query.older
     try:
-        with _opened(place, query, older, printer) as files:
-            last = FIRST_SHOWN if query.last is None and query.follow and query.since is None else query.last
-            chosen: Iterable[LogRow] = rows.chosen(files.lines(growing=query.follow))
+        if follow:
+            _wait_for(place.path, printer)
+        with LogFiles(place.path, since=None if query.older else query.since, older=older) as files:
+            last = FIRST_SHOWN if query.last is None and follow and query.since is None else query.last
+            chosen: Iterable[LogRow] = rows.chosen(files.lines(growing=follow))
             for row in chosen if last is None else deque(chosen, maxlen=last):
                 printer.row(row, rows.tally)
-            while query.follow:
+            while follow:
                 printer.flush()
                 time.sleep(POLL_S)
                 now = time.monotonic()
                 for row in rows.chosen(files.lines(growing=True), now, now - HOLD_S):
                     printer.row(row, rows.tally)
     except KeyboardInterrupt:
-        if not query.follow:
+        if not follow:
             raise
     left = [path.name for path in older_files(place.path)] if query.older is None and not older else []
     printer.end(rows.tally, left)
 
 
-def _opened(place: LogPlace, query: LogQuery, older: bool, printer: Printer) -> LogFiles:
-    """The files; while following, a file that was named and does not exist yet is waited for."""
-    if query.follow and not place.path.exists():
-        printer.say(f"Waiting for {place.path}, which does not exist yet.")
-        while not place.path.exists():
-            time.sleep(POLL_S)
-    return LogFiles(place.path, since=None if query.older else query.since, older=older)
+def _wait_for(file: Path, printer: Printer) -> None:
+    if not file.exists():
+        printer.say(f"Waiting for {file}, which does not exist yet.")
+    while not file.exists():
+        time.sleep(POLL_S)
 
 
 class _Rows:

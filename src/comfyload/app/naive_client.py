@@ -1,22 +1,16 @@
 """Clients as they are usually written, over real sockets: a policy is compared with them."""
 
-from __future__ import annotations
-
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from random import Random
 
 from msgspec import structs
 
+from comfyload.advise.naive_client import Naive
 from comfyload.comfy.api import Api
 from comfyload.comfy.wire.calls import TransportError
 from comfyload.record.model import Execution, Failure, Prompt
-
-if TYPE_CHECKING:
-    from random import Random
-
-    from comfyload.advise.naive_client import Naive
 
 
 class NaiveHttpClient:

@@ -1,7 +1,6 @@
 """`probe`: install the node pack into a ComfyUI, check it, remove it. No server is restarted."""
 
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -9,29 +8,16 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from comfyload.app.pack_files import (
-    NAME,
-    Pack,
-    clear,
-    failed,
-    files_of,
-    left_over,
-    look,
-    mark_at,
-    mark_of,
-    put,
-    source_of_pack,
-    take_away,
-    version_of,
-)
-from comfyload.comfy.address import parse_headers, parse_server
-from comfyload.comfy.http import Http
+from comfyload.app import pack_files
+from comfyload.app.pack_files import NAME, Pack
+from comfyload.app.run.launch import connect
 from comfyload.comfy.identify import identify
 from comfyload.comfy.wire.calls import Request, TransportError
 from comfyload.comfy.wire.lenient import decode_json
 from comfyload.errors import UsageError
 from comfyload.judge.columns.ledger import clean, join
 from comfyload.record.metrics.files import DEFAULT_LOG
+from comfyload.record.options import RunOptions
 
 
 class Installed(Struct, frozen=True, kw_only=True):
@@ -104,19 +90,19 @@ def install(comfyui: Path, *, force: bool = False, dry_run: bool = False) -> Ins
             written; then nothing has changed.
     """
     folder = _custom_nodes(comfyui)
-    source, pack = source_of_pack(), look(folder)
-    version, files = version_of(source), files_of(source)
+    source, pack = pack_files.source_of_pack(), pack_files.look(folder)
+    version, files = pack_files.version_of(source), pack_files.files_of(source)
     lost = pack.changes.changed + [name for name in pack.changes.added if name in files]
     kept = [name for name in pack.changes.added if name not in files]
     _check_ours(pack, lost, force=force, does="replaces")
     if not os.access(folder, os.W_OK):
         raise UsageError(f"{folder} cannot be written", "run this as the user that ComfyUI runs as")
     if not dry_run:
-        clear(folder)
+        pack_files.clear(folder)
         try:
-            put(source, files, pack, kept, version)
+            pack_files.put(source, files, pack, kept, version)
         except OSError as error:
-            raise failed(f"cannot install into {folder}", error) from None
+            raise pack_files.failed(f"cannot install into {folder}", error) from None
     return Installed(
         path=pack.path,
         version=version,
@@ -137,12 +123,12 @@ def status(comfyui: Path) -> ProbeStatus:
         UsageError: it is neither a ComfyUI folder nor a --base-directory.
     """
     folder = _custom_nodes(comfyui)
-    source, pack = source_of_pack(), look(folder)
-    version, update = version_of(source), False
+    source, pack = pack_files.source_of_pack(), pack_files.look(folder)
+    version, update = pack_files.version_of(source), False
     if pack.state == "installed":
         with suppress(OSError):
-            update = mark_at(pack.path) != mark_of(source, files_of(source), version)
-    return ProbeStatus(pack=pack, available=version, update=update, left_over=left_over(folder))
+            update = pack_files.mark_at(pack.path) != pack_files.mark_of(source, pack_files.files_of(source), version)
+    return ProbeStatus(pack=pack, available=version, update=update, left_over=pack_files.left_over(folder))
 
 
 def remove(comfyui: Path, *, force: bool = False) -> Removed:
@@ -152,42 +138,39 @@ def remove(comfyui: Path, *, force: bool = False) -> Removed:
         UsageError: the pack is not there, was not installed by comfyload, or was changed (without `force`).
     """
     folder = _custom_nodes(comfyui)
-    pack = look(folder)
+    pack = pack_files.look(folder)
     _check_ours(pack, pack.changes.changed, force=force, does="removes")
     if pack.state == "absent":
         raise UsageError(f"{folder} has no {NAME}", "is this the folder that the server uses?")
-    clear(folder)
+    pack_files.clear(folder)
     try:
         if pack.state == "link":
             pack.path.unlink()
             return Removed(path=pack.path, version=None, files=0, unlinked=pack.link_to)
-        files = take_away(pack)
+        files = pack_files.take_away(pack)
         return Removed(path=pack.path, version=pack.version, files=files, left=pack.changes.added)
     except OSError as error:
-        raise failed(f"cannot remove {pack.path}", error) from None
+        raise pack_files.failed(f"cannot remove {pack.path}", error) from None
 
 
-async def ask(server: str, headers: Sequence[str], *, ca_file: str | None = None, insecure: bool = False) -> Running:
-    """What the server at this address reports of its probe.
+async def ask(options: RunOptions) -> Running:
+    """What the server that the options name reports of its probe.
 
     Raises:
         ServerUnreachable: no ComfyUI answers there.
         UsageError: the address or a header is invalid.
     """
-    parsed = parse_headers(list(headers))
-    async with Http.connect(parse_server(server), parsed, ca_file=ca_file, insecure=insecure) as transport:
-        await identify(transport, transport.name, sorted(parsed))
+    async with connect(options) as transport:
+        await identify(transport, transport.name, [])
         try:
             request = Request(method="GET", path="comfyload/v1/environment", timeout_s=30)
             reply = await transport.call(request)
         except TransportError as error:
             return Running(url=transport.name, why=f"the probe does not answer: {error}")
     if reply.status != 200:
-        why = f"the probe answers with HTTP {reply.status}"
-        if reply.status == 404:
-            why = "the probe is not loaded: was this ComfyUI restarted, and is it the one of this folder?"
-        elif reply.status in (401, 403):
-            why = f"the probe refuses us with HTTP {reply.status}: --header X-Comfyload-Token=env:COMFYLOAD_PROBE_TOKEN"
+        refused = f"the probe refuses us with HTTP {reply.status}: --header X-Comfyload-Token=env:COMFYLOAD_PROBE_TOKEN"
+        absent = "the probe is not loaded: was this ComfyUI restarted, and is it the one of this folder?"
+        why = {404: absent, 401: refused, 403: refused}.get(reply.status, f"the probe answers with HTTP {reply.status}")
         return Running(url=transport.name, why=why)
     try:
         reported = decode_json(reply.body, _ProbeStatus)

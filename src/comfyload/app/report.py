@@ -1,14 +1,12 @@
 """`report`: runs or a baseline as one page that needs no network."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import structs
 
+from comfyload.app.locate import Result, Target
 from comfyload.judge.comparison.compare import compare
 from comfyload.judge.gates.gate import GateVerdict
 from comfyload.judge.gates.grammar import Gate
@@ -23,9 +21,6 @@ from comfyload.report.html import render_html
 from comfyload.report.overview import JOBS, Shown, overview, run_page
 from comfyload.report.page import Page
 from comfyload.visible import visible_lines
-
-if TYPE_CHECKING:
-    from comfyload.app.locate import Result, Target
 
 NOTE = "note."
 

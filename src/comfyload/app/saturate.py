@@ -20,8 +20,6 @@ from comfyload.record.model import Manifest, Record
 from comfyload.record.plan import Plan
 from comfyload.record.run import RunReader
 
-__all__ = ["CampaignOptions", "check_interrupted", "expected_jobs", "saturate"]
-
 BROKEN = ("oom", "cuda")
 
 
@@ -83,9 +81,8 @@ async def saturate(
 
     async def make(plan: Plan, name: str, words: str) -> Measured:
         path, guard = folder / name, Guard()
-        await run(
-            structs.replace(options.run, plan=plan, run_dir=str(path)), viewer(words), guard.stop_reason, caps=caps
-        )
+        one = structs.replace(options.run, plan=plan, run_dir=str(path))
+        await run(one, viewer(words), guard.stop_reason, caps=caps)
         reader = RunReader(path)
         check_interrupted(reader)
         found = measured(reader)

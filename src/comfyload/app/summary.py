@@ -8,10 +8,10 @@ from pathlib import Path
 from msgspec import structs
 
 from comfyload.app.check import check, gate_set
-from comfyload.app.locate import Result, Target
+from comfyload.app.locate import Result, Target, measured
 from comfyload.errors import INTERRUPTED
 from comfyload.judge.gates.gate import GateVerdict
-from comfyload.judge.summary import Measured, Summary, jsonable, measure
+from comfyload.judge.summary import Measured, Summary, jsonable
 from comfyload.record.atomic import is_stdout, written_aside
 from comfyload.record.run import RunReader
 from comfyload.report.console import Screen, print_json
@@ -56,8 +56,7 @@ def read_run(path: Path, *, salvage: bool = False) -> Target:
     reader = RunReader(path, salvage=salvage)
     if salvage:
         deque(reader.log(), maxlen=0)
-    measured = measure(str(path), reader.manifest, reader.lines(), reader.samples(), reader.damage)
-    return Target(name=path.name, results=[Result(reader=reader, measured=measured)])
+    return Target(name=path.name, results=[Result(reader=reader, measured=measured(reader))])
 
 
 def end_code(found: Target) -> int:
@@ -95,10 +94,10 @@ def run_page(
     return structs.replace(page_of(result.measured, verdicts), places=places, next=next_)
 
 
-def _next(run: str, measured: Measured) -> list[str]:
+def _next(run: str, found: Measured) -> list[str]:
     """The first failure, if there is one; of a run that counts, its page, and how to keep it."""
-    failures = measured.summary.failures
+    failures = found.summary.failures
     lines = [f"comfyload show {run} --job {failures[0].index}"] if failures else []
-    if measured.summary.valid:
+    if found.summary.valid:
         lines += [f"comfyload report {run}", f"comfyload baseline save {run} --name NAME"]
     return lines

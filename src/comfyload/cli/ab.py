@@ -4,16 +4,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from comfyload import clock
 from comfyload.cli.flags import Accept, AllRows, Json, Margin, Quiet
 from comfyload.cli.gating import ComparisonFlags, VerdictFlags, show_comparison
 from comfyload.cli.options import server_url
+from comfyload.cli.progress import viewer_for
 from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.errors import UsageError
 from comfyload.record.flag import Flag
 from comfyload.record.options import RunOptions
 from comfyload.record.plan import Plan
+from comfyload.report.console import Screen
 
 TAKES = Takes(
     names=(
@@ -74,21 +77,14 @@ def ab(
 
     comfyload ab --server :8188 --switch ./use.sh --workflow tiny.json --fail-if slower --junit verdicts.xml
     """
-    from msgspec import structs
-
-    from comfyload import clock
     from comfyload.app.ab import Alternation, alternate
-    from comfyload.cli.progress import viewer_for
 
-    outlet.check(json_=json_)
-    gating.check(outlet)
-    gating.limits()
+    gating.check(outlet, json_=json_)
     one, other = _sides(given.options(), sides)
     wanted = Alternation(a=one, b=other, pairs=pairs, switch=sides.switch, accept=accept or [])
     made = clock.run(alternate(wanted, lambda: viewer_for(quiet=quiet or json_), run_dir))
 
     from comfyload.app.compare import compare_targets
-    from comfyload.report.console import Screen
 
     compared = compare_targets(made.a, made.b, made.folder, paired=True, margin=margin, accept=accept or [])
     compared = structs.replace(compared, names=wanted.names)
@@ -108,8 +104,6 @@ def _sides(options: RunOptions, sides: SideFlags) -> tuple[RunOptions, RunOption
     Raises:
         UsageError: a side has no server.
     """
-    from msgspec import structs
-
     a, b, switch = sides.a, sides.b, sides.switch
     if switch is None:
         if a is None or b is None:

@@ -9,14 +9,19 @@ from typing import Annotated
 import typer
 from msgspec import Struct, structs
 
+from comfyload import clock
 from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, Json, Quiet
 from comfyload.cli.output import check_writable, echo, for_people, show_page, write_chart, write_json
+from comfyload.cli.progress import Part, viewer_for, working
 from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.errors import UsageError
+from comfyload.load.grammar import duration_text, parse_duration, parse_rate
 from comfyload.record.atomic import write_whole
 from comfyload.record.flag import Flag
 from comfyload.record.options import RunOptions
 from comfyload.record.plan import Plan
+from comfyload.retry.policy import encode
+from comfyload.text_files import read_text
 
 Target = Annotated[
     str, typer.Argument(metavar="RUN_OR_BASELINE", help="Measured runs: a directory, or a baseline by name or path.")
@@ -72,12 +77,9 @@ def saturate(
 
     [bold]Example[/bold]: comfyload saturate --server :8188 --workflow book_medium.json --p95 45s --output knee.json
     """
-    from comfyload import clock
-    from comfyload.app.campaign import Cut, about
-    from comfyload.app.run.viewer import Viewer
-    from comfyload.app.saturate import CampaignOptions, expected_jobs
+    from comfyload.app.campaign import CampaignOptions, Cut, about
+    from comfyload.app.saturate import expected_jobs
     from comfyload.app.saturate import saturate as search
-    from comfyload.cli.progress import Part, viewer_for
     from comfyload.report.saturation import saturation_json, saturation_page
 
     check_writable("--output", output, json_=json_)
@@ -92,9 +94,6 @@ def saturate(
             err=True,
         )
 
-    def viewer(words: str) -> Viewer:
-        return viewer_for(quiet=silent, part=Part(name=words))
-
     def more(jobs: int, seconds: float) -> bool:
         """Ask on a terminal."""
         if silent or not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -107,7 +106,7 @@ def saturate(
         )
 
     try:
-        found = clock.run(search(wanted, viewer, run_dir, more))
+        found = clock.run(search(wanted, lambda words: viewer_for(quiet=silent, part=Part(name=words)), run_dir, more))
     except Cut as cut:
         if cut.found is not None:
             write_json(output, saturation_json(cut.found))
@@ -118,7 +117,7 @@ def saturate(
     document = saturation_json(found)
     write_json(output, document)
     write_chart(chart, saturation_chart(found))
-    page = saturation_page(found, [_policy_from(str(Path(found.paths[0]).parent))])
+    page = saturation_page(found, [policy_from(str(Path(found.paths[0]).parent))])
     show_page(page, for_people(output, chart), document if json_ else None, quiet=quiet, all_=all_)
 
 
@@ -162,7 +161,6 @@ def capacity(
     comfyload capacity rtx5060ti --validate runs/20261123T120000Z-book
     """
     from comfyload.app.advice import DISPATCHES, ahead, basis, validated
-    from comfyload.load.grammar import parse_rate
 
     way = next((one for one in DISPATCHES if one == dispatch.replace("-", "_")), None)
     if way is None:
@@ -182,7 +180,7 @@ def capacity(
     document = jsonable(found)
     write_json(output, document)
     write_chart(chart, forecast_chart(found.rows, p95))
-    page = capacity_page(found, on.pools.workflows, [_policy_from(target)])
+    page = capacity_page(found, on.pools.workflows, [policy_from(target)])
     show_page(page, for_people(output, chart), document if json_ else None, quiet=quiet)
 
 
@@ -232,12 +230,8 @@ def policy(
 
     from comfyload.advise.choose_policy import synthesise
     from comfyload.app.advice import SEED, basis
-    from comfyload.cli.progress import working
-    from comfyload.load.grammar import duration_text, parse_duration, parse_rate
     from comfyload.report.advice import policy_page
     from comfyload.report.retry_export import FORMATS, retry_export
-    from comfyload.retry.policy import encode
-    from comfyload.text_files import read_text
 
     if export is not None and export not in FORMATS:
         raise UsageError(f"unknown --export {export!r}", f"choose one of {', '.join(FORMATS)}")
@@ -268,13 +262,13 @@ def policy(
     if json_:
         echo(encode(made).decode(), nl=False)
         return
-    next_ = _policy_from(target, duration_text(deadline))
+    next_ = policy_from(target, duration_text(deadline))
     if output is not None:
         next_ = shlex.join(["comfyload", "faults", "--scenario", "all", "--policy", str(output)])
     page = policy_page(made, "" if output is None else str(output), on.doubts, [next_])
     show_page(page, for_people(output), quiet=quiet, all_=all_)
 
 
-def _policy_from(target: str, deadline: str = "90s") -> str:
+def policy_from(target: str, deadline: str = "90s") -> str:
     """The command that makes a policy from measured runs."""
     return shlex.join(["comfyload", "policy", target, "--deadline", deadline, "--output", "retry.json"])

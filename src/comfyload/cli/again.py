@@ -5,10 +5,13 @@ from typing import Annotated
 
 import typer
 
+from comfyload import clock
 from comfyload.cli.flags import Json, Output, Quiet
 from comfyload.cli.output import check_writable, echo
+from comfyload.cli.progress import viewer_for
 from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.record.flag import Flag
+from comfyload.words import count
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 GIVE_AGAIN = {
@@ -33,9 +36,7 @@ def resume(
 
     [bold]Example[/bold]: comfyload resume runs/20261123T120000Z-book -o load.json
     """
-    from comfyload import clock
     from comfyload.app.run.resume import resume as finish
-    from comfyload.cli.progress import viewer_for
 
     check_writable("--output", output, json_=json_)
     if not clock.run(finish(run, given.options(), viewer_for(quiet=quiet or json_))) and not (quiet or json_):
@@ -54,9 +55,7 @@ def cleanup(
 
     [bold]Example[/bold]: comfyload cleanup runs/20261123T120000Z-book
     """
-    from comfyload import clock
     from comfyload.app.run.resume import cleanup as delete
-    from comfyload.words import count
 
     found = clock.run(delete(run, given.options()))
     echo(

@@ -1,21 +1,21 @@
 """`comfyload baseline`: its commands and their flags."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, GateFlags, Json, MetricsLog, Note
 from comfyload.cli.output import echo
 from comfyload.cli.signature import with_flags
+from comfyload.record.archive import PROMOTED, Kept, find, find_by_hand, list_all, list_by_hand, list_damaged, promoted
+from comfyload.record.archive import promote as make_default
+from comfyload.record.by_hand import ByHand
 from comfyload.record.flag import Flag
-
-if TYPE_CHECKING:
-    from comfyload.record.archive import Kept
-    from comfyload.record.by_hand import ByHand
-    from comfyload.report.console import Screen
+from comfyload.report.console import Screen, print_json
+from comfyload.report.page import Page, table
+from comfyload.report.render.terminal import render
+from comfyload.words import count
 
 baseline = typer.Typer(
     name="baseline",
@@ -47,27 +47,22 @@ def save(
 
     comfyload baseline save runs/20261123T120000Z-book --name rtx5060ti --note 'enclosure=Razer Core X'
     """
-    from comfyload.app.baseline import Keeping, save_baseline
-    from comfyload.app.locate import default_log, find
+    from comfyload.app import locate
+    from comfyload.app.baseline import save_baseline
     from comfyload.app.run.options import parse_notes
-    from comfyload.report.console import Screen
-    from comfyload.report.verdicts import render
+    from comfyload.report.verdicts import render as show_verdicts
 
     gates, notes = gating.read(), parse_notes(note or [])
-    log, found = default_log(metrics_log), find(",".join(runs), archive)
-    kept, verdicts = save_baseline(archive, name, found, Keeping(gates=gates, log=log, notes=notes))
+    log, found = locate.default_log(metrics_log), locate.find(",".join(runs), archive)
+    kept, verdicts = save_baseline(archive, name, found, gates, log, notes)
     console = Screen()
-    render(verdicts, console)
+    show_verdicts(verdicts, console)
     console.print()
     show_kept(kept, archive, console)
 
 
 def show_kept(kept: Kept, archive: Path, console: Screen) -> None:
     """Where the new baseline lies, and what one would type now."""
-    from comfyload.record.archive import PROMOTED
-    from comfyload.report.page import Page
-    from comfyload.report.render.terminal import render
-
     places = [("Baseline", str(kept.path)), ("Page", str(kept.path / "report.html"))]
     verb = "compare" if (archive / PROMOTED).is_file() else "baseline promote"
     render(Page(title="", places=places, next=[f"comfyload {verb} {kept.path.name}"]), console)
@@ -80,8 +75,6 @@ def list_(archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) -> None:
 
     [bold]Example[/bold]: comfyload baseline list
     """
-    from comfyload.record.archive import list_all, list_by_hand, list_damaged, promoted
-    from comfyload.report.console import print_json
     from comfyload.report.kept import by_hand_words
 
     kept, damaged, by_hand, default = list_all(archive), list_damaged(archive), list_by_hand(archive), promoted(archive)
@@ -97,10 +90,18 @@ def list_(archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) -> None:
         return
     other = {one.path.name: f"damaged: {one.problem}" for one in damaged}
     other |= {one.path.name: by_hand_words(one) for one in by_hand}
-    if kept or other:
-        _list(kept, dict(sorted(other.items())), best)
-    else:
+    if not kept and not other:
         echo("No baselines yet. Save one with: comfyload baseline save RUN --name NAME")
+        return
+    lines = []
+    for one in kept:
+        loads = ", ".join(dict.fromkeys(run.name for run in one.manifest.runs))
+        mark = "promoted" if one.folder == best else ""
+        when = one.manifest.saved_utc[:16].replace("T", " ")
+        lines.append([one.folder, when, f"{len(one.manifest.runs)} of {loads}", mark])
+    lines += [[folder, "", "", what] for folder, what in sorted(other.items())]
+    columns = ("baseline", "saved (UTC)", "runs", "~")
+    render(Page(title="", tables=[table("baselines", columns, lines)]), Screen())
 
 
 def _by_hand(folder: ByHand) -> dict[str, Any]:
@@ -108,23 +109,6 @@ def _by_hand(folder: ByHand) -> dict[str, Any]:
 
     stated = {load.file: load.summary for load in folder.stated}
     return {"folder": folder.path.name, "made_by_hand": True, "summaries": jsonable(stated), "path": str(folder.path)}
-
-
-def _list(kept: list[Kept], other: dict[str, str], best: str | None) -> None:
-    """`other`: folders that are not baselines of ours, each with what it is. `best`: the promoted one."""
-    from comfyload.report.console import Screen
-    from comfyload.report.page import Page, table
-    from comfyload.report.render.terminal import render
-
-    rows = []
-    for one in kept:
-        loads = ", ".join(dict.fromkeys(run.name for run in one.manifest.runs))
-        mark = "promoted" if one.folder == best else ""
-        when = one.manifest.saved_utc[:16].replace("T", " ")
-        rows.append([one.folder, when, f"{len(one.manifest.runs)} of {loads}", mark])
-    rows += [[folder, "", "", what] for folder, what in other.items()]
-    columns = ("baseline", "saved (UTC)", "runs", "~")
-    render(Page(title="", tables=[table("baselines", columns, rows)]), Screen())
 
 
 @baseline.command(no_args_is_help=True)
@@ -136,10 +120,7 @@ def show(name: Name, archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) ->
     [bold]Example[/bold]: comfyload baseline show rtx5060ti
     """
     from comfyload.app.locate import measured
-    from comfyload.record.archive import find, find_by_hand
-    from comfyload.report.console import Screen, print_json
     from comfyload.report.kept import kept_page
-    from comfyload.report.render.terminal import render
 
     by_hand = find_by_hand(archive, name)
     if by_hand is not None:
@@ -156,7 +137,6 @@ def _show_by_hand(folder: ByHand) -> None:
     """Its README, as Markdown on a terminal, and the numbers in its files."""
     from rich.markdown import Markdown
 
-    from comfyload.report.console import Screen
     from comfyload.report.kept import by_hand_words, stated_words
 
     if folder.readme is not None:
@@ -178,7 +158,6 @@ def verify(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
     [bold]Example[/bold]: comfyload baseline verify rtx5060ti
     """
     from comfyload.app.baseline import verify as check_all
-    from comfyload.record.archive import find
 
     kept = find(archive, name)
     problems = check_all(kept)
@@ -186,8 +165,6 @@ def verify(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
         echo(f"{kept.folder}: {problem}")
     if problems:
         raise typer.Exit(1)
-    from comfyload.words import count
-
     runs = count(len(kept.manifest.runs), "summary comes", "summaries come")
     echo(f"{kept.folder}: {len(kept.manifest.files)} files are unchanged; {runs} out the same.")
 
@@ -199,6 +176,4 @@ def promote(name: Name, archive: Archive = DEFAULT_ARCHIVE) -> None:
 
     [bold]Example[/bold]: comfyload baseline promote rtx5060ti
     """
-    from comfyload.record.archive import promote as make_default
-
     echo(f"{make_default(archive, name).folder} is now the baseline that runs are compared with.")

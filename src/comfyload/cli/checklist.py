@@ -1,15 +1,18 @@
 """`comfyload checklist`: its flags."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from msgspec import structs
 
+from comfyload import clock
+from comfyload.cli.doctor import show_checks
 from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, GateFlags, Quiet, Strict
 from comfyload.cli.gating import say_what_failed
 from comfyload.cli.output import echo
 from comfyload.cli.signature import Given, Takes, with_flags
+from comfyload.record.archive import check_free
+from comfyload.record.atomic import check_folder
 from comfyload.record.flag import Flag
 from comfyload.record.options import RunOptions, WorkflowChoice
 from comfyload.record.plan import Plan
@@ -43,13 +46,9 @@ def checklist(
 
     [bold]Example[/bold]: comfyload checklist --server http://127.0.0.1:8188 --name rtx5060ti
     """
-    from comfyload import clock
     from comfyload.app import checklist as steps
     from comfyload.app.doctor import doctor, exit_code
     from comfyload.cli.checklist_screen import ChecklistProgress, show_results
-    from comfyload.cli.doctor import show_checks
-    from comfyload.record.archive import check_free
-    from comfyload.record.atomic import check_folder
 
     options, gates = given.options(), gating.read()  # before an hour of load, not after it
     check_free(archive, name)
@@ -62,25 +61,26 @@ def checklist(
     checks = clock.run(doctor(options))
     if not quiet:
         known = [check for check in checks if (check.name, check.status) != ("cost", "unknown")]
-        show_checks(known, as_json=False)
+        show_checks(known)
     if (code := exit_code(checks)) != 0:
         if samples and code == 2:
             echo("These are the samples. To measure your own workflows, name each with --workflow FILE.", err=True)
         raise typer.Exit(code)
-    planned = steps.rounds(workflows)
+    # A workflow at a time: its models stay loaded.
+    planned = [steps.Round(workflow=file, concurrency=c) for file in workflows for c in steps.CONCURRENCY]
     jobs = options.plan.jobs or 0
     pace = steps.TimeLeft(planned, jobs)
     pace.expect(workflows, checks)
     screen = ChecklistProgress(planned, pace, jobs, quiet=quiet)
     results = clock.run(steps.run_rounds(options, planned, screen.viewer, screen.ended))
 
-    from comfyload.app.baseline import Keeping, save_baseline
+    from comfyload.app.baseline import save_baseline
     from comfyload.app.locate import Target, default_log
     from comfyload.judge.gates.gate import exit_code as code_of
 
-    log = default_log(None if options.metrics_log is None else Path(options.metrics_log))
+    log = default_log(options.metrics_log)
     found = Target(name=name or "", results=results)
-    kept, verdicts = save_baseline(archive, name, found, Keeping(gates=gates, log=log))
+    kept, verdicts = save_baseline(archive, name, found, gates, log)
     if quiet:
         say_what_failed(verdicts, strict=strict)
     else:

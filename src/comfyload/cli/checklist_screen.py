@@ -1,7 +1,8 @@
 """What `comfyload checklist` shows while its runs go on, and at the end."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 from rich.text import Text
 
@@ -9,6 +10,7 @@ from comfyload.app.baseline import PAGE, README
 from comfyload.app.checklist import WARMUP, Round, TimeLeft
 from comfyload.app.locate import Result, Target
 from comfyload.app.run.viewer import Viewer
+from comfyload.cli.advise import policy_from
 from comfyload.cli.output import echo
 from comfyload.cli.progress import Part, clock_words, table_text, viewer_for
 from comfyload.judge.gates.gate import GateVerdict
@@ -37,7 +39,8 @@ class ChecklistProgress:
     def viewer(self, number: int) -> Viewer:
         """Of run `number`, from 1."""
         name = f"Run {number} of {len(self._planned)}"
-        return viewer_for(quiet=self._quiet, part=Part(name=name, above=lambda: self._table, left=self._left(number)))
+        left = partial(self._left, number, self._pace.whole_s(number))
+        return viewer_for(quiet=self._quiet, part=Part(name=name, above=lambda: self._table, left=left))
 
     def ended(self, one: Round, seconds: float, result: Result) -> None:
         """A row more."""
@@ -46,14 +49,9 @@ class ChecklistProgress:
         if not self._quiet:
             self._table = table_text(results_table(self._results))
 
-    def _left(self, number: int) -> Callable[[float], str]:
-        whole = self._pace.whole_s(number)
-
-        def words(share: float) -> str:
-            left = self._pace.left_s(number, share)
-            return "" if left is None or whole is None else f"about {clock_words(left)} left of {clock_words(whole)}"
-
-        return words
+    def _left(self, number: int, whole: float | None, share: float) -> str:
+        left = self._pace.left_s(number, share)
+        return "" if left is None or whole is None else f"about {clock_words(left)} left of {clock_words(whole)}"
 
 
 def show_results(found: Target, verdicts: list[GateVerdict], kept: Kept, *, server: str, workflows: list[str]) -> None:
@@ -61,16 +59,13 @@ def show_results(found: Target, verdicts: list[GateVerdict], kept: Kept, *, serv
     middle = workflows[len(workflows) // 2]
     result = Found(
         name=kept.folder,
-        server=found.runs[0].manifest.server.url,
         runs=found.runs,
         verdicts=verdicts,
         warmup=WARMUP,
         places=[("Page", str(kept.path / PAGE)), ("README", str(kept.path / README))],
         next=[
             shlex.join(["comfyload", "saturate", "--server", server, "--workflow", middle, "--p95", "45s"]),
-            shlex.join(
-                ["comfyload", "policy", found.name or kept.folder, "--deadline", "90s", "--output", "retry.json"]
-            ),
+            policy_from(found.name or kept.folder),
         ],
     )
     console = Screen()

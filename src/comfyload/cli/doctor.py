@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
+from comfyload import clock
 from comfyload.cli.flags import Json
 from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.record.flag import Flag
 from comfyload.record.options import RunOptions
 from comfyload.record.plan import Plan
+from comfyload.report.console import Screen, draw, print_json
 from comfyload.visible import visible
+from comfyload.words import count
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from comfyload.app.doctor import DoctorCheck
 
 _MARKS = {"problem": ("✗", "bold red"), "warning": ("!", "yellow"), "unknown": ("?", "cyan"), "ok": ("✓", "green")}
@@ -44,25 +48,19 @@ def doctor(
 
     [bold]Example[/bold]: comfyload doctor --server http://127.0.0.1:8188 --workflow book_medium.json
     """
-    from comfyload import clock
     from comfyload.app.doctor import doctor as examine
     from comfyload.app.doctor import exit_code
 
     checks = clock.run(examine(given.options()))
-    show_checks(checks, as_json=json_, all_=all_, alone=True)
+    if json_:
+        print_json(checks)
+    else:
+        show_checks(checks, all_=all_, alone=True)
     raise typer.Exit(exit_code(checks))
 
 
-def show_checks(checks: list[DoctorCheck], *, as_json: bool, all_: bool = False, alone: bool = False) -> None:
+def show_checks(checks: list[DoctorCheck], *, all_: bool = False, alone: bool = False) -> None:
     """Print the checks. `alone`: no run follows, so what is not known and what was not done is of interest."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from comfyload.report.console import Screen, draw, print_json
-
-    if as_json:
-        print_json(checks)
-        return
     console = Screen(highlight=False)
     grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True)
@@ -77,12 +75,6 @@ def show_checks(checks: list[DoctorCheck], *, as_json: bool, all_: bool = False,
 
 def _answer(checks: list[DoctorCheck]) -> Text:
     """Whether to go on, and with which server."""
-    from collections import Counter
-
-    from rich.text import Text
-
-    from comfyload.words import count
-
     counts = Counter(check.status for check in checks)
     found = [count(counts[status], status) for status in ("problem", "warning") if counts[status]]
     ready = not counts["problem"]

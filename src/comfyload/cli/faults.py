@@ -1,20 +1,19 @@
 """`comfyload faults`: its flags."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from comfyload import clock
 from comfyload.cli.flags import Json, Quiet
 from comfyload.cli.output import check_writable, for_people, show_page, write_json
+from comfyload.cli.progress import working
 from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.errors import UsageError
 from comfyload.record.flag import Flag
-
-if TYPE_CHECKING:
-    from comfyload.app.faults import Scenario
+from comfyload.retry.policy import decode, default
+from comfyload.text_files import read_text
 
 TAKES = Takes(
     names=("server", "workflow", "policy", "header", "allow_shared"),
@@ -71,12 +70,8 @@ def faults(
 
     comfyload faults --server :8188 --workflow smoke_small.json --scenario blip --job-time 300ms
     """
-    from comfyload import clock
-    from comfyload.app.faults import SCENARIOS, FaultOptions
+    from comfyload.app.faults import SCENARIOS, FaultOptions, Scenario
     from comfyload.app.faults import faults as play
-    from comfyload.cli.progress import working
-    from comfyload.retry.policy import decode, default
-    from comfyload.text_files import read_text
 
     chosen = [name for name in SCENARIOS if scenario in (name, "all")]
     if not chosen:

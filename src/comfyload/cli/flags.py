@@ -1,18 +1,15 @@
 """The flags that several commands share: one spelling, one help text each."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
+import typer
 from msgspec import Struct
 
+from comfyload.judge.gates.grammar import GateSet
 from comfyload.record.flag import JUDGE, RESULT, Flag, flags_of
 from comfyload.record.options import RunOptions
-
-if TYPE_CHECKING:
-    from comfyload.judge.gates.grammar import GateSet
 
 Quiet = Annotated[bool, Flag("--quiet", "", "No progress and no table.", RESULT, short="-q")]
 Json = Annotated[bool, Flag("--json", "", "Print JSON instead of tables.", RESULT)]
@@ -72,6 +69,9 @@ class GateFlags(Struct, frozen=True, kw_only=True):
         return gate_set(self.gate or [], self.gates, self.expect or [], independent=self.independent_failures)
 
 
+Target = Annotated[
+    str, typer.Argument(metavar="RUN_OR_BASELINE", help="A run directory, or a baseline by name, folder or path.")
+]
 Strict = Annotated[bool, Flag("--strict", "", "Exit with 3 if a gate passes but too few jobs prove it (PASS*).", JUDGE)]
 
 

@@ -13,6 +13,7 @@ from comfyload.cli.flags import FailIfs, GateFlags, Strict
 from comfyload.cli.output import check_writable, echo, for_people, show_page
 from comfyload.errors import UsageError
 from comfyload.record.flag import RESULT, Flag
+from comfyload.report.render.markdown import as_markdown
 from comfyload.visible import visible
 
 if TYPE_CHECKING:
@@ -71,8 +72,14 @@ class ComparisonFlags(GateFlags, frozen=True, kw_only=True):
         """
         return self.read() if self.given else None
 
-    def check(self, outlet: VerdictFlags) -> None:
-        """Raises UsageError where verdicts are wanted and nothing is judged."""
+    def check(self, outlet: VerdictFlags, *, json_: bool) -> None:
+        """Before the work, not after it.
+
+        Raises:
+            UsageError: verdicts are wanted and nothing is judged, a gate is invalid, or as in `VerdictFlags.check`.
+        """
+        outlet.check(json_=json_)
+        self.limits()
         if self.judges:
             return
         for flag, given in (("--junit", outlet.junit is not None), ("--strict", outlet.strict)):
@@ -93,7 +100,6 @@ def show_comparison(
     from comfyload.app.compare import suites_of, verdicts_on
     from comfyload.judge.gates.gate import exit_code
     from comfyload.report.comparison import comparison_json, comparison_page
-    from comfyload.report.render.markdown import as_markdown
     from comfyload.report.verdicts import render
 
     found = verdicts_on(compared, [condition.value for condition in gating.fail_if or []], gating.limits())

@@ -4,15 +4,13 @@ from typing import Annotated
 
 import typer
 
-from comfyload.cli.flags import DEFAULT_ARCHIVE, Accept, AllRows, Archive, GateFlags, Json, Margin, MetricsLog
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Accept, AllRows, Archive, GateFlags, Json, Margin, MetricsLog, Target
 from comfyload.cli.gating import ComparisonFlags, VerdictFlags, show_comparison
 from comfyload.cli.output import echo, for_people, show_page
 from comfyload.cli.signature import with_flags
+from comfyload.record.archive import list_by_hand
 from comfyload.record.flag import Flag
-
-Target = Annotated[
-    str, typer.Argument(metavar="RUN_OR_BASELINE", help="A run directory, or a baseline by name, folder or path.")
-]
+from comfyload.report.console import print_json
 
 
 @with_flags
@@ -51,7 +49,6 @@ def check(
     checked = judge_all(found, gates, log=default_log(metrics_log), baseline=base)
     code = exit_code(checked.verdicts, checked.valid, strict=outlet.strict)
 
-    from comfyload.report.console import print_json
     from comfyload.report.verdicts import as_json, render
 
     outlet.write(checked.verdicts, suites(found.results))
@@ -96,9 +93,7 @@ def compare(
     """
     from comfyload.app.compare import compare_targets
 
-    outlet.check(json_=json_)
-    gating.check(outlet)
-    gating.limits()
+    gating.check(outlet, json_=json_)
     sides = ("promoted", a) if b is None else (a, b)
     compared = compare_targets(*sides, archive, paired=paired, margin=margin, accept=accept or [])
     raise typer.Exit(show_comparison(compared, gating, outlet, all_=all_, json_=json_))
@@ -119,7 +114,6 @@ def trend(
     """
     from comfyload.app.compare import trend as through_time
     from comfyload.judge.summary import jsonable
-    from comfyload.record.archive import list_by_hand
     from comfyload.report.history import history_page
 
     series = through_time(archive, metric or [])

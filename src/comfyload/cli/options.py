@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +13,7 @@ from comfyload.load.grammar import parse_arrivals, parse_order, parse_rate, pars
 from comfyload.record.flag import OptionFlag, flags_of
 from comfyload.record.options import RunOptions, WorkflowChoice
 from comfyload.record.plan import Closed, Load, Open, Plan, Replay, Stage
+from comfyload.text_files import decode_log, read_bytes
 
 ARRIVALS = ("rate", "stages", "replay")
 USERS = ("concurrency", "think", "ramp_up")
@@ -56,13 +57,19 @@ def ended(plan: Plan, jobs: int, *, budget: bool = False) -> Plan:
     return structs.replace(plan, jobs=jobs) if isinstance(plan.load, Closed) else plan
 
 
-def parse_workflows(texts: Sequence[str]) -> list[WorkflowChoice]:
-    """Each FILE or FILE=WEIGHT.
+def parse_workflow(text: str) -> WorkflowChoice:
+    """FILE or FILE=WEIGHT; a file whose name ends in =NUMBER is taken as it is if it is there.
 
     Raises:
-        UsageError: a weight is zero.
+        UsageError: the weight is zero.
     """
-    return [WorkflowChoice(file=file, weight=weight) for file, weight in map(_weighted, texts)]
+    file, equals, weight = text.rpartition("=")
+    there = os.path.exists(text)  # noqa: PTH110 - Path.exists raises for a name that no file can have
+    if not equals or not re.fullmatch(r"\d+(\.\d+)?", weight) or there:
+        return WorkflowChoice(file=text)
+    if float(weight) == 0:
+        raise UsageError(f"--workflow {text}: a weight of zero", "leave the workflow out instead")
+    return WorkflowChoice(file=file, weight=float(weight))
 
 
 def server_url(server: str) -> str:
@@ -76,7 +83,7 @@ def _fields(flag: OptionFlag, value: Any) -> dict[str, Any]:
         case "server":
             value = server_url(value)
         case "workflow":
-            value = parse_workflows(value)
+            value = [parse_workflow(text) for text in value]
         case "name":
             value = _checked_name(value)
         case "order":
@@ -138,24 +145,12 @@ def _replay(path: Path, speedup: float, match: str | None) -> Replay:
         UsageError: it cannot be read, or not as arrivals.
     """
     from comfyload.load.recorded import read_recording
-    from comfyload.text_files import decode_log, read_bytes
 
     hint = "give offsets, a run directory, or an access log"
     content = read_bytes(path / "records.ndjson" if path.is_dir() else path, hint=hint)
     text = decode_log(content, str(path))
     found = read_recording(text.split("\n" if "\n" in text else "\r"), str(path), speedup, match)
     return Replay(offsets_s=found.offsets_s, source=str(path), speedup=speedup, match=match, read_as=found.read_as)
-
-
-def _weighted(text: str) -> tuple[str, float]:
-    """A file and its weight; a file whose name ends in =NUMBER is taken as it is if it is there."""
-    file, equals, weight = text.rpartition("=")
-    there = os.path.exists(text)  # noqa: PTH110 - Path.exists raises for a name that no file can have
-    if equals and re.fullmatch(r"\d+(\.\d+)?", weight) and not there:
-        if float(weight) == 0:
-            raise UsageError(f"--workflow {text}: a weight of zero", "leave the workflow out instead")
-        return file, float(weight)
-    return text, 1.0
 
 
 def _checked_name(name: str) -> str:

@@ -1,20 +1,16 @@
 """What a command leaves: a file, JSON, or a page."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
 from comfyload.errors import UsageError
 from comfyload.record.atomic import check_target, is_stdout, write_whole
 from comfyload.record.codec import encode_pretty
+from comfyload.report.console import Screen, print_json
+from comfyload.report.page import Chart, Page
+from comfyload.report.render.terminal import render
 from comfyload.visible import visible_lines
-
-if TYPE_CHECKING:
-    from comfyload.report.console import Screen
-    from comfyload.report.page import Chart, Page
 
 
 def check_writable(flag: str, path: Path | None, *, json_: bool = False) -> None:
@@ -37,8 +33,6 @@ def echo(text: str, *, err: bool = False, nl: bool = True) -> None:
 
 def for_people(*files: Path | None) -> Screen:
     """Where tables go: standard output, or standard error if one of the files is standard output."""
-    from comfyload.report.console import Screen
-
     return Screen(stderr=any(is_stdout(file) for file in files))
 
 
@@ -51,7 +45,7 @@ def write_json(file: Path | None, document: object) -> None:
 def write_chart(file: Path | None, chart: Chart) -> None:
     """Draw the chart where a file is given."""
     if file is not None:
-        from comfyload.report.charts import png
+        from comfyload.report.charts.chart import png
 
         write_whole(file, png(chart))
 
@@ -60,9 +54,6 @@ def show_page(
     page: Page, console: Screen, document: object | None = None, *, quiet: bool = False, all_: bool = False
 ) -> None:
     """Print the document as JSON if there is one, else the page, else nothing."""
-    from comfyload.report.console import print_json
-    from comfyload.report.render.terminal import render
-
     if document is not None:
         print_json(document)
     elif not quiet:

@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from msgspec import Struct
+from msgspec import Struct, structs, to_builtins
+from rich.text import Text
 
+from comfyload import clock
 from comfyload.cli.flags import Json
 from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.errors import ServerUnreachable
+from comfyload.judge.columns.ledger import clean
 from comfyload.record.flag import Flag
+from comfyload.record.metrics.files import VARIABLE, project_log
+from comfyload.report.console import Screen, draw, print_json
+from comfyload.words import count
 
 if TYPE_CHECKING:
     from comfyload.app.probe import Installed, ProbeStatus, Removed, Running
@@ -69,23 +75,17 @@ def status(
 
     [bold]Example[/bold]: comfyload probe status ~/ComfyUI --server http://127.0.0.1:8188
     """
+    from comfyload.app.probe import ask
     from comfyload.app.probe import status as look
 
-    found, unreachable, options = look(comfyui), None, given.options()
-    if options.server:
-        from msgspec import structs
-
-        from comfyload import clock
-        from comfyload.app.probe import ask
-
-        asking = ask(options.server, options.headers, ca_file=options.ca_file, insecure=options.insecure)
-        try:
-            found = structs.replace(found, server=clock.run(asking))
-        except ServerUnreachable as error:
-            unreachable = error
+    found, options = look(comfyui), given.options()
+    try:
+        server = clock.run(ask(options)) if options.server else None
+    except ServerUnreachable:
+        _print(found, _status(found), as_json=json_)
+        raise
+    found = structs.replace(found, server=server)
     _print(found, _status(found), as_json=json_)
-    if unreachable is not None:
-        raise unreachable
     raise typer.Exit(0 if found.good else 1)
 
 
@@ -107,14 +107,8 @@ def remove(
 
 
 def _print(result: Struct, lines: Iterator[str], *, as_json: bool) -> None:
-    import msgspec
-    from rich.text import Text
-
-    from comfyload.judge.columns.ledger import clean
-    from comfyload.report.console import Screen, draw, print_json
-
     if as_json:
-        print_json(msgspec.to_builtins(result, enc_hook=str))
+        print_json(to_builtins(result, enc_hook=str))
         return
     console = Screen(highlight=False, soft_wrap=True)
     for line in lines:
@@ -122,8 +116,6 @@ def _print(result: Struct, lines: Iterator[str], *, as_json: bool) -> None:
 
 
 def _installed(done: Installed) -> Iterator[str]:
-    from comfyload.words import count
-
     verb = "would be installed" if done.dry_run else "is installed"
     before = f", in place of {done.replaced}" if done.replaced else ""
     yield f"The probe {done.version} {verb} in {done.path}{before}: {count(done.files, 'file')}."
@@ -140,8 +132,6 @@ def _installed(done: Installed) -> Iterator[str]:
 
 def _log_lines(log: Path) -> Iterator[str]:
     """Where the log will be, and how to have it where a project and the checklist look for it."""
-    from comfyload.record.metrics.files import VARIABLE, project_log
-
     yield f"Its log will be {log} (comfyload logs --server URL shows it)."
     usual = project_log()
     if usual is None:
@@ -192,8 +182,6 @@ def _running(server: Running, installed: str | None) -> Iterator[str]:
 
 
 def _removed(done: Removed) -> Iterator[str]:
-    from comfyload.words import count
-
     if done.unlinked:
         yield f"The link {done.path} to {done.unlinked} is removed; the folder it leads to stays."
     else:

@@ -22,8 +22,10 @@ from comfyload.record.model import Line, Manifest, Observation, Record, Sent
 from comfyload.record.plan import Replay
 from comfyload.record.ranks import quantiles_of
 from comfyload.report.console import Screen
+from comfyload.report.page import Page
 from comfyload.report.page import Table as PageTable
 from comfyload.report.plan_text import plan_words
+from comfyload.report.render.terminal import render
 from comfyload.visible import visible
 from comfyload.words import digits, duration
 
@@ -242,9 +244,6 @@ def clock_words(seconds: float) -> str:
 
 def table_text(table: PageTable) -> Text:
     """A page's table as it is drawn above a bar on standard error."""
-    from comfyload.report.page import Page
-    from comfyload.report.render.terminal import render
-
     screen = Screen(stderr=True)
     lines = Screen(file=io.StringIO(), width=screen.width, color_system="standard", force_terminal=True)
     with lines.capture() as capture:

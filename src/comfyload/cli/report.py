@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from comfyload.cli.flags import DEFAULT_ARCHIVE, Accept, Archive, GateFlags, MetricsLog
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Accept, Archive, GateFlags, MetricsLog, Target
 from comfyload.cli.output import check_writable, echo
 from comfyload.cli.signature import with_flags
 from comfyload.errors import UsageError
@@ -16,9 +16,7 @@ from comfyload.record.flag import Flag
 @with_flags
 def report(
     gating: GateFlags,
-    target: Annotated[
-        str, typer.Argument(metavar="RUN_OR_BASELINE", help="A run directory, or a baseline by name, folder or path.")
-    ],
+    target: Target,
     html: Annotated[Path, Flag("--html", "FILE", "Write the page to this file.")] = Path("report.html"),
     against: Annotated[
         str | None, Flag("--against", "B", "Compare with this run or baseline, on the same page.")
@@ -66,11 +64,10 @@ def export(
     """
     if csv is None and parquet is None and prometheus is None and otlp is None:
         raise UsageError("no format is given", "give --csv, --parquet, --prometheus or --otlp")
-    from comfyload.app.export import Formats
     from comfyload.app.export import export as write
 
     for flag, file in (("--csv", csv), ("--parquet", parquet), ("--prometheus", prometheus)):
         check_writable(flag, file)
     taken = any(map(is_stdout, (csv, parquet, prometheus, Path(otlp or ""))))
-    for line in write(run, Formats(csv=csv, parquet=parquet, prometheus=prometheus, otlp=otlp)):
+    for line in write(run, csv=csv, parquet=parquet, prometheus=prometheus, otlp=otlp):
         echo(line, err=taken)

@@ -8,19 +8,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec import Struct, structs
 
+from comfyload import clock
+from comfyload.cli.baseline import show_kept
 from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, GateFlags, Output, Quiet, Strict
 from comfyload.cli.gating import say_what_failed
+from comfyload.cli.options import ended
 from comfyload.cli.output import check_writable, echo, for_people
+from comfyload.cli.progress import viewer_for
 from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.cli.streams import echo_toml
 from comfyload.errors import INTERRUPTED, ComfyloadError
-from comfyload.record.atomic import is_stdout, write_whole
+from comfyload.judge.gates.grammar import GateSet
+from comfyload.judge.gates.sequential import BUDGET_JOBS
+from comfyload.record.archive import check_free
+from comfyload.record.atomic import check_folder, is_stdout, write_whole
 from comfyload.record.flag import JUDGE, RESULT, Flag
 from comfyload.record.options import RunOptions
+from comfyload.report.console import print_json
+from comfyload.report.render.terminal import render
 
 if TYPE_CHECKING:
-    from comfyload.app.locate import Target
-    from comfyload.judge.gates.grammar import GateSet
     from comfyload.judge.summary import Measured
 
     Limits = tuple[GateSet, list[Measured]]
@@ -50,9 +57,6 @@ class ResultFlags(Struct, frozen=True, kw_only=True):
         Raises:
             UsageError: the name is taken, or a file or the archive cannot be written.
         """
-        from comfyload.record.archive import check_free
-        from comfyload.record.atomic import check_folder
-
         check_writable("--output", self.output, json_=self.json_)
         if self.save is not None:
             check_free(self.archive, self.save)
@@ -102,12 +106,8 @@ def run(
 
     comfyload run --server :8188 --workflow book.json --rate 6/min --save-plan plan.toml
     """
-    from comfyload import clock
     from comfyload.app.run.launch import run as run_load
     from comfyload.app.run.options import read_plan
-    from comfyload.cli.options import ended
-    from comfyload.cli.progress import viewer_for
-    from comfyload.judge.gates.sequential import BUDGET_JOBS
 
     options = given.options(None if plan_file is None else read_plan(plan_file))
     jobs = BUDGET_JOBS if until_proven else JOBS
@@ -127,8 +127,8 @@ def run(
         stop_reason = StopRule(limits[0], options.plan.jobs or BUDGET_JOBS, limits[1]).stop_reason
     path = clock.run(run_load(options, viewer_for(quiet=ending.silent), stop_reason))
 
-    log = None if options.metrics_log is None else Path(options.metrics_log)
-    raise typer.Exit(_report(path, ending, limits or _limits(gating, ending.archive), log, judged=judged))
+    limits = limits or _limits(gating, ending.archive)
+    raise typer.Exit(_report(path, ending, limits, options.metrics_log, judged=judged))
 
 
 def _save_plan(file: Path, options: RunOptions) -> None:
@@ -157,7 +157,7 @@ def _limits(gating: GateFlags, archive: Path) -> Limits:
     return gates, baseline_of(gates, None, archive)
 
 
-def _report(path: Path, ending: ResultFlags, limits: Limits, log: Path | None, *, judged: bool) -> int:
+def _report(path: Path, ending: ResultFlags, limits: Limits, metrics_log: str | None, *, judged: bool) -> int:
     """Print the run with the verdicts on its gates, and keep it if a name was given; returns the exit code.
 
     `judged`: the verdicts decide the exit code; the default gates are shown, and do not.
@@ -167,8 +167,6 @@ def _report(path: Path, ending: ResultFlags, limits: Limits, log: Path | None, *
     from comfyload.app.summary import end_code, read_run, run_page, write_output
     from comfyload.judge.gates.gate import exit_code
     from comfyload.judge.summary import jsonable
-    from comfyload.report.console import print_json
-    from comfyload.report.render.terminal import render
 
     found = read_run(path)
     if ending.output is not None:
@@ -179,7 +177,7 @@ def _report(path: Path, ending: ResultFlags, limits: Limits, log: Path | None, *
     judged = judged and code != INTERRUPTED
     if ending.silent and not judged:
         return code
-    (gates, baseline), log = limits, default_log(log)
+    (gates, baseline), log = limits, default_log(metrics_log)
     try:
         checked = check(found, gates, log=log, baseline=baseline)
     except ComfyloadError:  # such as a log that cannot be read any more
@@ -187,21 +185,16 @@ def _report(path: Path, ending: ResultFlags, limits: Limits, log: Path | None, *
             render(run_page(found, [], ending.output), for_people(ending.output))
         raise
     if not ending.silent:
-        next_: list[str] | None = [] if judged and ending.save is not None else None  # _keep prints its own
+        next_: list[str] | None = [] if judged and ending.save is not None else None  # show_kept prints its own
         render(run_page(found, checked.verdicts, ending.output, next_), for_people(ending.output))
     if not judged:
         return code
     if ending.save is not None:
-        _keep(found, ending.save, ending, gates, log)
+        from comfyload.app.baseline import save_baseline  # loads what draws charts
+
+        kept, _ = save_baseline(ending.archive, ending.save, found, gates, log)
+        if not ending.silent:
+            show_kept(kept, ending.archive, for_people(ending.output))
     if ending.silent:
         say_what_failed(checked.verdicts, strict=ending.strict)
     return exit_code(checked.verdicts, checked.valid, strict=ending.strict)
-
-
-def _keep(found: Target, name: str, ending: ResultFlags, gates: GateSet, log: Path | None) -> None:
-    from comfyload.app.baseline import Keeping, save_baseline
-    from comfyload.cli.baseline import show_kept
-
-    kept, _ = save_baseline(ending.archive, name, found, Keeping(gates=gates, log=log))
-    if not ending.silent:
-        show_kept(kept, ending.archive, for_people(ending.output))

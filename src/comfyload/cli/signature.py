@@ -6,8 +6,10 @@ A flag is a `Flag` in an annotation, as in the options of a run. Two kinds of pa
 
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -16,7 +18,9 @@ from msgspec import Struct, structs
 from typer.models import OptionInfo
 
 from comfyload.app.run.repeat import text_of
+from comfyload.cli.options import options_of
 from comfyload.errors import UsageError
+from comfyload.judge.columns.ledger import clean
 from comfyload.load.grammar import duration_text, parse_duration
 from comfyload.record.flag import Kind, OptionFlag, flags_of, flags_on
 from comfyload.record.options import RunOptions
@@ -57,8 +61,6 @@ class Given:
         Raises:
             UsageError: flags contradict each other, or one is invalid.
         """
-        from comfyload.cli.options import options_of
-
         return options_of(self._values, self._base if base is None else base)
 
 
@@ -97,9 +99,15 @@ def option(flag: OptionFlag, default: str = "", text: str = "", *, env: bool = T
         min=flag.least if number else None,
         max=known.most if number else None,
         show_default=flag.kind != "duration",
-        parser=partial(duration, name=known.name, least=flag.least or 0.0) if flag.kind == "duration" else None,
+        parser=_parser(flag),
     )
     return found
+
+
+def _parser(flag: OptionFlag) -> Callable[[str], Any] | None:
+    if flag.kind == "duration":
+        return partial(duration, name=flag.flag.name, least=flag.least or 0.0)
+    return partial(instant, flag=flag.flag.name) if flag.flag.metavar == "WHEN" else None
 
 
 def duration(text: str | float, name: str = "", least: float = 0.0) -> float:
@@ -112,6 +120,23 @@ def duration(text: str | float, name: str = "", least: float = 0.0) -> float:
     if seconds < least:
         raise UsageError(f"{name} {text} is too short", f"give {duration_text(least)} or more")
     return seconds
+
+
+def instant(text: str, flag: str) -> datetime:
+    """`30s`, `10m`, `2h` or `3d` ago, or an instant in ISO 8601; without an offset it is local time.
+
+    Raises:
+        UsageError: the text is neither.
+    """
+    ago = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?([smhd])", text.strip())
+    try:
+        if ago:
+            unit_s = {"s": 1, "m": 60, "h": 3600, "d": 86400}[ago[2]]
+            return datetime.now(UTC) - timedelta(seconds=float(ago[1]) * unit_s)
+        return datetime.fromisoformat(text.strip()).astimezone(UTC)
+    except (ValueError, OverflowError, OSError):
+        hint = "write 30s, 10m, 2h or 3d, or an instant such as 2026-11-23T14:00"
+        raise UsageError(f"invalid {flag} {clean(text, 60)!r}", hint) from None
 
 
 Part = tuple[list[inspect.Parameter], Callable[[dict[str, Any]], Any]]

@@ -4,6 +4,9 @@ from typing import Annotated
 
 import typer
 
+from comfyload import clock
+from comfyload.cli.output import echo
+from comfyload.cli.progress import viewer_for
 from comfyload.cli.signature import with_flags
 from comfyload.record.flag import Flag
 
@@ -21,7 +24,6 @@ def sim(
 
     [bold]Example[/bold]: comfyload sim --port 8188 --speed 10
     """
-    from comfyload import clock
     from comfyload.app.sim import serve_sim
 
     clock.run(serve_sim(port=port, speed=speed, cache=cache, probe=not no_probe))
@@ -33,8 +35,6 @@ def demo() -> None:
     Takes about ten seconds.
     """
     from comfyload.app.demo import NEXT, run_demo
-    from comfyload.cli.output import echo
-    from comfyload.cli.progress import viewer_for
 
     path, output = run_demo(viewer_for(quiet=False))
 

@@ -6,6 +6,8 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+import typer
+
 from comfyload.words import PLAIN
 
 _CRASHES_OR_ESCAPES = frozenset({"strict", "surrogateescape", "backslashreplace"})
@@ -63,8 +65,6 @@ def _open_closed() -> None:
 
 def echo_toml(text: str) -> None:
     """Print a TOML document so that it can be read again from whatever it is redirected into."""
-    import typer
-
     if not (sys.stdout.encoding or "ascii").lower().startswith("utf"):
         text = "".join(letter if letter.isascii() else f"\\U{ord(letter):08x}" for letter in text)
     typer.echo(text, nl=False)

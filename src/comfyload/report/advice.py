@@ -164,18 +164,16 @@ def capacity_page(found: Outlook, workflows: Sequence[str], next_: list[str]) ->
     )
 
 
-def forecast_table(rows: Sequence[Forecast], limit_s: float | None = None) -> Table:
+def forecast_table(rows: Sequence[Forecast], limit_s: float) -> Table:
     """A row for each number of servers at each rate; latencies with their 90 % intervals."""
     unit = _unit(rows, ("p50_s", "p95_s", "p99_s"))
-    limited = any(row.missed is not None for row in rows)
-    late = [] if not limited else ["late" if limit_s is None else f">{limit_s:g} s"]
     out = list[Row]()
     for row in rows:
-        per_min = 60 * row.rate_per_s
-        cells = [digits(per_min), str(row.servers), f"{100 * row.load.estimate:.0f} %"]
+        cells = [digits(60 * row.rate_per_s), str(row.servers), f"{100 * row.load.estimate:.0f} %"]
         latencies = [_seconds(value, unit) for value in (row.p50_s, row.p95_s, row.p99_s)]
-        out.append([*cells, *_stable(row, latencies), *([_late(row)] if limited else [])])
-    titles = ("per min", "servers", "load", *(f"{name}, {unit[1]}" for name in ("p50", "p95", "p99")), *late)
+        out.append([*cells, *_stable(row, latencies), _late(row)])
+    times = (f"{name}, {unit[1]}" for name in ("p50", "p95", "p99"))
+    titles = ("per min", "servers", "load", *times, f">{limit_s:g} s")
     return table("forecast", [f">{title}" for title in titles], out, note="Ranges are 90 % intervals.")
 
 

@@ -25,7 +25,6 @@ class Found(Struct, frozen=True, kw_only=True):
     """What a checklist ends with. `next`: command lines to type now; `places`: label and path."""
 
     name: str
-    server: str
     runs: list[Measured]
     verdicts: list[GateVerdict]
     warmup: int
@@ -37,7 +36,7 @@ def checklist_pages(found: Found) -> list[Page]:
     """The results; then what they mean in short, and where to go on."""
     runs = count(len(found.runs), "run")
     return [
-        Page(title=found.name, subtitle=[runs, found.server], tables=[results_table(found.runs)]),
+        Page(title=found.name, subtitle=[runs, found.runs[0].manifest.server.url], tables=[results_table(found.runs)]),
         Page(
             title="In short",
             facts=_in_short(found),

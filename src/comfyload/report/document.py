@@ -16,15 +16,11 @@ from comfyload.record.model import Manifest, Record, Sent
 _DURATIONS = [(f"{metric.name}_s", metric) for metric in METRICS.values()]
 
 
-def document(manifest: Manifest, summary: Summary, jobs: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The whole as one object of JSON types: unknown is null, infinite the string "inf"."""
-    return {**_head(summary), "jobs": [jsonable(job) for job in jobs], "manifest": jsonable(manifest)}
-
-
 def write_document(file: BinaryIO, manifest: Manifest, summary: Summary, jobs: Iterable[dict[str, Any]]) -> None:
-    """Write `document` to a binary file, one job at a time and one job a line, so that no number of jobs is too many.
+    """Write the whole as one JSON object to a binary file: unknown is null, infinite the string "inf".
 
-    Replacing an earlier file atomically is the caller's part.
+    Jobs are written one at a time and one a line, so that no number of them is too many. Replacing an earlier file
+    atomically is the caller's part.
     """
     file.write(b"{")
     file.writelines(b"\n" + encode(key) + b": " + encode_pretty(value) + b"," for key, value in _head(summary).items())

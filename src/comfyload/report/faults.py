@@ -51,7 +51,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
         return self.clean and self.in_time == self.of
 
 
-def faults_page(rows: Sequence[Outcome], deadline_s: float, next_: Sequence[str] = ()) -> Page:
+def faults_page(rows: Sequence[Outcome], deadline_s: float) -> Page:
     """The sums in a sentence, a matrix of troubles and clients, then only the rows where something went wrong."""
     played = [row for row in rows if not row.why]
     flawed = [row for row in played if not row.perfect]
@@ -60,12 +60,7 @@ def faults_page(rows: Sequence[Outcome], deadline_s: float, next_: Sequence[str]
         tables.append(_counts("Where not every job was done in time", flawed))
     if played:
         tables += [_counts("Every client in every trouble", played, detail=True), _times(played)]
-    return Page(
-        title=_sentence(played) or "No scenario was played.",
-        tables=tables,
-        remarks=list(_remarks(rows)),
-        next=list(next_),
-    )
+    return Page(title=_sentence(played) or "No scenario was played.", tables=tables, remarks=list(_remarks(rows)))
 
 
 def _sentence(played: Sequence[Outcome]) -> str:

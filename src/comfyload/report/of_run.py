@@ -8,14 +8,13 @@ from comfyload.judge.columns.ledger import clean
 from comfyload.judge.findings.table import Finding
 from comfyload.judge.gates.gate import GateVerdict
 from comfyload.judge.observations import run_labels
-from comfyload.judge.statistics.stats import Statistic, value_needs
+from comfyload.judge.statistics.stats import CONFIDENCE, Statistic, value_needs
 from comfyload.judge.summary import Measured, Summary
 from comfyload.report.blocks import failures, node_bars, nodes, switches, workflows
 from comfyload.report.durations import OWN_DELAY, durations, open_ends
 from comfyload.report.made import rate_label
 from comfyload.report.page import Bar, Bars, Chart, Page, PageLine, Remark, State, Value
 from comfyload.report.plan_text import plan_words
-from comfyload.report.render.notes import RANGES
 from comfyload.report.run_facts import cache_words, ends_words, facts, server_words
 from comfyload.report.values import value_of
 from comfyload.report.verdicts import gate_state, gate_tables
@@ -41,7 +40,7 @@ def page_of(measured: Measured, verdicts: Sequence[GateVerdict] = (), charts: Se
         facts=facts(manifest, summary),
         tables=[*gate_tables(_without_repeats(verdicts, summary), _longest(summary)), *shown],
         remarks=[_remark(finding) for finding in summary.findings],
-        notes=[*open_ends(shown, summary), RANGES],
+        notes=[*open_ends(shown, summary), f"Ranges are {100 * CONFIDENCE:.0f} % intervals."],
     )
 
 

@@ -78,17 +78,16 @@ class Chart(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One picture of a run. `name` is stable, for files and anchors.
 
     `description` says the main numbers, for those who do not see the picture. `spec`: Vega-Lite without colours of text
-    and ground, which `charts/theme.py` gives; None: there is nothing to draw, and `withheld` says why. `columns` and
-    `rows` are the numbers as a table. Text in `spec` and `rows` may be a stranger's: it is escaped where it is shown.
+    and ground, which `charts/theme.py` gives; None: there is nothing to draw, and `withheld` says why. `numbers`: those
+    behind it. Text in `spec` and `numbers` may be a stranger's: it is escaped where it is shown.
     """
 
     name: str
     title: str
-    description: str
+    description: str = ""
     spec: dict[str, Any] | None
     withheld: str = ""
-    columns: Sequence[str] = ()
-    rows: Sequence[Sequence[str]] = ()
+    numbers: Table | None = None
 
 
 class State(Struct, frozen=True, omit_defaults=True):

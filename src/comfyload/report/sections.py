@@ -15,7 +15,7 @@ from comfyload.record.model import Fact as Known
 from comfyload.report.page import Column, Row, Table, Value, table
 from comfyload.report.plan_text import load_words
 from comfyload.report.values import in_words, value_of
-from comfyload.report.verdicts import gate_tables
+from comfyload.report.verdicts import gate_tables, verdict_row
 from comfyload.words import DASH, count, duration, gib
 
 _MESSAGE = 300
@@ -64,23 +64,16 @@ def results(runs: Sequence[Measured]) -> Table:
 
 def gates(verdicts: Sequence[GateVerdict]) -> Table | None:
     """A row for each gate: its worst verdict of all runs, nearest to the limit where several are alike."""
-    if not verdicts:
-        return None
-    worst: list[GateVerdict] = []
-    runs: list[Value] = []
+    rows = []
     for gate in dict.fromkeys(one.gate for one in verdicts):
         given = [one for one in verdicts if one.gate == gate]
-        word = overall(given)
-        same = [one for one in given if one.verdict == word]
+        same = [one for one in given if one.verdict == overall(given)]
         sign = 1 if "<" in gate else -1
         first = max(same, key=lambda one: sign * (one.value if one.value is not None else float("inf")))
-        worst.append(structs.replace(first, run=""))
-        runs.append(Value(f"{len(same)} of {count(len(given), 'run')}"))
-    (of_all,) = gate_tables(worst)
-    rows = [[*row[:4], run, *row[4:]] for row, run in zip(of_all.rows, runs, strict=True)]
-    titles = ("", "gate", "worst value", "verdict", "of", "")
-    columns = [Column(title=title, prose=at == len(titles) - 1) for at, title in enumerate(titles)]
-    return structs.replace(of_all, title="Verdicts", columns=columns, rows=rows)
+        cells = verdict_row(first)
+        rows.append([*cells[:4], Value(f"{len(same)} of {count(len(given), 'run')}"), *cells[4:]])
+    titles = ("", "gate", "worst value", "verdict", "of", "~")
+    return table("gates", titles, rows, title="Verdicts") if rows else None
 
 
 def gates_by_run(verdicts: Sequence[GateVerdict]) -> Table | None:

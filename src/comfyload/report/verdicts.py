@@ -47,7 +47,7 @@ def gate_state(verdicts: Sequence[GateVerdict]) -> State:
 
 
 def gate_tables(
-    verdicts: Sequence[GateVerdict], longest: Mapping[str, float] | None = None, *, whole: bool = False
+    verdicts: Sequence[GateVerdict], longest: Mapping[str, float] = {}, *, whole: bool = False
 ) -> list[Table]:
     """A row for each gate: sign, gate, value, then the verdict and what follows from it.
 
@@ -62,7 +62,7 @@ def gate_tables(
             key="gates",
             title=clean(run, _LONGEST) if several else "",
             columns=columns,
-            rows=[_row(one, longest or {}, whole=whole) for one in given],
+            rows=[verdict_row(one, longest, whole=whole) for one in given],
         )
         for run, given in by_result(verdicts).items()
     ]
@@ -113,7 +113,8 @@ def _with_unit(value: Value, unit: str) -> str:
     return f"{value.words}{unit}" if unit.startswith("/") and value.words != DASH else value.words
 
 
-def _row(verdict: GateVerdict, longest: Mapping[str, float], *, whole: bool) -> list[Value]:
+def verdict_row(verdict: GateVerdict, longest: Mapping[str, float] = {}, *, whole: bool = False) -> list[Value]:
+    """The cells of a gate's row in `gate_tables`."""
     shown = VERDICTS[verdict.verdict]
     value = value_words(verdict)
     slowest = longest.get(verdict.metric.partition("_")[2].removesuffix("_s"))

@@ -23,13 +23,10 @@ LAST = 4
 
 async def show_dry_run(options: RunOptions, *, as_json: bool = False) -> None:
     """Print the plan, the first arrivals and how the first prompts differ; in JSON, every arrival is there."""
+    preflight = options.preflight and not options.uploads
+    harmless = structs.replace(options, uploads=[], allow_shared=True, preflight=preflight)
     async with connect(options) as transport:
-        prepared = await prepare(
-            structs.replace(
-                options, uploads=[], allow_shared=True, preflight=options.preflight and not options.uploads
-            ),
-            transport,
-        )
+        prepared = await prepare(harmless, transport)
     options, _ = shareable(options)
     due = _due(prepared.manifest.plan)
     expected = expected_jobs(prepared.manifest.plan)

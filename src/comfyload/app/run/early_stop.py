@@ -39,7 +39,11 @@ class StopRule:
         """
         if record.warmup or record.censored:
             return ""
-        self._count(failed=record.execution.outcome != "completed")
+        failed = record.execution.outcome != "completed"
+        self._in_a_row = self._in_a_row + 1 if failed else 0
+        self._completed += not failed
+        self._failed += failed
+        self._strikes += failed and (self._gates.independent_failures or strikes(self._in_a_row))
         if any(early_abort(self._completed, self._strikes, limit) == "fail" for limit in self._limits):
             return DECIDED
         ended = self._completed + self._failed
@@ -54,9 +58,3 @@ class StopRule:
         alone = structs.replace(self._gates, independent_failures=True)
         verdicts = (judge(gates, measured, baseline=self._baseline) for gates in (self._gates, alone))
         return DECIDED if decided(*verdicts) else ""
-
-    def _count(self, *, failed: bool) -> None:
-        self._in_a_row = self._in_a_row + 1 if failed else 0
-        self._completed += not failed
-        self._failed += failed
-        self._strikes += failed and (self._gates.independent_failures or strikes(self._in_a_row))

@@ -4,12 +4,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from comfyload.app.run.options import RunOptions
 from comfyload.errors import UsageError, WorkflowError
-from comfyload.record.model import Prompt, WorkflowFacts
-from comfyload.record.plan import Plan
+from comfyload.record.model import Manifest, Prompt, WorkflowFacts
 from comfyload.text_files import read_bytes, read_text
 from comfyload.workflow import ObjectInfo, Variation, Workflow, override, parse
 from comfyload.workflow.data import DataTable, parse_table
@@ -104,7 +103,7 @@ class JobSource:
 
     def __init__(self, options: RunOptions, inputs: Inputs, info: ObjectInfo, run_id: str) -> None:
         plan = options.plan
-        self._plan: Plan = plan
+        self._plan = plan
         self._run_id = run_id
         self._inputs = inputs
         self.variations = vary(options, inputs, info, f"comfyload/{run_id}")
@@ -136,6 +135,14 @@ class JobSource:
             for variation in self.variations
             for remark in remarks(variation, jobs)
         ]
+
+
+class Prepared(Struct, frozen=True, kw_only=True):
+    """A run about to start: nothing has been submitted or written. The manifest's own options hold no secrets."""
+
+    manifest: Manifest
+    jobs: JobSource
+    options: RunOptions
 
 
 def _check_columns(table: DataTable, variations: list[Variation]) -> None:

@@ -7,12 +7,11 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import msgspec
 from msgspec import structs
 
 from comfyload.app.run.caps import Caps
 from comfyload.app.run.descriptors import check_descriptors
-from comfyload.app.run.inputs import JobSource, load_inputs
+from comfyload.app.run.inputs import JobSource, Prepared, load_inputs
 from comfyload.app.run.live_log import live_log
 from comfyload.app.run.options import plan_hash
 from comfyload.app.run.preflight import Beforehand
@@ -40,14 +39,6 @@ from comfyload.words import count
 from comfyload.workflow import ObjectInfo
 
 
-class Prepared(msgspec.Struct, frozen=True, kw_only=True):
-    """A run about to start: nothing has been submitted, nothing written."""
-
-    manifest: Manifest
-    jobs: JobSource
-    options: RunOptions
-
-
 async def run(
     options: RunOptions,
     viewer: Viewer,
@@ -73,17 +64,8 @@ async def run(
         path = Path(options.run_dir) if options.run_dir else _new_directory(started, manifest.name)
         with alone_in(path) as unlocked, RunWriter(path, manifest) as writer:
             say_unlocked(unlocked, viewer)
-            session = Session(
-                manifest,
-                writer,
-                prepared.jobs,
-                viewer,
-                stopwatch(),
-                options=prepared.options,
-                caps=caps,
-                live=live_log() if live else None,
-                stop_reason=stop_reason,
-            )
+            log = live_log() if live else None
+            session = Session(prepared, writer, viewer, stopwatch(), caps=caps, live=log, stop_reason=stop_reason)
             await session.run(transport)
         return path
 

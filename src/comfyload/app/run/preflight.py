@@ -67,9 +67,12 @@ class Beforehand:
         return left_out + doubts
 
     async def _look(self, transport: Transport) -> dict[str, PreflightAnswer]:
+        table, plan, places = self._inputs.table, self._options.plan, list[str]()
+        if table is not None:  # the rows of it that will be sent
+            jobs = len(table.rows) if plan.jobs is None else (plan.jobs + plan.warmup) * plan.pages
+            places = [table.place(row) for row in range(min(len(table.rows), jobs))]
         found = {}
         for variation in vary(self._options, self._inputs, self._info, FOLDER):
-            places = self._rows()
             sent = (as_sent(variation, index) for index in range(len(places) or 1))
             if self._options.preflight:
                 answer = await preflight(transport, sent, self._described, self._server, places)
@@ -78,12 +81,3 @@ class Beforehand:
                 answer = merged([check(graph, classes, known, version=version) for graph in sent], places)
             found[variation.workflow.name] = answer
         return found
-
-    def _rows(self) -> list[str]:
-        """The places of the table's rows that will be sent."""
-        table, plan = self._inputs.table, self._options.plan
-        if table is None:
-            return []
-        rows = len(table.rows)
-        jobs = rows if plan.jobs is None else min(rows, (plan.jobs + plan.warmup) * plan.pages)
-        return [table.place(row) for row in range(jobs)]

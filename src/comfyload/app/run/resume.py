@@ -21,7 +21,6 @@ from comfyload.app.run.viewer import Viewer
 from comfyload.clock import stopwatch
 from comfyload.comfy.api import Api, api_of
 from comfyload.comfy.identify import identify
-from comfyload.comfy.wire.calls import Transport
 from comfyload.errors import UsageError
 from comfyload.record.journal import RECORDS, Damage
 from comfyload.record.lock import alone_in
@@ -39,13 +38,25 @@ STILL_THERE = ("pending", "running", "unknown")
 """States of a prompt that the server may yet execute."""
 
 
-class Left(Struct, frozen=True, kw_only=True):
+class Left:
     """What a dead process left: jobs without an end, all with a line in the journal, and one that the server ended."""
 
-    begun: list[Sent]
-    journalled: frozenset[int]
-    ended: str | None
-    last_instant: float
+    def __init__(self, reader: RunReader) -> None:
+        due: dict[int, Sent] = {}
+        ends: set[int] = set()
+        self.ended: str | None = None
+        self.last_instant = 0.0
+        for line in reader.lines():
+            self.last_instant = max(self.last_instant, line.due)
+            if isinstance(line, Sent):
+                due[line.index] = line
+                continue
+            ends.add(line.index)
+            self.last_instant = max(self.last_instant, line.execution.done or 0.0)
+            if line.execution.outcome == "completed":
+                self.ended = line.prompt_id
+        self.begun = [line for index, line in due.items() if index not in ends]
+        self.journalled = frozenset([*due, *ends])
 
 
 async def resume(path: Path, again: RunOptions, viewer: Viewer) -> bool:
@@ -71,12 +82,13 @@ async def _resume(path: Path, again: RunOptions, viewer: Viewer) -> bool:
     reader.check_understood()
     reader.check()  # a lost line may be of a job under way, which could then run twice
     options = _options(manifest, again)
-    left, caps = _left(reader), Caps(options)
+    left, caps = Left(reader), Caps(options)
     async with connect(options) as transport:
         prepared = await prepare(options, transport, manifest)
         _check_same(manifest, prepared.manifest)
-        restarted = await _restarted(transport, prepared.manifest, left)
         api = api_of(transport, prepared.manifest.server)
+        # A server that forgot a job that it had ended was restarted: an absent job may have run.
+        restarted = left.ended is not None and await api.prompt_state(left.ended) == "absent"
         unjournalled = await _unjournalled(api, prepared.manifest.server, manifest.run_id, left.journalled)
         # By the wall clock, as the process that counted the run's seconds is gone.
         passed = datetime.now(UTC) - datetime.fromisoformat(manifest.started_utc)
@@ -89,12 +101,10 @@ async def _resume(path: Path, again: RunOptions, viewer: Viewer) -> bool:
             manifest.observations.append(Observation(t=gone, code="restart", text=text))
         with RunWriter.reopen(path) as writer:
             session = Session(
-                manifest,
+                structs.replace(prepared, manifest=manifest),
                 writer,
-                prepared.jobs,
                 viewer,
                 lambda: gone + watch(),
-                options=options,
                 caps=caps,
                 live=live_log(),
                 earlier=Resumed(
@@ -137,7 +147,7 @@ async def cleanup(path: Path, again: RunOptions) -> CleanedUp:
 
 async def _cleanup(path: Path, again: RunOptions) -> CleanedUp:
     reader = RunReader(path, salvage=True)
-    left = _left(reader)
+    left = Left(reader)
     begun = [line.prompt_id for line in left.begun]
     begun += [record.prompt_id for record in _records(reader) if record.execution.server_state_after in STILL_THERE]
     lost = reader.damage.get(RECORDS)
@@ -228,24 +238,6 @@ def _check_same(then: Manifest, now: Manifest) -> None:
             raise UsageError(f"the workflow {after.name} has changed since the run began", hint)
 
 
-def _left(reader: RunReader) -> Left:
-    due: dict[int, Sent] = {}
-    ended: set[int] = set()
-    last_ended: str | None = None
-    last_instant = 0.0
-    for line in reader.lines():
-        last_instant = max(last_instant, line.due)
-        if isinstance(line, Sent):
-            due[line.index] = line
-            continue
-        ended.add(line.index)
-        last_instant = max(last_instant, line.execution.done or 0.0)
-        if line.execution.outcome == "completed":
-            last_ended = line.prompt_id
-    begun = [line for index, line in due.items() if index not in ended]
-    return Left(begun=begun, journalled=frozenset([*due, *ended]), ended=last_ended, last_instant=last_instant)
-
-
 async def _unjournalled(api: Api, server: Server, run_id: str, journalled: frozenset[int]) -> list[str]:
     """Ids of jobs that the server has although no line names them: a power cut takes a journal's last lines.
 
@@ -262,10 +254,3 @@ async def _unjournalled(api: Api, server: Server, run_id: str, journalled: froze
             found.append(name)
             absent = 0
     return found
-
-
-async def _restarted(transport: Transport, manifest: Manifest, left: Left) -> bool:
-    """Whether the server forgot a job that it had ended: then it was restarted, and an absent job may have run."""
-    if left.ended is None:
-        return False
-    return await api_of(transport, manifest.server).prompt_state(left.ended) == "absent"

@@ -12,12 +12,12 @@ from msgspec import Struct, structs
 
 from comfyload.app.run.caps import Caps
 from comfyload.app.run.environment import EnvironmentReader
-from comfyload.app.run.inputs import JobSource
+from comfyload.app.run.inputs import Prepared
 from comfyload.app.run.live_log import Live
 from comfyload.app.run.observations import Noted
 from comfyload.app.run.schedule_seed import arrivals_rng
 from comfyload.app.run.signals import on_signals
-from comfyload.app.run.telemetry import sources, with_rows
+from comfyload.app.run.telemetry import sources
 from comfyload.app.run.viewer import StopReason, Viewer
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.identify import describe_packs
@@ -31,8 +31,7 @@ from comfyload.load import Engine, Stop
 from comfyload.load.arrivals import expected_jobs
 from comfyload.load.clocks import ClockWatch
 from comfyload.load.selfcheck import SelfWatch, frozen_gc
-from comfyload.record.model import Line, LogLine, Manifest, Observation, Record, Sample, Sent
-from comfyload.record.options import RunOptions
+from comfyload.record.model import Line, LogLine, Observation, Record, Sample, Sent
 from comfyload.record.run import RunWriter
 from comfyload.retry.client import RetryingClient
 from comfyload.telemetry.collector import Collector
@@ -64,30 +63,28 @@ class Resumed(Struct, frozen=True, kw_only=True):
 class Session:
     """Runs a plan to its end.
 
-    `options` choose the telemetry; those of the manifest hold no secrets. `caps`: limits of the command that makes this
-    run. `live`: the project's log, which gets the run's rows. `stop_reason` may end the run early.
+    `caps`: limits of the command that makes this run. `live`: the project's log, which gets the run's rows.
+    `stop_reason` may end the run early.
     """
 
     def __init__(
         self,
-        manifest: Manifest,
+        prepared: Prepared,
         writer: RunWriter,
-        jobs: JobSource,
         viewer: Viewer,
         clock: Callable[[], float],
         *,
-        options: RunOptions,
         caps: Caps,
         live: LiveLog | None = None,
         stop_reason: StopReason | None = None,
         earlier: Resumed = Resumed(),  # noqa: B008 - frozen
     ) -> None:
-        self._manifest = manifest
+        manifest = self._manifest = prepared.manifest
         self._writer = writer
-        self._jobs = jobs
+        self._jobs = prepared.jobs
         self._viewer = viewer
         self._clock = clock
-        self._options = options
+        self._options = prepared.options
         self._earlier = earlier
         self._stop_reason = stop_reason
         self._clocks = ClockWatch()
@@ -137,7 +134,7 @@ class Session:
             since=self._earlier.probe_row,
             streamed=self._queue_is_streamed,
         )
-        self._with_rows = with_rows(chosen)
+        self._with_rows = [source for source in chosen if isinstance(source, Probe | MetricsLog)]
         collector = Collector(chosen, self._clock, emit=self._on_sample, emit_log=self._on_log, note=self._noted.add)
         self._clocks.begin()
         try:

@@ -1,6 +1,6 @@
 """The sources of telemetry that the options of a run choose."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from comfyload.app.run.options import RunOptions
@@ -56,8 +56,3 @@ def sources(
     if options.metrics_log is not None:
         found.append(MetricsLog(Path(options.metrics_log), clock, probe))
     return found
-
-
-def with_rows(sources: Sequence[Source]) -> list[Probe | MetricsLog]:
-    """Those that may read rows of the server's side: from its probe, or from the log that is followed."""
-    return [source for source in sources if isinstance(source, Probe | MetricsLog)]

@@ -6,7 +6,7 @@ from comfyload.judge.summary import Measured
 from comfyload.record.environment.which_gpu import is_simulated
 from comfyload.record.model import Line, Sample
 from comfyload.report.charts.chart import png, script
-from comfyload.report.charts.chart_data import every, see, series
+from comfyload.report.charts.chart_data import ChartData, JobColumns, series
 from comfyload.report.charts.concurrency import concurrency_chart
 from comfyload.report.charts.distribution import Limit, distribution_chart
 from comfyload.report.charts.flow import flow_chart
@@ -27,7 +27,7 @@ def charts(
 
     One pass over the lines and one over the samples; the journal is never held as a whole.
     """
-    columns, chart_data, readings = every(measured), see(measured, lines), series(samples)
+    columns, chart_data, readings = JobColumns(measured), ChartData(measured, lines), series(samples)
     return [
         latency_chart(measured, chart_data, columns),
         distribution_chart(measured, limits),

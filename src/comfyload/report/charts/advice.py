@@ -1,4 +1,4 @@
-"""The pictures of advice: how latency grows with the rate or the number of servers."""
+"""The pictures of advice: how latency grows with the rate or the number of servers. They are files, in no page."""
 
 import math
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from comfyload.advise.saturation import Saturated
 from comfyload.report.charts.chart import WIDTH, Rows, data, spec, upto, withheld
 from comfyload.report.charts.theme import BLUE, GREEN, GREY, ORANGE, RED
 from comfyload.report.page import Chart
-from comfyload.words import DASH, digits, duration, fixed, seconds_words
+from comfyload.words import digits, duration, seconds_words
 
-_P95 = "p95 latency, s"
+_P95, _RATE = "p95 latency, s", "jobs a minute"
 
 
 def forecast_chart(rows: Sequence[Forecast], limit_s: float) -> Chart:
@@ -21,54 +21,40 @@ def forecast_chart(rows: Sequence[Forecast], limit_s: float) -> Chart:
     if not finite:
         return withheld("forecast", "Expected p95", "at none of these loads is there a latency to expect")
     by_rate = len({row.rate_per_s for row in rows}) > 1
-    points: Rows = [
-        {
-            "x": 60 * row.rate_per_s if by_rate else row.servers,
-            "p95": row.p95_s.estimate,
-            "low": row.p95_s.low,
-            "high": row.p95_s.high,
-            "servers": f"{row.servers} server{'' if row.servers == 1 else 's'}",
-        }
-        for row in finite
-    ]
-    title = "jobs a minute" if by_rate else "servers"
-    plot = _by_rate(title) if by_rate else _by_servers(title)
+    points = [_point(row, 60 * row.rate_per_s if by_rate else row.servers) for row in finite]
+    plot = _by_rate() if by_rate else _by_servers()
     limit = alt.Chart(data("limit")).encode(y="y:Q")
     line = limit.mark_rule(color=ORANGE, strokeDash=[6, 4])
     words = limit.mark_text(align="right", dy=-7, x=WIDTH, color=ORANGE).encode(text="what:N")
     layers = alt.layer(plot, line, words)
-    table = [[f"{p['x']:.3g}", fixed(p["p95"], 1), f"{p['low']:.1f} {DASH} {p['high']:.1f}"] for p in points]
     return Chart(
         name="forecast",
         title="Expected p95",
-        description=f"The p95 latency to expect by {title}, with 90 % intervals; the dashed line is the limit.",
         spec=spec(
             layers.properties(width=WIDTH, height=240),
             points=points,
             limit=[{"y": limit_s, "what": f"limit {limit_s:g} s"}],
         ),
-        columns=(title, "p95, s", "90 % interval"),
-        rows=table,
     )
 
 
-def _by_rate(title: str) -> alt.LayerChart | alt.FacetChart:
-    base = alt.Chart(data("points")).encode(x=alt.X("x:Q", title=title, scale=alt.Scale(zero=False, nice=True)))
+def _point(row: Forecast, x: float) -> dict[str, float]:
+    return {"x": x, "p95": row.p95_s.estimate, "low": row.p95_s.low, "high": row.p95_s.high}
+
+
+def _by_rate() -> alt.LayerChart | alt.FacetChart:
+    base = alt.Chart(data("points")).encode(x=alt.X("x:Q", title=_RATE, scale=alt.Scale(zero=False, nice=True)))
     band = base.mark_area(opacity=0.22, color=BLUE).encode(y=alt.Y("low:Q", title=_P95), y2="high:Q")
-    line = base.mark_line(point=alt.OverlayMarkDef(color=BLUE), color=BLUE).encode(y="p95:Q", tooltip=_tips(title))
+    line = base.mark_line(point=alt.OverlayMarkDef(color=BLUE), color=BLUE).encode(y="p95:Q")
     return alt.layer(band, line)
 
 
-def _by_servers(title: str) -> alt.LayerChart | alt.FacetChart:
-    base = alt.Chart(data("points")).encode(x=alt.X("x:O", title=title, axis=alt.Axis(labelAngle=0)))
+def _by_servers() -> alt.LayerChart | alt.FacetChart:
+    base = alt.Chart(data("points")).encode(x=alt.X("x:O", title="servers", axis=alt.Axis(labelAngle=0)))
     bars = base.mark_rule(color=BLUE, strokeWidth=7, opacity=0.3).encode(
         y=alt.Y("low:Q", title=_P95, scale=alt.Scale(zero=True)), y2="high:Q"
     )
-    return alt.layer(bars, base.mark_point(filled=True, size=70, color=BLUE).encode(y="p95:Q", tooltip=_tips(title)))
-
-
-def _tips(title: str) -> list[alt.Tooltip]:
-    return [alt.Tooltip("x:Q", title=title), alt.Tooltip("p95:Q", format=".3~f"), alt.Tooltip("servers:N")]
+    return alt.layer(bars, base.mark_point(filled=True, size=70, color=BLUE).encode(y="p95:Q"))
 
 
 def saturation_chart(found: Saturated) -> Chart:
@@ -77,14 +63,11 @@ def saturation_chart(found: Saturated) -> Chart:
     finite = [row for row in found.curve if row.stable and math.isfinite(row.p95_s.high)]
     if not finite:
         return withheld(name, title, "the p95 at a rate is not known")
-    points: Rows = [
-        {"x": 60 * row.rate_per_s, "p95": row.p95_s.estimate, "low": row.p95_s.low, "high": row.p95_s.high}
-        for row in finite
-    ]
+    points = [_point(row, 60 * row.rate_per_s) for row in finite]
     marks, measured = _rates(found), _confirming(found)
     top = 1.6 * max([found.limit_s, *(row["y"] for row in measured)])
     right = 1.04 * max([row["x"] for row in [*points, *marks, *measured]])
-    x = alt.X("x:Q", title="jobs a minute", scale=upto(right))
+    x = alt.X("x:Q", title=_RATE, scale=upto(right))
     y = alt.Y("low:Q", title=_P95, scale=upto(top))
     base = alt.Chart(data("points")).encode(x=x)
     layers = [
@@ -96,7 +79,6 @@ def saturation_chart(found: Saturated) -> Chart:
     return Chart(
         name=name,
         title=title,
-        description=_saturation_words(found, measured),
         spec=spec(
             alt.layer(*layers).properties(width=WIDTH, height=240),
             points=points,
@@ -104,13 +86,7 @@ def saturation_chart(found: Saturated) -> Chart:
             rates=marks,
             measured=measured,
         ),
-        columns=("jobs a minute", "p95, s", "90 % interval"),
-        rows=[
-            [digits(p["x"]), digits(p["p95"]),
-             f"{digits(p['low'])} {DASH} {digits(p['high'])}"]
-            for p in points
-        ],
-    )  # fmt: skip
+    )
 
 
 def _rates(found: Saturated) -> Rows:
@@ -156,11 +132,3 @@ def _measured(x: alt.X) -> list[alt.Chart]:
         bad.mark_point(shape="M-1,-1L1,1M1,-1L-1,1", size=110, strokeWidth=2.5, color=RED, opacity=1),
         base.mark_text(style="label", align="right", dx=-9, dy=-11).encode(text="what:N"),
     ]
-
-
-def _saturation_words(found: Saturated, measured: Rows) -> str:
-    words = ["Predicted from the measured times, with 90 % intervals."]
-    words += [f"The limit is {seconds_words(found.limit_s)}."]
-    words += [f"{row['what']} a minute.".capitalize() for row in _rates(found)]
-    words += [f"The confirming run at {digits(row['x'])} a minute {row['what']}." for row in measured]
-    return " ".join(words)

@@ -3,12 +3,11 @@
 import heapq
 import math
 from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from msgspec import Struct
-from numpy.typing import NDArray
 
 from comfyload.judge.arrays import Floats
 from comfyload.judge.metrics import METRICS
@@ -20,103 +19,61 @@ from comfyload.report.document import jobs
 _EXTREME = 20
 _EVENLY = 160
 
-
-class ChartData(Struct, frozen=True, kw_only=True):
-    """`jobs`: every job as the document has it, warm-up included, by index; None of a run too long to draw singly.
-
-    `chosen`: the records of the slowest, the fastest and evenly spaced other jobs, by index; `of` counts them all.
-    """
-
-    jobs: list[dict[str, Any]] | None
-    chosen: list[Record]
-    of: int
-
-
 PHASES = ("waiting to be sent", "in the queue", "execution", "rest, such as delivery")
 
 
-class JobColumns(Struct, frozen=True, kw_only=True):
-    """All jobs as columns, in seconds; NaN is not known. `phases`: of `latency`, by `PHASES`."""
+class JobColumns:
+    """All jobs of a run, warm-up included, as columns in seconds; NaN is not known. `phases`: of `latency`.
 
-    due: Floats
-    sent: Floats
-    done: Floats
-    latency: Floats
-    phases: dict[str, Floats]
-    warmup: NDArray[np.bool_]
-    completed: NDArray[np.bool_]
-    censored: NDArray[np.bool_]
+    `zero`: when the first job was due; `wall_s`: from then to the last end, or to the last due time if nothing ended.
+    """
 
-    @property
-    def zero(self) -> float:
-        """When the first job was due."""
-        return float(self.due.min()) if len(self.due) else 0.0
-
-    @property
-    def wall_s(self) -> float:
-        """From then to the last end, or to the last due time if nothing ended."""
-        known = self.done[~np.isnan(self.done)]
-        last = max([float(part.max()) for part in (known, self.due) if len(part)], default=0.0)
-        return last - self.zero
+    def __init__(self, measured: Measured) -> None:
+        columns = measured.jobs.every
+        self.due, self.sent, self.done = (columns.instants[name].astype(np.float64) for name in ("due", "sent", "done"))
+        self.completed, self.censored = columns.completed, columns.censored
+        self.latency = columns.metric("latency")
+        self.warmup = np.arange(len(self.latency)) >= measured.jobs.n
+        known = [self.sent - self.due, columns.metric("queue_wait"), columns.metric("execution")]
+        rest = np.maximum(self.latency - sum(map(np.nan_to_num, known)), 0)
+        self.phases = dict(zip(PHASES, [*known, rest], strict=True))
+        ended = self.done[~np.isnan(self.done)]
+        self.zero = float(self.due.min()) if len(self.due) else 0.0
+        self.wall_s = max([float(part.max()) for part in (ended, self.due) if len(part)], default=0.0) - self.zero
 
 
-def see(measured: Measured, lines: Iterable[Line]) -> ChartData:
-    """One pass, in memory that does not grow with the run."""
-    of = len(measured.jobs.every.completed)
-    picks = _Picks(of)
-    if of > MOST:
-        for _ in picks.watch(lines):
-            pass
-        return ChartData(jobs=None, chosen=picks.chosen(), of=of)
-    ordered = sorted(jobs(measured.manifest, picks.watch(lines)), key=lambda job: int(job["index"]))
-    return ChartData(jobs=ordered, chosen=picks.chosen(), of=of)
+class ChartData:
+    """What one pass over a run's lines leaves, in memory that does not grow with the run.
 
+    `jobs`: every job as the document has it, warm-up included, by index; None of a run too long to draw singly.
+    `chosen`: the records of the slowest, the fastest and evenly spaced other jobs, by index; `of` counts them all.
+    """
 
-def every(measured: Measured) -> JobColumns:
-    """The run's jobs as columns, warm-up included."""
-    columns = measured.jobs.every
-    due, sent, done = (columns.instants[name].astype(np.float64) for name in ("due", "sent", "done"))
-    latency = columns.metric("latency")
-    known = [sent - due, columns.metric("queue_wait"), columns.metric("execution")]
-    rest = np.maximum(latency - sum(map(np.nan_to_num, known)), 0)
-    return JobColumns(
-        due=due,
-        sent=sent,
-        done=done,
-        latency=latency,
-        phases=dict(zip(PHASES, [*known, rest], strict=True)),
-        warmup=np.arange(len(latency)) >= measured.jobs.n,
-        completed=columns.completed,
-        censored=columns.censored,
-    )
-
-
-class _Picks:
-    """Records worth a picture of their own, found while others read the same lines."""
-
-    def __init__(self, of: int) -> None:
-        self._step = max(1, math.ceil(of / _EVENLY))
+    def __init__(self, measured: Measured, lines: Iterable[Line]) -> None:
+        self.of = len(measured.jobs.every.completed)
+        self.jobs: list[dict[str, Any]] | None = None
         self._evenly: dict[int, Record] = {}
-        self._slow: list[tuple[float, int, Record]] = []
-        self._fast: list[tuple[float, int, Record]] = []
+        self._slow, self._fast = list[tuple[float, int, Record]](), list[tuple[float, int, Record]]()
+        watched = self._watch(lines)
+        if self.of > MOST:
+            deque(watched, maxlen=0)
+        else:
+            self.jobs = sorted(jobs(measured.manifest, watched), key=lambda job: int(job["index"]))
+        extremes = {index: record for _, index, record in (*self._slow, *self._fast)}
+        self.chosen = [record for _, record in sorted({**self._evenly, **extremes}.items())]
 
-    def watch(self, lines: Iterable[Line]) -> Iterator[Line]:
+    def _watch(self, lines: Iterable[Line]) -> Iterator[Line]:
+        """The lines for others, while those worth a picture of their own are kept."""
+        step = max(1, math.ceil(self.of / _EVENLY))
         for line in lines:
             if isinstance(line, Record) and line.execution.sent is not None:
-                self._add(line)
+                if line.index % step == 0:
+                    self._evenly.setdefault(line.index, line)
+                seconds = METRICS["latency"].of(line)
+                if seconds is not None and not line.warmup:
+                    _keep(self._slow, (seconds, line.index, line))
+                    _keep(self._fast, (-seconds, line.index, line))
             yield line
-
-    def chosen(self) -> list[Record]:
-        extremes = {index: record for _, index, record in (*self._slow, *self._fast)}
-        return [record for _, record in sorted({**self._evenly, **extremes}.items())]
-
-    def _add(self, record: Record) -> None:
-        if record.index % self._step == 0:
-            self._evenly.setdefault(record.index, record)
-        seconds = METRICS["latency"].of(record)
-        if seconds is not None and not record.warmup:
-            _keep(self._slow, (seconds, record.index, record))
-            _keep(self._fast, (-seconds, record.index, record))
 
 
 def _keep(heap: list[tuple[float, int, Record]], entry: tuple[float, int, Record]) -> None:

@@ -13,7 +13,7 @@ from comfyload.judge.summary import Measured
 from comfyload.report.charts.chart import WIDTH, Rows, data, spec, upto, withheld
 from comfyload.report.charts.distribution import BEYOND, Limit
 from comfyload.report.charts.theme import BLUE, ORANGE
-from comfyload.report.page import Chart
+from comfyload.report.page import Chart, table
 from comfyload.report.steps import by_workflow, knee, latency_key, rate_key
 from comfyload.report.values import value_of
 from comfyload.words import DASH, duration, scale
@@ -62,13 +62,13 @@ def concurrency_chart(runs: Sequence[Measured], limits: Sequence[Limit] = ()) ->
         [_panel((column, what), axis, points, lines, by_users=steps is not None) for what, axis in axes.items()]
         for column in columns
     ]
+    numbers = [[row["run"], words[row["what"] == "latency"], row["words"], row["interval"]] for row in rows]
     return Chart(
         name=name,
         title=title,
         description=_words(rows, words, len(names), limits),
         spec=spec(_columns(names, panels), points=points, limits=lines),
-        columns=("run", "what", "value", "95 % interval"),
-        rows=[[row["run"], words[row["what"] == "latency"], row["words"], row["interval"]] for row in rows],
+        numbers=table(name, ("run", "what", "value", "95 % interval"), numbers),
     )
 
 

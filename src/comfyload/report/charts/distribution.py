@@ -12,7 +12,7 @@ from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 from comfyload.report.charts.chart import WIDTH, Rows, data, palette, ranks, spec, upto, withheld
 from comfyload.report.charts.theme import BLUE, GREEN, ORANGE
-from comfyload.report.page import Chart, Value
+from comfyload.report.page import Chart, Value, table
 from comfyload.report.values import value_of
 from comfyload.words import DASH, count, duration, scale
 
@@ -35,13 +35,13 @@ def distribution_chart(measured: Measured, limits: Sequence[Limit] = ()) -> Char
     factor, unit = scale([float(seconds[-1])], below=1.0)
     marks = {what: measured.summary.statistics[f"{what}_latency_s"] for what in _COLOURS}
     shown = {what: value_of(statistic) for what, statistic in marks.items()}
+    numbers = [(what, value.words, value.interval or DASH) for what, value in shown.items()]
     return Chart(
         name=name,
         title=title,
         description=_words(measured, len(seconds), shown, limits),
         spec=_draw(factor * seconds, marks, limits, (factor, unit)),
-        columns=("percentile", "latency", "95 % interval"),
-        rows=[[what, value.words, value.interval or DASH] for what, value in shown.items()],
+        numbers=table(name, ("percentile", "latency", "95 % interval"), numbers),
     )
 
 

@@ -1,6 +1,5 @@
 """The picture of what came, what left and what waited, over time."""
 
-import math
 from typing import Any
 
 import altair as alt
@@ -10,7 +9,7 @@ from comfyload.judge.arrays import Floats
 from comfyload.report.charts.chart import WIDTH, Rows, data, over_time, palette, ranks, spec, time_unit, upto, withheld
 from comfyload.report.charts.chart_data import JobColumns, ReadingSeries
 from comfyload.report.charts.theme import BLUE, GREEN, ORANGE, PURPLE
-from comfyload.report.page import Chart
+from comfyload.report.page import Chart, table
 from comfyload.words import count
 
 _STEPS = 400
@@ -30,25 +29,23 @@ def flow_chart(columns: JobColumns, queue: ReadingSeries | None) -> Chart:
     counted += _counts("completed", columns.done[here] - zero, size[0])
     flight, most = _in_flight(columns, size[0])
     held = flight + ([] if queue is None else _queue(queue, zero, columns.wall_s, size[0]))
-    words = [f"{count(len(columns.due), 'job')} came due and {int(here.sum())} completed."]
-    words.append(f"{most} in flight at most.")
     deepest = None if queue is None else queue.high
-    words.append(
-        "The server's queue was not recorded."
-        if deepest is None
-        else f"The server had {deepest:.0f} queued or running at most."
-    )
-    if len(columns.due) > _STEPS:
+    depth = "unknown" if deepest is None else f"{deepest:.0f}"
+    came, completed = len(columns.due), int(here.sum())
+    words = [f"{count(came, 'job')} came due and {completed} completed.", f"{most} in flight at most."]
+    if deepest is None:
+        words.append("The server's queue was not recorded.")
+    else:
+        words.append(f"The server had {depth} queued or running at most.")
+    if came > _STEPS:
         words.append(f"Drawn at {_STEPS} points; of jobs in flight, the most in each stretch of time.")
-    rows = [["came due", str(len(columns.due))], ["completed", str(int(here.sum()))], ["most in flight", str(most)]]
-    rows.append(["most queued or running", "unknown" if deepest is None else f"{deepest:.0f}"])
+    numbers = {"came due": came, "completed": completed, "most in flight": most, "most queued or running": depth}
     return Chart(
         name=name,
         title=title,
         description=" ".join(words),
         spec=_draw(counted, held, columns.wall_s / size[0], size[1]),
-        columns=("what", "jobs"),
-        rows=rows,
+        numbers=table(name, ("what", "jobs"), [(what, str(number)) for what, number in numbers.items()]),
     )
 
 
@@ -82,35 +79,26 @@ def _counts(what: str, instants: Floats, size: float) -> Rows:
 
 
 def _in_flight(columns: JobColumns, size: float) -> tuple[Rows, int]:
-    """Jobs between sent and done, as steps; a job without an end stays until the last instant."""
-    sent = ~np.isnan(columns.sent)
-    begins, ends = columns.sent[sent] - columns.zero, columns.done[sent] - columns.zero
-    ends = np.where(np.isnan(ends), np.inf, ends)
+    """Jobs between sent and done, as steps, and the most of them; a job without an end never leaves."""
+    begins = columns.sent[~np.isnan(columns.sent)] - columns.zero
+    ends = columns.done[~np.isnan(columns.sent) & ~np.isnan(columns.done)] - columns.zero
     times = np.concatenate([begins, ends])
     changes = np.concatenate([np.ones(len(begins)), -np.ones(len(ends))])
     order = np.lexsort((changes, times))  # who leaves makes room before who comes
     times, level = times[order], np.cumsum(changes[order]).astype(int)
-    finite = np.isfinite(times)
-    times, level = times[finite], level[finite]
     if not len(times):
         return [], 0
+    most = int(level.max())
     if len(times) > 2 * _STEPS:
         edges = np.linspace(0, columns.wall_s, _STEPS + 1)
         starts = np.unique(np.searchsorted(times, edges[:-1]).clip(max=len(times) - 1))
-        times, level_drawn = times[starts], np.maximum.reduceat(level, starts)
-    else:
-        level_drawn = level
-    pairs = zip(times, level_drawn, strict=True)
-    return [{"what": _FLIGHT, "t": float(t) / size, "n": int(n)} for t, n in pairs], int(level.max())
+        times, level = times[starts], np.maximum.reduceat(level, starts)
+    return [{"what": _FLIGHT, "t": float(t) / size, "n": int(n)} for t, n in zip(times, level, strict=True)], most
 
 
 def _queue(series: ReadingSeries, zero: float, wall_s: float, size: float) -> Rows:
     """Readings are written when they change, so each holds until the next, and the last to the end."""
-    rows: Rows = []
-    held: float | None = None
-    for t, value in series.thinned():
-        rows.append({"what": _QUEUED, "t": max(0.0, t - zero) / size, "n": value})
-        held = value
-    if rows and held is not None and rows[-1]["t"] < wall_s / size:
-        rows.append({"what": _QUEUED, "t": wall_s / size, "n": held})
-    return [row for row in rows if row["t"] <= wall_s / size and not (row["n"] is not None and math.isnan(row["n"]))]
+    points = [(max(0.0, t - zero), value) for t, value in series.thinned()]
+    if points and points[-1][1] is not None:
+        points.append((max(wall_s, points[-1][0]), points[-1][1]))
+    return [{"what": _QUEUED, "t": t / size, "n": value} for t, value in points if t <= wall_s]

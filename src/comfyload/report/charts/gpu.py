@@ -9,7 +9,7 @@ from comfyload.judge.columns.gpu import gpu_reading
 from comfyload.report.charts.chart import MOST, WIDTH, Rows, data, over_time, palette, spec, time_unit, withheld
 from comfyload.report.charts.chart_data import JobColumns, ReadingSeries
 from comfyload.report.charts.theme import BLUE, GREEN, ORANGE, PURPLE, RED, SKY
-from comfyload.report.page import Chart
+from comfyload.report.page import Chart, table
 from comfyload.words import digits
 
 _NAME, _TITLE = "gpu", "GPU over time"
@@ -28,7 +28,7 @@ def gpu_chart(columns: JobColumns, readings: dict[tuple[str, str], ReadingSeries
     `simulated`: the readings are the simulator's, and every label says so.
     """
     rows: Rows = []
-    table = []
+    numbers = []
     thinned = False
     zero, (size, unit) = columns.zero, time_unit(columns.wall_s)
     for (source, name), series in readings.items():
@@ -45,18 +45,17 @@ def gpu_chart(columns: JobColumns, readings: dict[tuple[str, str], ReadingSeries
             for t, v in points
         ]
         low, mean, high = (factor * float(f(series.known)) for f in (np.min, np.mean, np.max))
-        table.append([f"{label}: {words}", *(f"{digits(v)} {of}" for v in (low, mean, high))])
+        numbers.append([f"{label}: {words}", *(f"{digits(v)} {of}" for v in (low, mean, high))])
     if not rows:
         return withheld(_NAME, _TITLE, "this run recorded no GPU telemetry")
-    words = "; ".join(f"{what}: {low} at least, {mean} on average, {high} at most" for what, low, mean, high in table)
+    words = "; ".join(f"{what}: {low} at least, {mean} on average, {high} at most" for what, low, mean, high in numbers)
     few = f" Each point is the mean of several of more than {MOST} readings." if thinned else ""
     return Chart(
         name=_NAME,
         title="Simulated GPU over time: no measurement" if simulated else _TITLE,
         description=f"{words}. Where a source had no reading there is a gap.{few}",
         spec=spec(_draw(rows, columns.wall_s / size, unit), readings=rows),
-        columns=("reading", "least", "mean", "most"),
-        rows=table,
+        numbers=table(_NAME, ("reading", "least", "mean", "most"), numbers),
     )
 
 

@@ -10,7 +10,7 @@ from comfyload.record.outcomes import OUTCOMES
 from comfyload.report.charts.chart import MOST, WIDTH, Rows, data, over_time, palette, spec, time_unit, upto, withheld
 from comfyload.report.charts.chart_data import PHASES, ChartData, JobColumns
 from comfyload.report.charts.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
-from comfyload.report.page import Chart
+from comfyload.report.page import Chart, table
 from comfyload.words import count, duration, scale
 
 _UNKNOWN = "phases unknown"
@@ -34,8 +34,7 @@ def latency_chart(measured: Measured, chart_data: ChartData, columns: JobColumns
         title=_TITLE if jobs is not None else "Latency over time, by phase",
         description=_words(measured, columns, grouped=jobs is None),
         spec=_bars(jobs, factor, unit) if jobs is not None else _bands(columns, factor, unit),
-        columns=("phase", "mean", "longest", "jobs"),
-        rows=_table(columns),
+        numbers=table(_NAME, ("phase", "mean", "longest", "jobs"), _numbers(columns)),
     )
 
 
@@ -214,7 +213,7 @@ def _words(measured: Measured, columns: JobColumns, *, grouped: bool) -> str:
     return " ".join(words)
 
 
-def _table(columns: JobColumns) -> list[list[str]]:
+def _numbers(columns: JobColumns) -> list[list[str]]:
     counted = columns.completed & ~columns.warmup
     rows = []
     for name, column in {**columns.phases, "whole latency": columns.latency}.items():

@@ -1,8 +1,7 @@
 """The pictures of a graph's nodes: what each costs in all jobs, and how one job went through them."""
 
-from __future__ import annotations
-
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import altair as alt
@@ -17,11 +16,15 @@ from comfyload.record.stamps import node_spans
 from comfyload.report.charts.chart import WIDTH, Rows, data, palette, spec, upto, withheld
 from comfyload.report.charts.chart_data import ChartData
 from comfyload.report.charts.theme import BLUE, GREY, ORANGE, PURPLE
-from comfyload.report.page import Chart
+from comfyload.report.page import Chart, table
 from comfyload.report.values import value_of
 from comfyload.words import DASH, count, digits, duration, percent, scale
 
+Labels = Callable[[str, str], str]
+"""From a workflow's name and a node's id to the node's name in a picture."""
+
 _SHOWN = 15
+_COLUMNS = ("node", "mean", "95 % interval", "p95", "share", "runs")
 _BARS = 5000
 _LABEL = 36
 _took = METRICS["latency"].of
@@ -37,10 +40,10 @@ def nodes_chart(measured: Measured) -> Chart:
     ran = [row for row in measured.summary.nodes if row.avg_s.value is not None]
     if not ran:
         return withheld(name, title, "no node of a completed counted job has a time")
-    labels = _Labels(measured.manifest)
+    label = _labels(measured.manifest)
     shown = ran[:_SHOWN]
     factor, unit = scale([row.avg_s.high or row.avg_s.value or 0.0 for row in shown], below=1.0)
-    rows = [_node(row, labels, factor) for row in shown]
+    rows = [_node(row, label, factor) for row in shown]
     more = f" The {count(_SHOWN, 'slowest', 'slowest')} of {len(ran)} are drawn." if len(ran) > _SHOWN else ""
     parts = [f"{row['node']} {_of(row, unit)}" for row in rows[:3]]
     return Chart(
@@ -48,17 +51,16 @@ def nodes_chart(measured: Measured) -> Chart:
         title=title,
         description=f"Mean time of a run of each node. The slowest: {'; '.join(parts)}.{more} {_ROUND}",
         spec=_bars(rows, unit),
-        columns=("node", "mean", "95 % interval", "p95", "share", "runs"),
-        rows=[_cells(row, labels) for row in ran[:100]],
+        numbers=table(name, _COLUMNS, [_cells(row, label) for row in ran[:100]]),
     )
 
 
-def _node(row: NodeRow, labels: _Labels, factor: float) -> dict[str, Any]:
+def _node(row: NodeRow, label: Labels, factor: float) -> dict[str, Any]:
     mean, low, high = (
         None if one is None else factor * one for one in (row.avg_s.value, row.avg_s.low, row.avg_s.high)
     )
     return {
-        "node": labels.of(row.workflow, row.node),
+        "node": label(row.workflow, row.node),
         "mean": mean,
         "low": low,
         "high": high,
@@ -90,23 +92,23 @@ def _bars(rows: Rows, unit: str) -> dict[str, Any]:
     return spec(alt.layer(*layers).properties(width=WIDTH, height=22 * len(rows)), nodes=rows)
 
 
-def _cells(row: NodeRow, labels: _Labels) -> list[str]:
+def _cells(row: NodeRow, label: Labels) -> list[str]:
     mean, tail = value_of(row.avg_s), value_of(row.p95_s)
     share = DASH if row.share is None else percent(row.share)
-    return [labels.of(row.workflow, row.node), mean.words, mean.interval or DASH, tail.words, share, str(row.n)]
+    return [label(row.workflow, row.node), mean.words, mean.interval or DASH, tail.words, share, str(row.n)]
 
 
 def waterfall_chart(measured: Measured, chart_data: ChartData) -> Chart:
     """The way of one job through the graph; which job is chosen from a list."""
     name, title = "waterfall", "One job, node by node"
-    labels = _Labels(measured.manifest)
+    label = _labels(measured.manifest)
     known = [record for record in chart_data.chosen if _took(record) is not None]
     ranked = sorted(known, key=lambda record: (record.warmup, -(_took(record) or 0.0)))
     rows: Rows = []
     jobs: list[tuple[str, str]] = []
     factor, unit = scale([_took(record) or 0.0 for record in ranked], below=1.0)
     for record in ranked:
-        spans = _spans(record, labels, factor)
+        spans = _spans(record, label, factor)
         if len(rows) + len(spans) > _BARS and jobs:
             break
         rows += spans
@@ -116,31 +118,30 @@ def waterfall_chart(measured: Measured, chart_data: ChartData) -> Chart:
         jobs.append((str(record.index), f"job {record.index}: {digits(took)} {unit}{warm}{end}"))
     if not jobs:
         return withheld(name, title, "no job has an end")
-    first = next(record for record in ranked if str(record.index) == jobs[0][0])
+    first = ranked[0]
+    parts = [row for row in rows if row["job"] == jobs[0][0]]
     of = ""
     if len(jobs) < chart_data.of:
         of = f" {len(jobs)} of {count(chart_data.of, 'job')} can be chosen: the slowest, the fastest and others evenly "
         of += "between, as far as there is room."
-    table = [[row["node"], *(f"{digits(v)} {unit}" for v in (row["a"], row["b"] - row["a"]))]
-             for row in rows if row["job"] == jobs[0][0]]  # fmt: skip
-    slow = max((row for row in rows if row["job"] == jobs[0][0]), key=lambda row: float(row["b"] - row["a"]))
+    numbers = [(row["node"], *(f"{digits(v)} {unit}" for v in (row["a"], row["b"] - row["a"]))) for row in parts]
+    slow = max(parts, key=lambda row: float(row["b"] - row["a"]))
     return Chart(
         name=name,
         title=title,
         description=f"Job {first.index}, the slowest counted, took {duration(_took(first) or 0.0)}; longest in it was "
         f"{slow['node']}. A bar begins when the node began.{of} {_ROUND}",
         spec=_waterfall(rows, jobs, unit),
-        columns=("part of the slowest job", "began after", "took"),
-        rows=table[:100],
+        numbers=table(name, ("part of the slowest job", "began after", "took"), numbers[:100]),
     )
 
 
-def _spans(record: Record, labels: _Labels, factor: float) -> Rows:
+def _spans(record: Record, label: Labels, factor: float) -> Rows:
     run, out = record.execution, []
     begun = run.started or min((span.start for span in run.nodes), default=run.done)
     parts = [("waiting to be sent", "before", record.due, run.sent), ("sent, and queued", "queue", run.sent, begun)]
     parts += [
-        (labels.of(record.workflow, span.node), "node", span.start, span.end or run.done)
+        (label(record.workflow, span.node), "node", span.start, span.end or run.done)
         for span in sorted(node_spans(run), key=lambda span: span.start)
     ]
     last = max((end for _, _, _, end in parts if end is not None), default=None)
@@ -170,23 +171,20 @@ def _waterfall(rows: Rows, jobs: list[tuple[str, str]], unit: str) -> dict[str, 
     return spec(bars.encode(x=x, x2="b:Q", y=y, color=colour, tooltip=tips), spans=rows)
 
 
-class _Labels:
+def _labels(manifest: Manifest) -> Labels:
     """What a node is called: its id and title, or its class where the run keeps no graph. Strangers wrote these."""
+    names: dict[tuple[str, str], str] = {}
+    for facts in manifest.workflows:
+        names |= {(facts.name, node): known.class_type for node, known in facts.nodes.items()}
+        for node, inner in (facts.graph or {}).items():
+            title = inner.get("_meta", {}).get("title") if isinstance(inner, dict) else None
+            if isinstance(title, str) and title.strip():
+                names[facts.name, node] = title
 
-    def __init__(self, manifest: Manifest) -> None:
-        self._several = len(manifest.workflows) > 1
-        self._names: dict[tuple[str, str], str] = {}
-        for facts in manifest.workflows:
-            for node, known in facts.nodes.items():
-                self._names[facts.name, node] = known.class_type
-            for node, inner in (facts.graph or {}).items():
-                title = inner.get("_meta", {}).get("title") if isinstance(inner, dict) else None
-                if isinstance(title, str) and title.strip():
-                    self._names[facts.name, node] = title
-
-    def of(self, workflow: str, node: str) -> str:
-        known = self._names.get((workflow, node))
-        parent = self._names.get((workflow, node.partition(".")[0]))
-        name = known or (f"in {parent}" if parent else "not in the graph")
-        before = f"{workflow}: " if self._several else ""
+    def label(workflow: str, node: str) -> str:
+        parent = names.get((workflow, node.partition(".")[0]))
+        name = names.get((workflow, node)) or (f"in {parent}" if parent else "not in the graph")
+        before = f"{workflow}: " if len(manifest.workflows) > 1 else ""
         return clean(f"{before}{node} {name}", _LABEL)
+
+    return label

@@ -2,24 +2,15 @@
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
-from prometheus_client import generate_latest
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
+from prometheus_client import core, generate_latest
 from prometheus_client.registry import Collector
 
 from comfyload.judge.number import Measure, Plain
 from comfyload.judge.numbers import NUMBERS, workflow_numbers
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
-from comfyload.record.atomic import written_aside
 from comfyload.record.codec import printable
 from comfyload.record.outcomes import OUTCOMES
 from comfyload.words import sentence_case
@@ -36,16 +27,6 @@ _BASE_UNITS: dict[Measure, tuple[str, str, float]] = {
 """By what a number measures: how its key ends, how the metric's name ends instead, by what to divide."""
 
 
-def write_prometheus(path: Path, measured: Measured) -> None:
-    """Write `metrics_text` to `path`.
-
-    Raises:
-        UsageError: it cannot be written there.
-    """
-    with written_aside(path) as aside:
-        aside.write_bytes(metrics_text(measured))
-
-
 def metrics_text(measured: Measured) -> bytes:
     """Every number of the summary in the text exposition format, in seconds, bytes and ratios.
 
@@ -59,9 +40,9 @@ class _Families(Collector):
     def __init__(self, measured: Measured) -> None:
         self._measured = measured
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[core.Metric]:
         manifest = self._measured.manifest
-        who = InfoMetricFamily("comfyload_run", "Which run these metrics are of.")
+        who = core.InfoMetricFamily("comfyload_run", "Which run these metrics are of.")
         who.add_metric([], {"run": manifest.run_id, "name": printable(manifest.name), "tool": manifest.tool})
         yield who
         yield from _gauges(self._measured)
@@ -69,8 +50,8 @@ class _Families(Collector):
         yield _histogram(self._measured)
 
 
-def _gauges(measured: Measured) -> Iterator[Metric]:
-    families: dict[str, GaugeMetricFamily] = {}
+def _gauges(measured: Measured) -> Iterator[core.Metric]:
+    families: dict[str, core.GaugeMetricFamily] = {}
     for key, workflow, bound, value in _numbers(measured):
         suffix, base, per = _BASE_UNITS.get(NUMBERS[key].measure, ("", "", 1))
         name = f"comfyload_{key.removesuffix(suffix)}{base}"
@@ -79,7 +60,7 @@ def _gauges(measured: Measured) -> Iterator[Metric]:
             number = NUMBERS[key]
             unit = ", in base units" if per != 1 else ""
             text = f"{sentence_case(number.words)}{unit}: {number.meaning}."
-            family = families[name] = GaugeMetricFamily(name, text, labels=("run", "workflow", "bound"))
+            family = families[name] = core.GaugeMetricFamily(name, text, labels=("run", "workflow", "bound"))
         family.add_metric((measured.manifest.run_id, printable(workflow), bound), value / per)
     yield from families.values()
 
@@ -108,18 +89,18 @@ def _bounds(held: Statistic | Plain) -> Iterator[tuple[str, float]]:
             yield bound, float(value)
 
 
-def _outcomes(measured: Measured) -> Metric:
-    family = CounterMetricFamily("comfyload_jobs", "Counted jobs by how they ended.", labels=("run", "outcome"))
+def _outcomes(measured: Measured) -> core.Metric:
+    family = core.CounterMetricFamily("comfyload_jobs", "Counted jobs by how they ended.", labels=("run", "outcome"))
     for outcome, row in OUTCOMES.items():
         for _, count in _bounds(measured.summary.summary[row.key]):
             family.add_metric((measured.manifest.run_id, outcome), count)
     return family
 
 
-def _histogram(measured: Measured) -> Metric:
+def _histogram(measured: Measured) -> core.Metric:
     """Latency of completed counted jobs, from due to done, of each workflow."""
     text = "Seconds from when a job was due until its end was seen, of completed jobs."
-    family = HistogramMetricFamily("comfyload_job_latency_seconds", text, labels=("run", "workflow"))
+    family = core.HistogramMetricFamily("comfyload_job_latency_seconds", text, labels=("run", "workflow"))
     jobs = measured.jobs
     for code, workflow in enumerate(measured.summary.workflows):
         latency = np.sort(jobs.known("latency", jobs.counted.workflow == code))

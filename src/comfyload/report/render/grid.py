@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from msgspec import Struct
 from rich.cells import cell_len
 from rich.text import Text
 
-from comfyload.report.page import Column, Look, Table, Value
+from comfyload.report.page import Look, Table, Value
 from comfyload.report.render.layout import padded, shrunk, wrapped
 
 LOOKS: dict[Look, str] = {"good": "bold green", "doubt": "yellow", "bad": "bold red", "plain": ""}
@@ -20,19 +19,36 @@ _WORDS, _NARROW = 24, 10
 _INDENT = "    "
 
 
-class _Grid(Struct, frozen=True, kw_only=True):
-    """The columns of a table but its sentences, for which `prose` columns are left; 0: all of them stand beneath."""
+class _Grid:
+    """The columns of a table but its sentences, each as wide as what it holds.
 
-    columns: list[Column]
-    widths: list[int]
-    gap: int
-    prose: int
-    width: int
+    Columns of words give way where that does not fit, or sentences lack room: `prose` columns are left for them; 0: all
+    of them stand beneath.
+    """
+
+    def __init__(self, table: Table, rows: Sequence[Sequence[str]], width: int) -> None:
+        self.width = width
+        self.columns = [column for column in table.columns if not column.prose]
+        widths = []
+        for at, column in enumerate(self.columns):
+            texts = [column.title, *(row[at] for row in rows), *(row[at].interval for row in table.rows)]
+            widths.append(max(map(cell_len, texts)))
+        flexible = [not column.right for column in self.columns]
+        self.gap = 2 if sum(widths) + 2 * len(widths) <= width else 1
+        room, needs = width - self.gap * (len(widths) - 1), 0
+        if len(self.columns) < len(table.columns):
+            room -= self.gap
+            short = [length for row in rows if (length := cell_len(row[-1])) <= _TALL * _PROSE]
+            needs = min(_PROSE, max(short, default=0))
+        self.widths = shrunk(widths, flexible, room - needs, _WORDS)
+        self.prose = room - sum(self.widths)
+        if self.prose < needs:
+            self.widths, self.prose = shrunk(widths, flexible, room, _NARROW), 0
 
 
 def table_lines(table: Table, rows: Sequence[Sequence[str]], width: int) -> list[Text]:
     """The heading, if there is one, and every row. `rows`: the words of the table's rows, with their footnotes."""
-    grid, lines = _grid(table, rows, width), []
+    grid, lines = _Grid(table, rows, width), []
     if any(column.title for column in table.columns):
         titles = [column.title for column in table.columns]
         heading = _cells([Value(title) for title in titles], titles, grid, titles[len(grid.columns) :])
@@ -40,26 +56,6 @@ def table_lines(table: Table, rows: Sequence[Sequence[str]], width: int) -> list
     for row, words in zip(table.rows, rows, strict=True):
         lines += _row(row, words, grid)
     return lines
-
-
-def _grid(table: Table, rows: Sequence[Sequence[str]], width: int) -> _Grid:
-    """Columns that hold what they have; those of words give way where it does not fit, or sentences lack room."""
-    columns = [column for column in table.columns if not column.prose]
-    widths = []
-    for at, column in enumerate(columns):
-        texts = [column.title, *(row[at] for row in rows), *(row[at].interval for row in table.rows)]
-        widths.append(max(map(cell_len, texts)))
-    flexible = [not column.right for column in columns]
-    gap = 2 if sum(widths) + 2 * len(widths) <= width else 1
-    room, needs = width - gap * (len(widths) - 1), 0
-    if len(columns) < len(table.columns):
-        room -= gap
-        short = [length for row in rows if (length := cell_len(row[-1])) <= _TALL * _PROSE]
-        needs = min(_PROSE, max(short, default=0))
-    tight = shrunk(widths, flexible, room - needs, _WORDS)
-    if sum(tight) + needs <= room:
-        return _Grid(columns=columns, widths=tight, gap=gap, prose=room - sum(tight), width=width)
-    return _Grid(columns=columns, widths=shrunk(widths, flexible, room, _NARROW), gap=gap, prose=0, width=width)
 
 
 def _row(row: Sequence[Value], words: Sequence[str], grid: _Grid) -> list[Text]:

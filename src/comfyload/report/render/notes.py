@@ -1,9 +1,6 @@
 """Footnotes: numbered as they come up, and one text has one number however often it is given."""
 
-from comfyload.judge.statistics.stats import CONFIDENCE
 from comfyload.words import superscript
-
-RANGES = f"Ranges are {100 * CONFIDENCE:.0f} % intervals."
 
 
 class Notes:
