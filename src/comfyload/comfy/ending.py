@@ -1,6 +1,7 @@
 """Ends a job: confirms by the history how it ended, or removes it from the server."""
 
 import asyncio
+import math
 from typing import Literal
 
 from msgspec import structs
@@ -16,9 +17,14 @@ from comfyload.record.model import Execution, Failure, FailureKind, Fetch, Outco
 Left = Literal["absent", "unknown"]
 
 
+MOST_READS = 12
+"""Histories that are read at one time: with the POSTs and the poller, no more calls than there are connections."""
+
+
 class Ending:
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._reads = asyncio.Semaphore(MOST_READS)
 
     async def ended(self, job: Job, end: End) -> Execution:
         """The outcome of a job whose wait ended this way."""
@@ -82,15 +88,19 @@ class Ending:
         one whose answer cannot be read is not.
         """
         link, timeouts = self._link, self._link.timeouts
-        pause, since = 0.005, link.clock()
+        pause, since = 0.005, math.inf
         while True:
             found: HistoryEntry | Left
+            await self._reads.acquire()
+            since = min(since, link.clock())
             try:
                 found = await link.api.history(job.prompt_id, timeouts.confirm_s) or "absent"
             except TransportError as error:
                 found, gone = "unknown", not error.vain
             else:
                 gone = False
+            finally:
+                self._reads.release()
             wait = timeouts.unreachable_s if gone and link.abandoned is None else timeouts.confirm_s
             if not isinstance(found, str) or link.clock() - since >= wait:
                 return found

@@ -4,6 +4,7 @@ WebSocket events are good for *when*; the server's history is the authority for 
 messages, because `status_str` is `success` for some prompts that failed.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -175,7 +176,7 @@ class PromptTracker:
 
     def _begins(self, node: str, at: float) -> None:
         if len(self.spans) < MOST_NODES:
-            node = node[:LONGEST_NAME]
+            node = sys.intern(node[:LONGEST_NAME])  # the same in all jobs of a workflow
             self.spans.setdefault(node, Span(node, at, None))
 
 

@@ -130,7 +130,11 @@ class Engine:
                 number = None if self.stop.requested else next(todo, None)
                 if number is None or not self.stop.admits(self.plan.pages):
                     break
-                await self._arrival(number, due)
+                if self.plan.pages == 1:  # without a coroutine between, as thousands may wait here
+                    prompt = self._begin(number, due)
+                    self._record(prompt, due, await self.client.run(prompt))
+                else:
+                    await self._book(number, due)
                 due = self.clock() + load.think_s
             on_last()
 
@@ -195,9 +199,13 @@ class Engine:
                 book.create_task(self._job(index, due))
 
     async def _job(self, index: int, due: float) -> None:
+        prompt = self._begin(index, due)
+        self._record(prompt, due, await self.client.run(prompt))
+
+    def _begin(self, index: int, due: float) -> Prompt:
         prompt = self.prompts(index)
         self.emit(Sent(index=index, prompt_id=prompt.id, due=due))
-        self._record(prompt, due, await self.client.run(prompt))
+        return prompt
 
     def _drop(self, number: int, due: float, why: str) -> None:
         for index in self._jobs(number):
