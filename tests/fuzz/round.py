@@ -61,7 +61,7 @@ def trouble(target: Target, data: bytes) -> Found | None:
 
 
 def fuzz(target: Target, random: Random, *, executions: int, seconds: float) -> Round:
-    """Feed until both, or the first of them, is spent."""
+    """Feed until one of both is spent, or Ctrl-C is pressed."""
     seeds = target.seeds + [file.read_bytes() for file in corpus(target)]
     for seed in target.seeds:  # what is imported at first is no time of an input's
         with suppress(*target.errors):
@@ -69,14 +69,15 @@ def fuzz(target: Target, random: Random, *, executions: int, seconds: float) -> 
     supply = Mutations(seeds, random)
     done = Round()
     began = before = time.perf_counter()
-    while done.executions < executions and before - began < seconds:
-        found = trouble(target, supply.next())
-        after = time.perf_counter()
-        done.slowest_s = max(done.slowest_s, after - before)
-        before = after
-        done.executions += 1
-        if found is not None:
-            done.found.setdefault(found.kind, found)
+    with suppress(KeyboardInterrupt):
+        while done.executions < executions and before - began < seconds:
+            found = trouble(target, supply.next())
+            after = time.perf_counter()
+            done.slowest_s = max(done.slowest_s, after - before)
+            before = after
+            done.executions += 1
+            if found is not None:
+                done.found.setdefault(found.kind, found)
     done.seconds = time.perf_counter() - began
     done.peak_bytes = peak_bytes()
     return done

@@ -17,7 +17,7 @@ ADDRESS = "give the address that serves /system_stats, with its base path if it 
 NO_COMFYUI = "is this the address of a ComfyUI?"
 _LONGEST = 120
 _READ = 1 << 12
-"""Bytes of a body that are searched: with tags that never close, the search takes quadratic time."""
+"""Bytes of a body that are searched."""
 _OF_CLOUDFLARE = {
     520: "its server sends nothing that can be read",
     521: "its server refuses connections",
@@ -65,9 +65,10 @@ def message_in(body: bytes, content_type: str = "") -> str:
     """The message in a body that is not ComfyUI's: of a page its title, of JSON its error; "" if there is none."""
     text = body[:_READ].decode("utf-8", "replace")
     if text.lstrip().startswith("<") or "html" in content_type:
-        title = re.search(r"<title[^<>]*>(.*?)</title", text, re.IGNORECASE | re.DOTALL)
+        # What is never closed goes on to the end: else the search would begin anew behind each opening, and be slow.
+        title = re.search(r"<title[^<>]*>(.*?)(?:</title|\Z)", text, re.IGNORECASE | re.DOTALL)
         code = re.search(r"error\s{0,9}(?:code)?:?\s{0,9}(?:<[^<>]*>\s{0,9})*(1\d{3})\b", text, re.IGNORECASE)
-        bare = re.sub(r"(?is)<(script|style|head).*?</\1\s*>|<[^<>]*>", " ", text)
+        bare = re.sub(r"(?is)<(script|style|head)\b.*?(?:</\1\s{0,9}>|\Z)|<[^<>]*>", " ", text)
         text = html.unescape(title[1] if title is not None and title[1].strip() else bare)
         text += f" (error code: {code[1]})" if code is not None and code[1] not in text else ""
     elif text.lstrip().startswith("{"):
