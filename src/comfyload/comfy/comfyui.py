@@ -2,6 +2,7 @@
 
 import json
 import mimetypes
+import re
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from comfyload.comfy.wire.history import HistoryEntry, decode_history
 from comfyload.comfy.wire.queue import PromptState, decode_job_status, decode_queue_remaining, place_in_queue
 from comfyload.record.model import Server
 
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]*").fullmatch
 _NO_SUCH_JOB = "00000000-0000-4000-8000-000000000000"
 
 _JOB_STATES: dict[str, PromptState] = {
@@ -173,7 +175,7 @@ def _octets(text: str) -> bytes:
 
 def _segment(name: str) -> str:
     """A name or an id as one segment of a path: a server that chooses ids itself may write anything into them."""
-    return quote(name, safe="", errors="surrogatepass")
+    return name if _PLAIN(name) else quote(name, safe="", errors="surrogatepass")
 
 
 def _multipart(name: str, content: bytes) -> tuple[bytes, str]:

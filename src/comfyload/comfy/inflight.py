@@ -26,6 +26,9 @@ UNKNOWN_LETTERS = 4 << 20
 MOST_READINGS = 100
 """Readings of the queue's length that are passed on within a second: one of our events makes one or two."""
 
+_STEP, _NEVER = b'{"type": "progress", ', b"\0"
+"""How the message of a node's step begins, and what no message holds."""
+
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Job:
@@ -88,6 +91,7 @@ class InFlight:
         self._readings: deque[float] = deque(maxlen=MOST_READINGS)
         self._orders = 0
         self._running: Job | None = None
+        self._running_id = _NEVER
         self.last_event = clock()
         self.last_started = -1
         self.queue_remaining: int | None = None
@@ -159,6 +163,9 @@ class InFlight:
     def on_frame(self, frame: bytes, is_text: bool) -> None:
         """Take one message of the event stream."""
         at = self._clock()
+        if self._running is not None and frame.startswith(_STEP) and self._running_id in frame:
+            self.last_event = self._running.tracker.last_event = at  # most messages: nobody needs more of them
+            return
         message = decode_message(frame) if is_text else None
         if message is None:
             self._on_other(frame, is_text)
@@ -176,6 +183,9 @@ class InFlight:
         self.last_event = at
         if message.type == "execution_start":
             self._running = job
+            self._running_id = (
+                b'"prompt_id": "%b"' % job.prompt_id.encode("utf-8", "surrogatepass") if job.tell is None else _NEVER
+            )
             self.last_started = max(self.last_started, job.order)
             self._counted.discard(job)
         if self._follow(job, message, at):
