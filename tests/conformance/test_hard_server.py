@@ -475,11 +475,12 @@ def test_without_a_timeout_a_server_that_never_comes_back_is_given_up_all_the_sa
 
 
 def test_a_fault_of_ours_in_the_event_stream_is_known_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    def faulty(_self: InFlight, _id: str, message: Message, _at: float, _letters: int) -> None:
+    def faulty(_self: InFlight, _job: object, message: Message, _at: float) -> bool:
         if message.type == "executing":
             raise ZeroDivisionError
+        return False
 
-    monkeypatch.setattr(InFlight, "_on_job", faulty)
+    monkeypatch.setattr(InFlight, "_follow", faulty)
     seconds: list[float] = []
 
     async def script(_server: Server, client: ComfyClient, _stop: Stop) -> None:
