@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
 from comfyload.comfy.client import ComfyClient
+from comfyload.comfy.ending import MOST_READS
 from comfyload.comfy.inflight import InFlight
+from comfyload.comfy.poller import AT_ONCE
 from comfyload.comfy.timeouts import Timeouts
 from comfyload.comfy.wire.calls import Reply, Request, TransportError
 from comfyload.comfy.wire.messages import Message
 from comfyload.load import Stop
 from comfyload.record.model import Execution, Prompt
+from comfyload.record.plan import Open, Stage
 from comfyload.sim import Faults, Server
 from comfyload.sim.faults import Which
 from comfyload.sim.sockets import Socket
@@ -450,6 +454,39 @@ def test_a_server_that_names_prompts_itself_is_followed_under_its_names() -> Non
     played, _ = play(jobs=3, before=before)
     assert played.outcomes() == ["completed"] * 3
     assert all(isinstance(r.execution, Execution) and r.execution.end_source == "events" for r in played.records)
+
+
+def test_each_job_has_its_own_time_limit_though_one_timer_serves_all() -> None:
+    """Of jobs that arrive every half second some end in time, and each of the others three seconds after it was sent."""
+    load = Open(stages=[Stage(per_s=2.0)], arrivals="constant")
+    played, _ = play(jobs=12, load=load, graph=sleeper(1.0), timeout_s=3.0)
+    late = [record.execution for record in played.records if record.execution.outcome == "timed_out"]
+    assert len(late) > 3 and "completed" in played.outcomes()
+    assert [(each.done or 0.0) - (each.sent or 0.0) for each in late] == pytest.approx([3.0] * len(late), abs=0.02)
+
+
+def test_of_a_hundred_jobs_that_end_together_few_histories_are_read_at_a_time() -> None:
+    under_way, most = 0, 0
+
+    async def script(_server: Server, client: ComfyClient, _stop: Stop) -> None:
+        transport: Any = client._link.transport
+        call = transport.call
+
+        async def counted(request: Request) -> Reply:
+            nonlocal under_way, most
+            is_read = request.path.startswith("history/")
+            under_way += is_read
+            most = max(most, under_way)
+            try:
+                return await call(request)
+            finally:
+                under_way -= is_read
+
+        transport.call = counted
+
+    played, _ = play(jobs=100, concurrency=100, graph=sleeper(0.0), script=script, latency_s=0.5)
+    assert played.outcomes() == ["completed"] * 100
+    assert 4 < most <= MOST_READS + AT_ONCE
 
 
 def test_patience_is_bounded_even_when_the_server_dies_for_good() -> None:
