@@ -457,7 +457,7 @@ def test_a_server_that_names_prompts_itself_is_followed_under_its_names() -> Non
 
 
 def test_each_job_has_its_own_time_limit_though_one_timer_serves_all() -> None:
-    """Of jobs that arrive every half second some end in time, and each of the others three seconds after it was sent."""
+    """Of jobs that arrive every half second, each that is late ends three seconds after it was sent."""
     load = Open(stages=[Stage(per_s=2.0)], arrivals="constant")
     played, _ = play(jobs=12, load=load, graph=sleeper(1.0), timeout_s=3.0)
     late = [record.execution for record in played.records if record.execution.outcome == "timed_out"]
@@ -478,9 +478,10 @@ def test_of_a_hundred_jobs_that_end_together_few_histories_are_read_at_a_time() 
             under_way += is_read
             most = max(most, under_way)
             try:
-                return await call(request)
+                reply: Reply = await call(request)
             finally:
                 under_way -= is_read
+            return reply
 
         transport.call = counted
 
