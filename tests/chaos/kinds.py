@@ -68,9 +68,10 @@ def _network(trouble: Trouble) -> Callable[[World], Awaitable[None]]:
         async def make(world: World) -> None:
             await world.when(0.05)
             world.proxy.trouble = trouble
-            struck = world.proxy.resets
-            world.proxy.cut()  # trouble is a new connection's, and the client keeps those that it has
-            world.proxy.resets = struck
+            if trouble.reset or trouble.lose_reply:  # of a new connection, and the client keeps those that it has
+                struck = world.proxy.resets
+                world.proxy.cut()
+                world.proxy.resets = struck
 
         await _beside(world, make)
 
