@@ -4,7 +4,7 @@ import json
 import mimetypes
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -14,6 +14,8 @@ from comfyload.comfy.wire.calls import MAX_BODY_BYTES, MAX_FACTS_BYTES, Reply, R
 from comfyload.comfy.wire.history import HistoryEntry, decode_history
 from comfyload.comfy.wire.queue import PromptState, decode_job_status, decode_queue_remaining, place_in_queue
 from comfyload.record.model import Server
+
+Call = Coroutine[Any, Any, Reply]
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]*").fullmatch
 _NO_SUCH_JOB = "00000000-0000-4000-8000-000000000000"
@@ -42,11 +44,13 @@ class ComfyApi:
         """Without `/api/jobs`, `prompt_state` reads the whole queue, everyone's graphs included."""
         return 0.5 if self._server.jobs_api else 10.0
 
-    async def submit(self, graph: bytes, prompt_id: str, client_id: str, extra_data: bytes, timeout_s: float) -> Reply:
+    # Without `await` where a call is only passed on: each step between costs a job some thousand instructions.
+
+    def submit(self, graph: bytes, prompt_id: str, client_id: str, extra_data: bytes, timeout_s: float) -> Call:
         extra = b',"extra_data":' + extra_data if extra_data else b""
         ids = b',"client_id":"%b","prompt_id":"%b"' % (client_id.encode(), prompt_id.encode())
         body = b"".join((b'{"prompt":', graph, ids, extra, b"}"))
-        return await self._transport.call(Request(method="POST", path="prompt", body=body, timeout_s=timeout_s))
+        return self._transport.call(Request(method="POST", path="prompt", body=body, timeout_s=timeout_s))
 
     async def history(self, prompt_id: str, timeout_s: float = 30.0) -> HistoryEntry | None:
         try:
@@ -119,14 +123,14 @@ class ComfyApi:
             return await self._post("interrupt", {"prompt_id": prompt_id})
         return False
 
-    async def stats(self, timeout_s: float = 15.0) -> Reply:
-        return await self._get("system_stats", timeout_s, MAX_FACTS_BYTES)
+    def stats(self, timeout_s: float = 15.0) -> Call:
+        return self._get("system_stats", timeout_s, MAX_FACTS_BYTES)
 
-    async def queue_info(self, timeout_s: float = 15.0) -> Reply:
-        return await self._get("prompt", timeout_s, MAX_FACTS_BYTES)
+    def queue_info(self, timeout_s: float = 15.0) -> Call:
+        return self._get("prompt", timeout_s, MAX_FACTS_BYTES)
 
-    async def features(self) -> Reply:
-        return await self._get("features", 15.0, MAX_FACTS_BYTES)
+    def features(self) -> Call:
+        return self._get("features", 15.0, MAX_FACTS_BYTES)
 
     async def has_jobs(self) -> bool:
         """A server without the route answers 404 in plain text; one with it says in JSON that there is no such job."""
@@ -136,11 +140,11 @@ class ComfyApi:
             return False
         return reply.status == 404 and reply.body.lstrip().startswith(b"{")
 
-    async def node_class(self, name: str) -> Reply:
-        return await self._get(f"object_info/{_segment(name)}", 15.0)
+    def node_class(self, name: str) -> Call:
+        return self._get(f"object_info/{_segment(name)}", 15.0)
 
-    async def node_classes(self) -> Reply:
-        return await self._get("object_info", 15.0)
+    def node_classes(self) -> Call:
+        return self._get("object_info", 15.0)
 
     def view_path(self, filename: str, subfolder: str, kind: str) -> str:
         """A name that is not Unicode, as Linux allows, goes out as the bytes that it is."""
@@ -152,11 +156,11 @@ class ComfyApi:
         request = Request(method="POST", path="upload/image", body=body, content_type=content_type, timeout_s=300)
         return await self._transport.call(request)
 
-    async def probe(self, path: str, timeout_s: float, most_bytes: int) -> Reply:
-        return await self._get(f"comfyload/v1/{path}", timeout_s, most_bytes)
+    def probe(self, path: str, timeout_s: float, most_bytes: int) -> Call:
+        return self._get(f"comfyload/v1/{path}", timeout_s, most_bytes)
 
-    async def _get(self, path: str, timeout_s: float, most_bytes: int = MAX_BODY_BYTES) -> Reply:
-        return await self._transport.call(Request(method="GET", path=path, timeout_s=timeout_s, most_bytes=most_bytes))
+    def _get(self, path: str, timeout_s: float, most_bytes: int = MAX_BODY_BYTES) -> Call:
+        return self._transport.call(Request(method="GET", path=path, timeout_s=timeout_s, most_bytes=most_bytes))
 
     async def _post(self, path: str, body: dict[str, Any]) -> bool:
         request = Request(method="POST", path=path, body=json.dumps(body).encode(), timeout_s=30)

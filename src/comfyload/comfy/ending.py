@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Coroutine
 from typing import Literal
 
 from msgspec import structs
@@ -26,17 +27,18 @@ class Ending:
         self._link = link
         self._reads = asyncio.Semaphore(MOST_READS)
 
-    async def ended(self, job: Job, end: End) -> Execution:
+    def ended(self, job: Job, end: End) -> Coroutine[None, None, Execution]:
         """The outcome of a job whose wait ended this way."""
         if isinstance(end, Failure):
-            return await self._give_up(job, end)
+            return self._give_up(job, end)
+        return self._confirm(job, end) if end == "events" or end == "history" else self._gone(job, end)
+
+    async def _gone(self, job: Job, end: Literal["withdrawn", "lost"]) -> Execution:
         if end == "withdrawn":
             taken = Failure(kind="cancelled", message="taken back while it waited")
             return self._by_us(job, "cancelled", taken, "absent")
-        if end == "lost":
-            left: Left = "absent" if job.absent_since is not None else "unknown"
-            return self._lost(job, "accepted once; the server no longer knows it, or is gone", left)
-        return await self._confirm(job, end)
+        left: Left = "absent" if job.absent_since is not None else "unknown"
+        return self._lost(job, "accepted once; the server no longer knows it, or is gone", left)
 
     def refused(self, job: Job, why: Failure) -> Execution:
         """The outcome of a job that the server did not accept."""

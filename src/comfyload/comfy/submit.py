@@ -38,11 +38,27 @@ class Submit:
         """Submit the prompt; the failure if the server does not have it afterwards, None if it does."""
         if job.sent_before and not await self._must_send(job, deadline):
             return None
-        timeout_s = min(self._link.timeouts.for_submit, deadline - self._link.clock())
+        link = self._link
+        timeout_s = min(link.timeouts.for_submit, deadline - link.clock())
         if timeout_s <= 0.0:
             job.finish(LATE)
             return None
-        return await self._post(job, prompt, timeout_s)
+        client_id = link.stream.client_id
+        job.stream_id = client_id if link.stream.connected else None
+        highest = self._highest_number
+        job.tracker.sent = link.clock()
+        try:
+            reply = await link.api.submit(prompt.graph(), prompt.id, client_id, prompt.extra_data, timeout_s)
+        except TransportError as error:
+            kind: FailureKind = "submit_unknown" if error.sent else "connect"
+            failure = Failure(kind="generator" if error.ours else kind, message=str(error))
+            return await self._find_out(job, failure) if error.sent else failure
+        if reply.status == 200:
+            unclear = self._accept(job, reply, highest)
+            return None if unclear is None else await self._find_out(job, unclear)
+        failure = classify_refusal(reply.status, reply.body, reply.headers)
+        # A 5xx may come from a gateway, or from a server that failed after it had queued the prompt.
+        return await self._find_out(job, failure) if reply.status >= 500 else failure
 
     async def _must_send(self, job: Job, deadline: float) -> bool:
         """Whether the server lacks a prompt that an earlier process may have sent, so that it is sent again."""
@@ -57,38 +73,19 @@ class Submit:
         await self.no_room(deadline, job.end.done)
         return True
 
-    async def _post(self, job: Job, prompt: Prompt, timeout_s: float) -> Failure | None:
-        link = self._link
-        client_id = link.stream.client_id
-        job.stream_id = client_id if link.stream.connected else None
-        highest = self._highest_number
-        job.tracker.sent = link.clock()
-        try:
-            reply = await link.api.submit(prompt.graph(), prompt.id, client_id, prompt.extra_data, timeout_s)
-        except TransportError as error:
-            kind: FailureKind = "submit_unknown" if error.sent else "connect"
-            failure = Failure(kind="generator" if error.ours else kind, message=str(error))
-            return await self._find_out(job, failure) if error.sent else failure
-        if reply.status != 200:
-            failure = classify_refusal(reply.status, reply.body, reply.headers)
-            # A 5xx may come from a gateway, or from a server that failed after it had queued the prompt.
-            return await self._find_out(job, failure) if reply.status >= 500 else failure
-        return await self._accepted(job, reply, highest)
-
-    async def _accepted(self, job: Job, reply: Reply, highest: float) -> Failure | None:
+    def _accept(self, job: Job, reply: Reply, highest: float) -> Failure | None:
+        """Take in that the server accepted the prompt; why it is unclear whether it did, None if it is not."""
         link = self._link
         job.tracker.acknowledged = link.clock()
         try:
             accepted, job.tracker.partial = node_errors_of(reply.body)
         except msgspec.MsgspecError:
             link.noticed.unread("the reply to POST /prompt")
-            unclear = Failure(kind="http", message="the reply to POST /prompt is not ComfyUI's", status=200)
-            return await self._find_out(job, unclear)
+            return Failure(kind="http", message="the reply to POST /prompt is not ComfyUI's", status=200)
         if accepted.prompt_id != job.prompt_id:
             if link.inflight.get(accepted.prompt_id) is not None:
                 link.noticed.unread("a reply to POST /prompt with the id of another of our jobs")
-                unclear = Failure(kind="http", message="the server gave it the id of another job", status=200)
-                return await self._find_out(job, unclear)
+                return Failure(kind="http", message="the server gave it the id of another job", status=200)
             link.inflight.rename(job, accepted.prompt_id)
         job.accepted = True
         job.tracker.number = accepted.number
