@@ -86,6 +86,8 @@ def _now_and_then(trouble: Trouble, seconds: float) -> Callable[[World], Awaitab
             for share in (0.1, 0.3, 0.5, 0.7):
                 await world.when(share)
                 world.proxy.trouble = trouble
+                if trouble.refuse:
+                    world.proxy.cut()
                 await asyncio.sleep(seconds)
                 world.proxy.trouble = Trouble()
 
