@@ -172,7 +172,7 @@ def test_a_log_whose_first_row_is_old_is_renamed(log: Path, monkeypatch: pytest.
 def test_while_another_rotates_nobody_waits(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMFYUI_METRICS_LOG_MAX_MB", "0.001")
     comfyload.log_event("first", log=log, text="x" * 900)
-    with metrics_writer._locked(log) as ours:
+    with metrics_writer.locked(log) as ours:
         assert ours
         comfyload.log_event("second", log=log, text="x" * 900)
     assert older_files(log) == [] and len(rows(log)) == 2

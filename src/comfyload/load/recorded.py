@@ -50,8 +50,7 @@ def read_recording(lines: Iterable[str], source: str, speedup: float = 1.0, matc
     every = [line for line in lines_of(_listed(lines)) if not is_noise(line)]
     if not every:
         raise UsageError(f"{source} holds no arrivals", _WHAT)
-    requests = [request_on(line) for line in every]
-    chosen, description = _choose(every, requests, source, None if match is None else match_of(match))
+    chosen, description = _choose(every, source, None if match is None else match_of(match))
     instants = [_instant(line, source) for line in chosen]
     _check_kinds(chosen, instants, source)
     seconds = sorted(_seconds(instants, source))
@@ -74,12 +73,10 @@ def _listed(lines: Iterable[str]) -> Iterable[str]:
     return lines
 
 
-def _choose(
-    lines: list[Line], requests: Sequence[LoggedRequest | None], source: str, wanted: Match | None
-) -> tuple[list[Line], str]:
+def _choose(lines: list[Line], source: str, wanted: Match | None) -> tuple[list[Line], str]:
     """Which lines are arrivals, and a description of them."""
-    requested = [(line, one) for line, one in zip(lines, requests, strict=True) if one is not None]
-    accepted = [line for line in lines if _GOT in line.text]
+    requested = [(line, one) for line in lines if (one := request_on(line)) is not None]
+    accepted = any(_GOT in line.text for line in lines)
     if wanted is not None and wanted.text:
         return _with_text(lines, wanted.text, source)
     if wanted is not None and not requested:

@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -206,17 +207,15 @@ def verify_files(kept: Kept) -> list[str]:
         return [f"{kept.path} cannot be read: {error.strerror or error}"]
     listed = kept.manifest.files
     problems = [f"{relative} is a link or not a plain file" for relative in other]
-    for relative, expected in listed.items():
-        if relative not in plain:
-            problems.append(f"{relative} is missing")
-            continue
+    problems += [f"{relative} is missing" for relative in listed.keys() - plain]
+    problems += [f"{relative} was not there when the baseline was saved" for relative in plain - {*listed, MANIFEST}]
+    for relative in plain & listed.keys():
         try:
-            if sha256(kept.path / relative) != expected:
+            if sha256(kept.path / relative) != listed[relative]:
                 problems.append(f"{relative} has changed: its sha256 is not the one in {MANIFEST}")
         except OSError as error:
             problems.append(f"{relative} cannot be read: {error.strerror or error}")
-    extra = plain - listed.keys() - {MANIFEST}
-    return sorted(problems + [f"{relative} was not there when the baseline was saved" for relative in extra])
+    return sorted(problems)
 
 
 def promote(base: Path, name: str) -> Kept:
@@ -239,12 +238,11 @@ def promoted(base: Path) -> Kept | None:
     Raises:
         RunFilesError: the one that was chosen is gone or damaged.
     """
-    try:
+    folder = None
+    with file_errors(f"cannot read {base / PROMOTED}"), suppress(FileNotFoundError):
         folder = (base / PROMOTED).read_text(encoding="utf-8", errors="replace").strip()
-    except FileNotFoundError:
+    if folder is None:
         return None
-    except OSError as error:
-        raise RunFilesError(f"cannot read {base / PROMOTED}: {error.strerror or error}") from None
     folders = _folders(base)
     if folder not in folders:
         raise RunFilesError(f"the promoted baseline {folder!r} is not in {base}", _near(folder, list(folders)))
@@ -292,12 +290,9 @@ def _taken(target: Path) -> RunFilesError:
 
 def _folders(base: Path) -> dict[str, Path]:
     """By name, every folder that is a baseline or ought to be one."""
-    try:
+    with file_errors(f"cannot read {base}"), suppress(FileNotFoundError):
         return {path.name: path for path in sorted(base.iterdir()) if DATED.fullmatch(path.name) and path.is_dir()}
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise RunFilesError(f"cannot read {base}: {error.strerror or error}") from None
+    return {}
 
 
 def _name(folder: str) -> str | None:
