@@ -5,12 +5,11 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from msgspec import Struct
-
 from comfyload.errors import UsageError
 from comfyload.load.instants import Instant
 from comfyload.load.log_lines import Line, excerpt, instant_of, is_noise, is_record, lines_of, request_on
 from comfyload.load.requests import SENT_AGAIN, LoggedRequest, Match, listed, match_of
+from comfyload.record.plan import Replay
 from comfyload.words import count, fixed
 
 _WHAT = "give offsets in seconds, a run directory, or a log with a date on each line"
@@ -29,15 +28,8 @@ _MARCH_2000 = 951868800
 """When February ended in the year that dates without one are read in."""
 
 
-class Recording(Struct, frozen=True, kw_only=True):
-    """Seconds after the first arrival, ascending; `read_as`: which lines count as arrivals, and which do not."""
-
-    offsets_s: list[float]
-    read_as: str
-
-
-def read_recording(lines: Iterable[str], source: str, speedup: float = 1.0, match: str | None = None) -> Recording:
-    """The arrivals of a recording, their offsets divided by `speedup`.
+def read_recording(lines: Iterable[str], source: str, speedup: float = 1.0, match: str | None = None) -> Replay:
+    """The arrivals of a recording as a load. `read_as` says which lines count as arrivals, and which do not.
 
     Where lines have requests, those that `match` takes are arrivals, `POST …/prompt` by default; else ComfyUI's "got
     prompt" lines; else every line. A run's warm-up jobs do not count.
@@ -54,8 +46,11 @@ def read_recording(lines: Iterable[str], source: str, speedup: float = 1.0, matc
     instants = [_instant(line, source) for line in chosen]
     _check_kinds(chosen, instants, source)
     seconds = sorted(_seconds(instants, source))
-    return Recording(
+    return Replay(
         offsets_s=[(instant - seconds[0]) / speedup for instant in seconds],
+        source=source,
+        speedup=speedup,
+        match=match,
         read_as="; ".join([description, *_remarks(instants)]),
     )
 
