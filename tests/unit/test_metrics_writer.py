@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
@@ -28,7 +29,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    with LogFiles(path) as files:
+    with closing(LogFiles(path)) as files:
         return [json.loads(line) for _, line in files.lines()]
 
 

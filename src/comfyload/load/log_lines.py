@@ -110,14 +110,14 @@ def excerpt(text: str, most: int = 50) -> str:
 
 
 def _line(number: int, text: str, header: list[str], delimiter: str) -> Line:
+    before, fields = "", {}
     if text.endswith("}"):
         before, brace, rest = text.partition("{")
-        return Line(number=number, text=text, fields=_object(brace + rest), before=before)
-    if header:
+        fields = _object(brace + rest)
+    elif header:
         cells = _cells(text, delimiter or ("\t" if "\t" in text else " "))
         fields = {name: _number_text(cell, delimiter) for name, cell in zip(header, cells, strict=False)}
-        return Line(number=number, text=text, fields=fields)
-    return Line(number=number, text=text)
+    return Line(number=number, text=text, fields=fields, before=before)
 
 
 def _object(text: str) -> dict[str, Any]:

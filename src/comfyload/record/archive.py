@@ -22,7 +22,7 @@ from comfyload.errors import RunFilesError, UsageError, file_errors
 from comfyload.record.atomic import replace_file
 from comfyload.record.by_hand import ByHand, is_by_hand, no_baseline, read_by_hand
 from comfyload.record.codec import encode_pretty
-from comfyload.record.copies import hash_files, sha256, sync_folder, sync_folders, walk
+from comfyload.record.copies import hash_files, sha256, sync_folder, walk
 from comfyload.record.model import Environment
 from comfyload.record.run import RunReader, decode_versioned
 
@@ -139,7 +139,8 @@ def save(base: Path, name: str | None, fill: Callable[[Path], Contents], now: da
         )
         _check_paths(manifest, aside)
         replace_file(aside / MANIFEST, encode_pretty(manifest) + b"\n")
-        sync_folders(aside)
+        for folder, _, _ in os.walk(aside):
+            sync_folder(Path(folder))
         aside.rename(target)  # refused by the system if a folder with contents has that name by now
         sync_folder(base)
     except OSError as error:
@@ -163,11 +164,8 @@ def find(base: Path, name_or_path: str) -> Kept:
             raise RunFilesError("no baseline is promoted yet", "comfyload baseline promote NAME")
         return kept
     folders = _folders(base)
-    found = folders.get(name_or_path) or max(
-        (path for folder, path in folders.items() if _name(folder) == name_or_path),
-        key=lambda path: path.name,
-        default=None,
-    )
+    newest_first = (path for folder, path in reversed(folders.items()) if _name(folder) == name_or_path)
+    found = folders.get(name_or_path) or next(newest_first, None)
     if found is None and ((Path(name_or_path) / MANIFEST).is_file() or find_by_hand(base, name_or_path)):
         found = Path(name_or_path)
     if found is None:
@@ -289,7 +287,7 @@ def _taken(target: Path) -> RunFilesError:
 
 
 def _folders(base: Path) -> dict[str, Path]:
-    """By name, every folder that is a baseline or ought to be one."""
+    """By name, in order, every folder that is a baseline or ought to be one."""
     with file_errors(f"cannot read {base}"), suppress(FileNotFoundError):
         return {path.name: path for path in sorted(base.iterdir()) if DATED.fullmatch(path.name) and path.is_dir()}
     return {}

@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,7 @@ def _sorted_out(
 ) -> Iterator[tuple[bytes, LogRow | None]]:
     """The lines of the windows with their rows, and unreadable lines that may be of one; counts go to `tally`."""
     timeless = _Timeless(windows, tally)
-    with LogFiles(path, since=min((since for since, _ in windows), default=None)) as files:
+    with closing(LogFiles(path, since=min((since for since, _ in windows), default=None))) as files:
         for place, line in files.lines():
             row = row_of_line(line)
             if not line.strip() or (row is None and not line.endswith(b"\n")):
