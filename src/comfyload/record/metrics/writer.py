@@ -124,9 +124,7 @@ def _write(
 ) -> None:
     row: dict[str, object] = {"event": event, "status": status, "error": error}
     if isinstance(error, BaseException):
-        row["error"] = _text(error) or type(error).__name__
-        if status == "interrupted":
-            row["error"] = None
+        row["error"] = None if status == "interrupted" else _text(error) or type(error).__name__
         row["exception"] = type(error).__name__
     now = datetime.now(UTC)
     row["duration_ms"] = duration_ms
