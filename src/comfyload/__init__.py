@@ -15,23 +15,20 @@ if TYPE_CHECKING:
 __all__ = ["Execution", "JobEvent", "Policy", "Progress", "Queued", "Retrying", "connect", "log_event", "stage"]
 
 _HOMES = {
-    "Execution": "comfyload.record.model",
-    "JobEvent": "comfyload.record.job_events",
-    "Policy": "comfyload.retry.policy",
-    "Progress": "comfyload.record.job_events",
-    "Queued": "comfyload.record.job_events",
-    "Retrying": "comfyload.record.job_events",
-    "connect": "comfyload.app.library.connect",
-    "log_event": "comfyload.record.metrics.writer",
-    "stage": "comfyload.record.metrics.writer",
+    "comfyload.app.library.connect": ("connect",),
+    "comfyload.record.job_events": ("JobEvent", "Progress", "Queued", "Retrying"),
+    "comfyload.record.metrics.writer": ("log_event", "stage"),
+    "comfyload.record.model": ("Execution",),
+    "comfyload.retry.policy": ("Policy",),
 }
 
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first used: the command line needs none of them."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

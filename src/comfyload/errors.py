@@ -61,12 +61,12 @@ class RunFilesError(UsageError):
 
 
 @contextmanager
-def file_errors(what: str, hint: str = "") -> Iterator[None]:
-    """Turn an error of the system into a RunFilesError: `what` could not be done, and why."""
+def file_errors(what: str, hint: str = "", kind: type[UsageError] = RunFilesError) -> Iterator[None]:
+    """Turn an error of the system into one of this kind: `what` could not be done, and why."""
     try:
         yield
     except OSError as error:
-        raise RunFilesError(f"{what}: {error.strerror or error}", hint) from None
+        raise kind(f"{what}: {error.strerror or error}", hint) from None
 
 
 class ServerUnreachable(ComfyloadError):

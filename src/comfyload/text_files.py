@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO
 
-from comfyload.errors import UsageError
+from comfyload.errors import UsageError, file_errors
 
 MOST_BYTES = 1 << 30
 """Of a file that a person means, a packed log unpacked; `/dev/zero` never ends."""
@@ -47,7 +47,7 @@ def decode(content: bytes, source: str, error: type[UsageError] = UsageError) ->
     try:
         text = content[len(mark) :].decode(encoding)
     except UnicodeDecodeError as failure:
-        raise _refusal(content, failure, source, encoding, error) from None
+        raise error(*_refusal(content, failure, source, encoding)) from None
     if "\0" in text:
         raise error(f"{source} is not a text file: it has NUL bytes in it", "save it as UTF-8")
     return text
@@ -86,10 +86,8 @@ def read_bytes(path: Path, error: type[UsageError] = UsageError, hint: str = "gi
         UsageError: it cannot be read, or does not end within `MOST_BYTES`; of the class `error`.
     """
     try:
-        with path.open("rb") as file:
+        with file_errors(f"cannot read {path}", hint, error), path.open("rb") as file:
             content = read_within(file, MOST_BYTES)
-    except OSError as failure:
-        raise error(f"cannot read {path}: {failure.strerror or failure}", hint) from None
     except ValueError as failure:  # a name with NUL in it
         raise error(f"cannot read {str(path)!r}: {failure}", hint) from None
     if content is None:
@@ -134,22 +132,20 @@ def _unmarked(content: bytes) -> str:
     return "utf-16-be" if first > least and second * 50 <= first else "utf-8"
 
 
-def _refusal(
-    content: bytes, failure: UnicodeDecodeError, source: str, encoding: str, error: type[UsageError]
-) -> UsageError:
-    """The error for a file that cannot be decoded."""
+def _refusal(content: bytes, failure: UnicodeDecodeError, source: str, encoding: str) -> tuple[str, str]:
+    """Why a file cannot be decoded, and what to do."""
     no_text = _no_text(content)
     if no_text is not None:
-        return error(f"{source} is {no_text[0]}, not a text file", no_text[1])
+        return f"{source} is {no_text[0]}, not a text file", no_text[1]
     if encoding != "utf-8":
-        return error(f"{source} begins as {encoding.upper()} and cannot be read as such", "save it as UTF-8")
+        return f"{source} begins as {encoding.upper()} and cannot be read as such", "save it as UTF-8"
     if b"\0" in content:
-        return error(f"{source} is not a text file: it has NUL bytes in it", "save it as UTF-8")
+        return f"{source} is not a text file: it has NUL bytes in it", "save it as UTF-8"
     byte = failure.object[failure.start : failure.start + 1]
     line = failure.object.count(b"\n", 0, failure.start) + 1
     letter = byte.decode("cp1252", "replace")
     meant = f", which in Windows-1252 is {letter!r}" if letter.isprintable() and letter != "\ufffd" else ""
-    return error(f"{source}, line {line} is not UTF-8: it has the byte 0x{byte[0]:02X}{meant}", "save it as UTF-8")
+    return f"{source}, line {line} is not UTF-8: it has the byte 0x{byte[0]:02X}{meant}", "save it as UTF-8"
 
 
 def _no_text(content: bytes) -> tuple[str, str] | None:

@@ -117,7 +117,7 @@ def by_hand(data: bytes) -> None:
     folder.mkdir(exist_ok=True)
     (folder / "load.json").write_bytes(data)
     assert is_by_hand(folder)
-    encode([one.summary for one in read_by_hand(folder).stated])
+    encode(read_by_hand(folder).stated)
 
 
 def metrics_log(data: bytes) -> None:

@@ -60,7 +60,7 @@ def by_hand(base: Path, **files: Any) -> ByHand:
 def test_it_is_told_with_what_its_file_states(base: Path, content: Any, says: str) -> None:
     found = by_hand(base, load_x__json=content, README__md="# mine")
     assert found.readme == base / "2024-06-01" / "README.md"
-    assert stated_words(found.stated[0]).startswith(f"load_x.json{says}")
+    assert stated_words("load_x.json", found.stated["load_x.json"]).startswith(f"load_x.json{says}")
     assert by_hand_words(found).startswith("by hand: 1 load*.json, no runs (")
 
 
@@ -68,7 +68,7 @@ def test_folders_and_other_files_are_passed_over(base: Path) -> None:
     (base / "2024-06-01" / "load_folder.json").mkdir(parents=True)
     (base / "2024-06-01" / "load_gone.json").symlink_to(base / "nowhere")
     found = by_hand(base, load_x__txt="", comfyui_metrics__ndjson="")
-    assert (found.stated, found.readme) == ([], None)
+    assert (found.stated, found.readme) == ({}, None)
     assert by_hand_words(found).startswith("by hand: no load*.json, no runs (")
 
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -226,7 +227,7 @@ def test_a_log_is_followed_through_rotation_and_cutting(tmp_path: Path) -> None:
             file.write(text)
 
     add("1\n2\n3")
-    with LogFiles(log, older=False) as files:
+    with closing(LogFiles(log, older=False)) as files:
 
         def new(looks: int = 2) -> list[str]:
             return [line.decode().strip() for _ in range(looks) for _, line in files.lines(growing=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def test_a_packed_log_and_packed_older_ones_are_read(tmp_path: Path) -> None:
     (tmp_path / "m.ndjson.1").write_bytes(line(B))
     (tmp_path / "m.ndjson.2.gz").write_bytes(gzip.compress(line(A)))
     assert [path.name for path in older_files(log)] == ["m.ndjson.2.gz", "m.ndjson.1"]
-    with LogFiles(log) as files:
+    with closing(LogFiles(log)) as files:
         assert [object_of_line(one) for _, one in files.lines()] == [A, B, C]
 
 
@@ -129,7 +130,7 @@ def test_a_packed_log_that_is_damaged_is_read_as_far_as_it_goes(tmp_path: Path, 
         content[-3000] ^= 255
     log = tmp_path / "m.ndjson"
     log.write_bytes(content)
-    with LogFiles(log) as files:
+    with closing(LogFiles(log)) as files:
         found = [one for _, one in files.lines()]
     assert object_of_line(found[0]) is not None and len(found) > 1000
     assert found[-1] == b"(what follows cannot be unpacked)\n"

@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
@@ -28,7 +29,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    with LogFiles(path) as files:
+    with closing(LogFiles(path)) as files:
         return [json.loads(line) for _, line in files.lines()]
 
 
@@ -172,7 +173,7 @@ def test_a_log_whose_first_row_is_old_is_renamed(log: Path, monkeypatch: pytest.
 def test_while_another_rotates_nobody_waits(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMFYUI_METRICS_LOG_MAX_MB", "0.001")
     comfyload.log_event("first", log=log, text="x" * 900)
-    with metrics_writer._locked(log) as ours:
+    with metrics_writer.locked(log) as ours:
         assert ours
         comfyload.log_event("second", log=log, text="x" * 900)
     assert older_files(log) == [] and len(rows(log)) == 2

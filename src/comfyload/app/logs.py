@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -81,7 +82,7 @@ def print_log(place: LogPlace, query: LogQuery, printer: Printer, *, follow: boo
     try:
         if follow:
             _wait_for(place.path, printer)
-        with LogFiles(place.path, since=None if query.older else query.since, older=older) as files:
+        with closing(LogFiles(place.path, since=None if query.older else query.since, older=older)) as files:
             last = FIRST_SHOWN if query.last is None and follow and query.since is None else query.last
             chosen: Iterable[LogRow] = rows.chosen(files.lines(growing=follow))
             for row in chosen if last is None else deque(chosen, maxlen=last):

@@ -17,13 +17,14 @@ import msgspec
 import psutil
 from msgspec import Struct
 
-from comfyload.errors import UsageError
+from comfyload.errors import UsageError, file_errors
 from comfyload.record.copies import sha256, sync_folder, walk
 from comfyload.record.environment.git import declared_version
 
 NAME = "comfyload_probe"
 MARK = ".comfyload_probe.json"
 FORMAT = 1
+SAME_USER = "run this as the user that ComfyUI runs as"
 
 State = Literal["absent", "installed", "link", "foreign"]
 
@@ -64,11 +65,8 @@ def look(folder: Path) -> Pack:
     mark = mark_at(path)
     if mark is None:
         return Pack(path=path, state="foreign")
-    try:
-        changes = _changes(path, mark)
-    except OSError as error:
-        raise failed(f"cannot read {path}", error) from None
-    return Pack(path=path, state="installed", version=mark.version, changes=changes)
+    with file_errors(f"cannot read {path}", SAME_USER, UsageError):
+        return Pack(path=path, state="installed", version=mark.version, changes=_changes(path, mark))
 
 
 def source_of_pack() -> Path:
@@ -192,7 +190,3 @@ def _discard(path: Path) -> None:
         path.unlink()
     elif path.exists():
         shutil.rmtree(path, ignore_errors=True)
-
-
-def failed(what: str, error: OSError) -> UsageError:
-    return UsageError(f"{what}: {error.strerror or error}", "run this as the user that ComfyUI runs as")

@@ -9,12 +9,12 @@ import msgspec
 from msgspec import Struct
 
 from comfyload.app import pack_files
-from comfyload.app.pack_files import NAME, Pack
+from comfyload.app.pack_files import NAME, SAME_USER, Pack
 from comfyload.app.run.launch import connect
 from comfyload.comfy.identify import identify
 from comfyload.comfy.wire.calls import Request, TransportError
 from comfyload.comfy.wire.lenient import decode_json
-from comfyload.errors import UsageError
+from comfyload.errors import UsageError, file_errors
 from comfyload.judge.columns.ledger import clean, join
 from comfyload.record.metrics.files import DEFAULT_LOG
 from comfyload.record.options import RunOptions
@@ -96,13 +96,11 @@ def install(comfyui: Path, *, force: bool = False, dry_run: bool = False) -> Ins
     kept = [name for name in pack.changes.added if name not in files]
     _check_ours(pack, lost, force=force, does="replaces")
     if not os.access(folder, os.W_OK):
-        raise UsageError(f"{folder} cannot be written", "run this as the user that ComfyUI runs as")
+        raise UsageError(f"{folder} cannot be written", SAME_USER)
     if not dry_run:
         pack_files.clear(folder)
-        try:
+        with file_errors(f"cannot install into {folder}", SAME_USER, UsageError):
             pack_files.put(source, files, pack, kept, version)
-        except OSError as error:
-            raise pack_files.failed(f"cannot install into {folder}", error) from None
     return Installed(
         path=pack.path,
         version=version,
@@ -143,14 +141,12 @@ def remove(comfyui: Path, *, force: bool = False) -> Removed:
     if pack.state == "absent":
         raise UsageError(f"{folder} has no {NAME}", "is this the folder that the server uses?")
     pack_files.clear(folder)
-    try:
+    with file_errors(f"cannot remove {pack.path}", SAME_USER, UsageError):
         if pack.state == "link":
             pack.path.unlink()
             return Removed(path=pack.path, version=None, files=0, unlinked=pack.link_to)
         files = pack_files.take_away(pack)
         return Removed(path=pack.path, version=pack.version, files=files, left=pack.changes.added)
-    except OSError as error:
-        raise pack_files.failed(f"cannot remove {pack.path}", error) from None
 
 
 async def ask(options: RunOptions) -> Running:

@@ -107,8 +107,8 @@ def list_(archive: Archive = DEFAULT_ARCHIVE, json_: Json = False) -> None:
 def _by_hand(folder: ByHand) -> dict[str, Any]:
     from comfyload.judge.summary import jsonable
 
-    stated = {load.file: load.summary for load in folder.stated}
-    return {"folder": folder.path.name, "made_by_hand": True, "summaries": jsonable(stated), "path": str(folder.path)}
+    summaries = jsonable(folder.stated)
+    return {"folder": folder.path.name, "made_by_hand": True, "summaries": summaries, "path": str(folder.path)}
 
 
 @baseline.command(no_args_is_help=True)
@@ -145,8 +145,8 @@ def _show_by_hand(folder: ByHand) -> None:
             console.print(Markdown(text, hyperlinks=False))
         else:
             echo(text, nl=not text.endswith("\n"))
-    for stated in folder.stated:
-        echo(stated_words(stated))
+    for file, summary in folder.stated.items():
+        echo(stated_words(file, summary))
     echo(f"{by_hand_words(folder)}.")
 
 

@@ -149,8 +149,7 @@ def _replay(path: Path, speedup: float, match: str | None) -> Replay:
     hint = "give offsets, a run directory, or an access log"
     content = read_bytes(path / "records.ndjson" if path.is_dir() else path, hint=hint)
     text = decode_log(content, str(path))
-    found = read_recording(text.split("\n" if "\n" in text else "\r"), str(path), speedup, match)
-    return Replay(offsets_s=found.offsets_s, source=str(path), speedup=speedup, match=match, read_as=found.read_as)
+    return read_recording(text.split("\n" if "\n" in text else "\r"), str(path), speedup, match)
 
 
 def _checked_name(name: str) -> str:

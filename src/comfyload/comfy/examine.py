@@ -260,9 +260,8 @@ async def watch_worker(transport: Transport, seconds: float = 3.0) -> Watched:
     if not works and left > 0:
         await asyncio.sleep(left)
     after = await look_at_queue(transport)
-    if before is None or after is None:
-        return Watched(works or None, events, clock.now() - began)
-    return Watched(works or before.running != after.running, events, clock.now() - began)
+    moved = None if before is None or after is None else before.running != after.running
+    return Watched(works or moved, events, clock.now() - began)
 
 
 async def _listen(transport: Transport, seconds: float) -> tuple[int, bool]:

@@ -65,8 +65,8 @@ async def identify(transport: Transport, name: str, header_names: list[str]) -> 
         jobs_cancel=jobs_api and version is not None and version >= JOBS_CANCEL,
         interrupt_by_id=version is not None and version >= INTERRUPT_BY_ID,
         client_prompt_id=version is None or version >= CLIENT_PROMPT_ID,
-        argv=_without_secrets(argv),
-        cache_mode=_cache_mode(argv, version),
+        argv=None if argv is None else _without_secrets(argv),
+        cache_mode=None if argv is None else _cache_mode(argv, version),
         system={key: value for key, value in stats.system.items() if key not in ("argv", "comfyui_version")},
         devices=stats.devices,
         features=features if within_levels(features) else None,
@@ -176,10 +176,8 @@ def _version(text: object) -> tuple[int, int, int] | None:
     return (int(found[1]), int(found[2]), int(found[3] or 0)) if found else None
 
 
-def _cache_mode(argv: list[str] | None, version: tuple[int, int, int] | None) -> str | None:
-    """How the server caches node results, by its flags; None if it did not show them."""
-    if argv is None:
-        return None
+def _cache_mode(argv: list[str], version: tuple[int, int, int] | None) -> str | None:
+    """How the server caches node results, by its flags; None: they do not say, and its version is not known."""
     for place, flag in enumerate(argv):
         if flag in ("--cache-none", "--cache-classic", "--high-ram"):
             return "classic" if flag == "--high-ram" else flag.removeprefix("--cache-")
@@ -189,10 +187,8 @@ def _cache_mode(argv: list[str] | None, version: tuple[int, int, int] | None) ->
     return None if version is None else "ram" if version >= (0, 23, 0) else "classic"
 
 
-def _without_secrets(argv: list[str] | None) -> list[str] | None:
+def _without_secrets(argv: list[str]) -> list[str]:
     """Flags may hold a custom node's token or a database password; values that look like one are not kept."""
-    if argv is None:
-        return None
     secret = re.compile(r"(key|token|secret|password|passwd|auth)", re.IGNORECASE)
     kept: list[str] = []
     for part in argv:

@@ -9,7 +9,7 @@ import msgspec
 from comfyload.comfy.api import api_of
 from comfyload.comfy.wire.calls import Transport, TransportError
 from comfyload.comfy.wire.lenient import decode_json
-from comfyload.errors import ServerUnreachable, UsageError
+from comfyload.errors import ServerUnreachable, UsageError, file_errors
 from comfyload.workflow.graph import Workflow
 
 
@@ -28,11 +28,8 @@ async def upload_image(transport: Transport, path: Path) -> str:
     except TransportError as error:
         raise ServerUnreachable(f"--upload {path}: {error}", "is the server still there?") from None
     if reply.status != 200:
-        hint = (
-            "the server limits it: --max-upload-size"
-            if reply.status == 413
-            else "put it into the server's input folder"
-        )
+        limited = reply.status == 413
+        hint = "the server limits it: --max-upload-size" if limited else "put it into the server's input folder"
         raise UsageError(f"--upload {path}: the server answers HTTP {reply.status}", hint)
     try:
         stored = decode_json(reply.body, dict[str, Any])
@@ -57,7 +54,5 @@ def rename_inputs(workflow: Workflow, old: str, new: str) -> Workflow:
 
 
 def _read(path: Path) -> bytes:
-    try:
+    with file_errors(f"--upload {path}", "give a file that can be read", UsageError):
         return path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"--upload {path}: {error.strerror or error}", "give a file that can be read") from None

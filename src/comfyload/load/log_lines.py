@@ -30,14 +30,15 @@ _DEEPEST = 3
 
 
 class Line(Struct, frozen=True, kw_only=True):
-    """One line that may be an arrival. `fields`: of JSON or a table; keys in small letters, of inner objects dotted.
+    """One line that may be an arrival. `fields`: of JSON or a table; keys in small letters, of inner objects dotted;
+    without any, it is text.
 
     `before`: the text before a JSON object, as `docker compose logs` writes it; it may hold the time.
     """
 
     number: int
     text: str
-    fields: dict[str, Any] | None = None
+    fields: dict[str, Any] = {}
     before: str = ""
 
 
@@ -62,7 +63,7 @@ def lines_of(lines: Iterable[str]) -> Iterator[Line]:
 
 def request_on(line: Line) -> LoggedRequest | None:
     """The request in a line; None: there is none."""
-    if line.fields is None:
+    if not line.fields:
         return request_in(line.text)
     if "metric" in line.fields or "metric_name" in line.fields:  # k6 writes a dozen metrics per request
         return request_of(line.fields) if _metric(line) == "http_reqs" else None
@@ -71,15 +72,13 @@ def request_on(line: Line) -> LoggedRequest | None:
 
 def is_record(line: Line) -> bool:
     """Whether a line is of the journal of a run."""
-    due = (line.fields or {}).get("due")
+    due = line.fields.get("due")
     return isinstance(due, int | float) and not isinstance(due, bool)
 
 
 def is_noise(line: Line) -> bool:
     """Whether a line is never an arrival: a run's "sent" or warm-up line, k6's other metrics."""
     fields = line.fields
-    if fields is None:
-        return False
     if fields.get("line") == "sent" or fields.get("warmup") is True:
         return True
     kind = fields.get("type")
@@ -89,7 +88,7 @@ def is_noise(line: Line) -> bool:
 
 def instant_of(line: Line) -> Instant | str | None:
     """When a line's arrival was; a text: what is wrong with its time; None: it has none."""
-    if line.fields is not None:
+    if line.fields:
         written = dated(line.before)
         return written if isinstance(written, Instant) else _of_fields(line.fields)
     number = numbered(line.text)
@@ -111,21 +110,21 @@ def excerpt(text: str, most: int = 50) -> str:
 
 
 def _line(number: int, text: str, header: list[str], delimiter: str) -> Line:
+    before, fields = "", {}
     if text.endswith("}"):
         before, brace, rest = text.partition("{")
-        return Line(number=number, text=text, fields=_object(brace + rest), before=before)
-    if header:
+        fields = _object(brace + rest)
+    elif header:
         cells = _cells(text, delimiter or ("\t" if "\t" in text else " "))
         fields = {name: _number_text(cell, delimiter) for name, cell in zip(header, cells, strict=False)}
-        return Line(number=number, text=text, fields=fields)
-    return Line(number=number, text=text)
+    return Line(number=number, text=text, fields=fields, before=before)
 
 
-def _object(text: str) -> dict[str, Any] | None:
+def _object(text: str) -> dict[str, Any]:
     try:
         loaded = json.loads(text)
     except (ValueError, RecursionError):
-        return None
+        return {}
     return dict(reversed(list(_flat(loaded))))  # of keys that differ only in their case, the first
 
 
@@ -193,5 +192,4 @@ def _earlier(instant: Instant, seconds: float) -> Instant:
 
 
 def _metric(line: Line) -> str:
-    fields = line.fields or {}
-    return str(fields.get("metric", fields.get("metric_name", "")))
+    return str(line.fields.get("metric", line.fields.get("metric_name", "")))

@@ -5,12 +5,11 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from msgspec import Struct
-
 from comfyload.errors import UsageError
 from comfyload.load.instants import Instant
 from comfyload.load.log_lines import Line, excerpt, instant_of, is_noise, is_record, lines_of, request_on
 from comfyload.load.requests import SENT_AGAIN, LoggedRequest, Match, listed, match_of
+from comfyload.record.plan import Replay
 from comfyload.words import count, fixed
 
 _WHAT = "give offsets in seconds, a run directory, or a log with a date on each line"
@@ -29,15 +28,8 @@ _MARCH_2000 = 951868800
 """When February ended in the year that dates without one are read in."""
 
 
-class Recording(Struct, frozen=True, kw_only=True):
-    """Seconds after the first arrival, ascending; `read_as`: which lines count as arrivals, and which do not."""
-
-    offsets_s: list[float]
-    read_as: str
-
-
-def read_recording(lines: Iterable[str], source: str, speedup: float = 1.0, match: str | None = None) -> Recording:
-    """The arrivals of a recording, their offsets divided by `speedup`.
+def read_recording(lines: Iterable[str], source: str, speedup: float = 1.0, match: str | None = None) -> Replay:
+    """The arrivals of a recording as a load. `read_as` says which lines count as arrivals, and which do not.
 
     Where lines have requests, those that `match` takes are arrivals, `POST …/prompt` by default; else ComfyUI's "got
     prompt" lines; else every line. A run's warm-up jobs do not count.
@@ -50,13 +42,15 @@ def read_recording(lines: Iterable[str], source: str, speedup: float = 1.0, matc
     every = [line for line in lines_of(_listed(lines)) if not is_noise(line)]
     if not every:
         raise UsageError(f"{source} holds no arrivals", _WHAT)
-    requests = [request_on(line) for line in every]
-    chosen, description = _choose(every, requests, source, None if match is None else match_of(match))
+    chosen, description = _choose(every, source, None if match is None else match_of(match))
     instants = [_instant(line, source) for line in chosen]
     _check_kinds(chosen, instants, source)
     seconds = sorted(_seconds(instants, source))
-    return Recording(
+    return Replay(
         offsets_s=[(instant - seconds[0]) / speedup for instant in seconds],
+        source=source,
+        speedup=speedup,
+        match=match,
         read_as="; ".join([description, *_remarks(instants)]),
     )
 
@@ -74,12 +68,10 @@ def _listed(lines: Iterable[str]) -> Iterable[str]:
     return lines
 
 
-def _choose(
-    lines: list[Line], requests: Sequence[LoggedRequest | None], source: str, wanted: Match | None
-) -> tuple[list[Line], str]:
+def _choose(lines: list[Line], source: str, wanted: Match | None) -> tuple[list[Line], str]:
     """Which lines are arrivals, and a description of them."""
-    requested = [(line, one) for line, one in zip(lines, requests, strict=True) if one is not None]
-    accepted = [line for line in lines if _GOT in line.text]
+    requested = [(line, one) for line in lines if (one := request_on(line)) is not None]
+    accepted = any(_GOT in line.text for line in lines)
     if wanted is not None and wanted.text:
         return _with_text(lines, wanted.text, source)
     if wanted is not None and not requested:

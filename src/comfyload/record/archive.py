@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -21,7 +22,7 @@ from comfyload.errors import RunFilesError, UsageError, file_errors
 from comfyload.record.atomic import replace_file
 from comfyload.record.by_hand import ByHand, is_by_hand, no_baseline, read_by_hand
 from comfyload.record.codec import encode_pretty
-from comfyload.record.copies import hash_files, sha256, sync_folder, sync_folders, walk
+from comfyload.record.copies import hash_files, sha256, sync_folder, walk
 from comfyload.record.model import Environment
 from comfyload.record.run import RunReader, decode_versioned
 
@@ -138,7 +139,8 @@ def save(base: Path, name: str | None, fill: Callable[[Path], Contents], now: da
         )
         _check_paths(manifest, aside)
         replace_file(aside / MANIFEST, encode_pretty(manifest) + b"\n")
-        sync_folders(aside)
+        for folder, _, _ in os.walk(aside):
+            sync_folder(Path(folder))
         aside.rename(target)  # refused by the system if a folder with contents has that name by now
         sync_folder(base)
     except OSError as error:
@@ -162,11 +164,8 @@ def find(base: Path, name_or_path: str) -> Kept:
             raise RunFilesError("no baseline is promoted yet", "comfyload baseline promote NAME")
         return kept
     folders = _folders(base)
-    found = folders.get(name_or_path) or max(
-        (path for folder, path in folders.items() if _name(folder) == name_or_path),
-        key=lambda path: path.name,
-        default=None,
-    )
+    newest_first = (path for folder, path in reversed(folders.items()) if _name(folder) == name_or_path)
+    found = folders.get(name_or_path) or next(newest_first, None)
     if found is None and ((Path(name_or_path) / MANIFEST).is_file() or find_by_hand(base, name_or_path)):
         found = Path(name_or_path)
     if found is None:
@@ -206,17 +205,15 @@ def verify_files(kept: Kept) -> list[str]:
         return [f"{kept.path} cannot be read: {error.strerror or error}"]
     listed = kept.manifest.files
     problems = [f"{relative} is a link or not a plain file" for relative in other]
-    for relative, expected in listed.items():
-        if relative not in plain:
-            problems.append(f"{relative} is missing")
-            continue
+    problems += [f"{relative} is missing" for relative in listed.keys() - plain]
+    problems += [f"{relative} was not there when the baseline was saved" for relative in plain - {*listed, MANIFEST}]
+    for relative in plain & listed.keys():
         try:
-            if sha256(kept.path / relative) != expected:
+            if sha256(kept.path / relative) != listed[relative]:
                 problems.append(f"{relative} has changed: its sha256 is not the one in {MANIFEST}")
         except OSError as error:
             problems.append(f"{relative} cannot be read: {error.strerror or error}")
-    extra = plain - listed.keys() - {MANIFEST}
-    return sorted(problems + [f"{relative} was not there when the baseline was saved" for relative in extra])
+    return sorted(problems)
 
 
 def promote(base: Path, name: str) -> Kept:
@@ -239,12 +236,11 @@ def promoted(base: Path) -> Kept | None:
     Raises:
         RunFilesError: the one that was chosen is gone or damaged.
     """
-    try:
+    folder = None
+    with file_errors(f"cannot read {base / PROMOTED}"), suppress(FileNotFoundError):
         folder = (base / PROMOTED).read_text(encoding="utf-8", errors="replace").strip()
-    except FileNotFoundError:
+    if folder is None:
         return None
-    except OSError as error:
-        raise RunFilesError(f"cannot read {base / PROMOTED}: {error.strerror or error}") from None
     folders = _folders(base)
     if folder not in folders:
         raise RunFilesError(f"the promoted baseline {folder!r} is not in {base}", _near(folder, list(folders)))
@@ -291,13 +287,10 @@ def _taken(target: Path) -> RunFilesError:
 
 
 def _folders(base: Path) -> dict[str, Path]:
-    """By name, every folder that is a baseline or ought to be one."""
-    try:
+    """By name, in order, every folder that is a baseline or ought to be one."""
+    with file_errors(f"cannot read {base}"), suppress(FileNotFoundError):
         return {path.name: path for path in sorted(base.iterdir()) if DATED.fullmatch(path.name) and path.is_dir()}
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise RunFilesError(f"cannot read {base}: {error.strerror or error}") from None
+    return {}
 
 
 def _name(folder: str) -> str | None:

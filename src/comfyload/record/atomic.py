@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from comfyload.errors import UsageError
+from comfyload.errors import UsageError, file_errors
 
 HINT = "name a file in a folder you can write"
 _BLOCK = 4096
@@ -85,15 +85,13 @@ def check_target(flag: str, path: Path) -> None:
         raise UsageError(f"{flag} {path} is a directory", "name a file")
     if target.is_socket():
         raise UsageError(f"{flag} {path} is a socket", HINT)
-    try:
+    with file_errors(f"{flag} {path}", HINT, UsageError):
         if not _is_plain(target) or target.exists():
             if not os.access(target, os.W_OK):
                 raise PermissionError(0, "permission denied")
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         _probe(target.parent)
-    except OSError as error:
-        raise UsageError(f"{flag} {path}: {error.strerror or error}", HINT) from None
 
 
 def check_folder(flag: str, folder: Path) -> None:

@@ -13,18 +13,14 @@ _MANIFEST, _PAGE, _RUNS = "manifest.json", "report.html", "runs"
 _README = "README.md"
 
 
-class Stated(Struct, frozen=True, kw_only=True):
-    """The `summary` of a `load*.json`; None: it has no readable one."""
-
-    file: str
-    summary: dict[str, Any] | None
-
-
 class ByHand(Struct, frozen=True, kw_only=True):
-    """A folder made by hand. `readme`: None without one."""
+    """A folder made by hand.
+
+    `stated`: the `summary` of each `load*.json`; None: it has no readable one. `readme`: None without one.
+    """
 
     path: Path
-    stated: list[Stated]
+    stated: dict[str, dict[str, Any] | None]
     readme: Path | None
 
 
@@ -45,9 +41,7 @@ def read_by_hand(folder: Path) -> ByHand:
     loads = [path for path in files if path.name.startswith("load") and path.suffix == ".json"]
     readme = folder / _README
     return ByHand(
-        path=folder,
-        stated=[Stated(file=path.name, summary=_summary(path)) for path in loads],
-        readme=readme if readme in files else None,
+        path=folder, stated={path.name: _summary(path) for path in loads}, readme=readme if readme in files else None
     )
 
 

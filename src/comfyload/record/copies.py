@@ -77,12 +77,6 @@ def hash_files(folder: Path, *, but: str) -> dict[str, str]:
     return hashes
 
 
-def sync_folders(folder: Path) -> None:
-    """Sync the folder and all folders below it to the disk."""
-    for place, _, _ in os.walk(folder):
-        sync_folder(Path(place))
-
-
 def sync_folder(folder: Path) -> None:
     """Sync a folder, that is the names of its files, to the disk; Windows has no call for that."""
     if os.name == "nt":

@@ -27,29 +27,21 @@ _SUFFIXES: dict[Kind, str] = {
     "latent": "latent",
     "text": "txt md json jsonl csv tsv srt vtt lrc xml yaml yml html log",
 }
-_KIND_OF_SUFFIX: dict[str, Kind] = {
-    f".{suffix}": kind for kind, suffixes in _SUFFIXES.items() for suffix in suffixes.split()
-}
+_KIND_OF_SUFFIX = {f".{suffix}": kind for kind, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
 
 IMAGE_SUFFIXES = tuple(suffix for suffix, kind in _KIND_OF_SUFFIX.items() if kind == "image")
 
-_KIND_OF_KEY: dict[str, Kind] = {
-    "images": "image",
-    "a_images": "image",
-    "b_images": "image",
-    "gifs": "video",
-    "video": "video",
-    "videos": "video",
-    "audio": "audio",
-    "audios": "audio",
-    "3d": "3d",
-    "mesh": "3d",
-    "model_file": "3d",
-    "result": "3d",
-    "latents": "latent",
+_KEYS: dict[Kind, str] = {
+    "image": "images a_images b_images",
+    "video": "gifs video videos",
+    "audio": "audio audios",
+    "3d": "3d mesh model_file result",
+    "latent": "latents",
     "text": "text",
 }
 """Keys of ComfyUI's own nodes and of wide-spread packs; `result` is Preview3D's, `gifs` VHS_VideoCombine's."""
+
+_KIND_OF_KEY = {key: kind for kind, keys in _KEYS.items() for key in keys.split()}
 
 _MOVING = (".gif", ".webp", ".png", ".apng", ".avif")
 """Picture formats that may be animations; only the node shows which are."""

@@ -23,11 +23,10 @@ def believed(execution: Execution, due: float | None = None) -> ServerTimes:
     A wait or an execution takes at least 0 and at most the time on our own clock between sending the job (or `due`, if
     an earlier process sent it) and its end. Where two stamps contradict, the one that the third supports is kept.
     """
-    times, sent, done = execution.server, execution.sent, execution.done
+    times, done = execution.server, execution.done
+    sent = due if execution.sent is None else execution.sent
     create, start, end = times.create_ms, times.start_ms, times.end_ms
     most = math.inf
-    if sent is None:
-        sent = due
     if sent is not None and done is not None:
         most = FASTER * 1000 * (done - sent) + COARSE_MS
         if execution.outcome != "completed":

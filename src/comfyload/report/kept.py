@@ -1,13 +1,14 @@
 """What is in a folder of the archive: a baseline's runs at a glance, or what was put there by hand."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from msgspec import structs
 
 from comfyload.judge.columns.ledger import clean
 from comfyload.judge.summary import Measured
 from comfyload.record.archive import Kept
-from comfyload.record.by_hand import ByHand, Stated
+from comfyload.record.by_hand import ByHand
 from comfyload.report.page import Page
 from comfyload.report.sections import results
 from comfyload.words import count, digits, percent
@@ -40,18 +41,18 @@ def by_hand_words(folder: ByHand) -> str:
     return f"by hand: {held}, no runs (comfyload baseline save makes one that can be verified)"
 
 
-def stated_words(stated: Stated) -> str:
+def stated_words(file: str, summary: Mapping[str, Any] | None) -> str:
     """`load_2024-06-01.json: 12 jobs, 100 % success, p95 31.2 s`, as far as it states them."""
-    file = clean(stated.file, 60)
-    if stated.summary is None:
+    file = clean(file, 60)
+    if summary is None:
         return f"{file} has no summary"
-    parts = ["not VALID"] if stated.summary.get("valid") is False else []
-    if (jobs := _number(stated.summary.get("total_jobs"))) is not None:
+    parts = ["not VALID"] if summary.get("valid") is False else []
+    if (jobs := _number(summary.get("total_jobs"))) is not None:
         parts.append(count(round(jobs), "job"))
-    if (rate := _number(stated.summary.get("success_rate"))) is not None:
+    if (rate := _number(summary.get("success_rate"))) is not None:
         parts.append(f"{percent(rate)} success" if 0 <= rate <= 1 else f"success_rate {rate:g}")
     for key, words in _KEYS.items():
-        if (value := _number(stated.summary.get(key))) is not None:
+        if (value := _number(summary.get(key))) is not None:
             parts.append(words.format(digits(value)))
     return f"{file}: {', '.join(parts)}" if parts else f"{file} has a summary of other keys"
 

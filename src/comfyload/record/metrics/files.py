@@ -69,12 +69,6 @@ class LogFiles:
             if not (from_end and isinstance(error, FileNotFoundError)):
                 raise RunFilesError(f"cannot read the log {path}: {error.strerror or error}") from None
 
-    def __enter__(self) -> LogFiles:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def lines(self, *, growing: bool = False) -> Iterator[tuple[str, bytes]]:
         """Each line and where it is, as "line 7"; of one that is too long only the beginning, which is not JSON.
 

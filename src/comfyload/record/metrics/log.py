@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,7 @@ def _sorted_out(
 ) -> Iterator[tuple[bytes, LogRow | None]]:
     """The lines of the windows with their rows, and unreadable lines that may be of one; counts go to `tally`."""
     timeless = _Timeless(windows, tally)
-    with LogFiles(path, since=min((since for since, _ in windows), default=None)) as files:
+    with closing(LogFiles(path, since=min((since for since, _ in windows), default=None))) as files:
         for place, line in files.lines():
             row = row_of_line(line)
             if not line.strip() or (row is None and not line.endswith(b"\n")):
@@ -233,21 +234,15 @@ def object_of_line(line: bytes) -> dict[str, Any] | None:
 
     Bytes that are not UTF-8, and halves of characters, are replaced: the fields that count are ASCII.
     """
-    found = _object_of_line(line)
-    return found if found is not None and (len(line) < MOST_LEVELS or within_levels(found)) else None
-
-
-def _object_of_line(line: bytes) -> dict[str, Any] | None:
     try:
-        return msgspec.json.decode(line, type=dict[str, Any])
+        found = msgspec.json.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        pass
-    try:  # Python writes NaN and Infinity, which are not JSON; such rows are worth keeping
-        text = line.decode("utf-8", "replace").removeprefix("\ufeff")
-        found = json.loads(_HALVES.sub(r"\\ufffd", text) if _HALVES.search(text) else text)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+        try:  # Python writes NaN and Infinity, which are not JSON; such rows are worth keeping
+            text = line.decode("utf-8", "replace").removeprefix("\ufeff")
+            found = json.loads(_HALVES.sub(r"\\ufffd", text) if _HALVES.search(text) else text)
+        except (ValueError, RecursionError):
+            return None
+    return found if isinstance(found, dict) and (len(line) < MOST_LEVELS or within_levels(found)) else None
 
 
 def key_of_row(raw: dict[str, Any]) -> tuple[str, int] | bytes:

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -124,9 +124,7 @@ def _write(
 ) -> None:
     row: dict[str, object] = {"event": event, "status": status, "error": error}
     if isinstance(error, BaseException):
-        row["error"] = _text(error) or type(error).__name__
-        if status == "interrupted":
-            row["error"] = None
+        row["error"] = None if status == "interrupted" else _text(error) or type(error).__name__
         row["exception"] = type(error).__name__
     now = datetime.now(UTC)
     row["duration_ms"] = duration_ms
@@ -242,17 +240,12 @@ def _rotate(path: Path, more: int, now: datetime | None, locked_by_us: bool | No
 
     Then the row goes to the file as it is, without a wait.
     """
-    if locked_by_us is None:
-        with locked(path) as ours:
-            return _rotate(path, more, now, ours)
-    if not locked_by_us:
-        return False
-    descriptor = os.open(path, _APPEND, 0o644)
-    try:
-        due = _is_full(descriptor, more, now)  # another may have done it between our look and our lock
-    finally:
-        os.close(descriptor)
-    if due:
+    with locked(path) if locked_by_us is None else nullcontext(locked_by_us) as ours:
+        if not ours:
+            return False
+        with os.fdopen(os.open(path, _APPEND, 0o644), "rb") as file:
+            if not _is_full(file.fileno(), more, now):  # another has done it between our look and our lock
+                return True
         keep = int(_setting(f"{VARIABLE}_KEEP", *KEEP))
         for number in range(keep, 0, -1):
             younger = Path(f"{path}.{number - 1}") if number > 1 else path
@@ -260,56 +253,42 @@ def _rotate(path: Path, more: int, now: datetime | None, locked_by_us: bool | No
                 younger.replace(f"{path}.{number}")
         if keep == 0:
             path.unlink(missing_ok=True)
-    return True
+        return True
 
 
 @contextmanager
 def locked(path: Path, *, within_s: float = 0.0) -> Iterator[bool]:
     """Whether `<log>.lock` could be had, at once or within so many seconds; it is given back at the end."""
+    lock = Path(f"{path}.lock")
     until = time.monotonic() + within_s
-    while True:
-        with _locked(path) as ours:
-            if ours or time.monotonic() >= until:
-                yield ours
-                return
+    while (descriptor := _try_to_lock(lock)) is None and time.monotonic() < until:
         time.sleep(0.01)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Whether `<log>.lock` could be had at once."""
-    name = f"{path}.lock"
-    if sys.platform == "win32":
-        with _locked_by_creation(name) as ours:
-            yield ours
-    else:
-        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            ours = True
-        except OSError:
-            ours = False
-        try:
-            yield ours
-        finally:
-            os.close(descriptor)  # which gives the lock back
-
-
-@contextmanager
-def _locked_by_creation(name: str) -> Iterator[bool]:
-    with suppress(OSError):
-        if time.time() - Path(name).stat().st_mtime > _STALE_LOCK_S:
-            Path(name).unlink()
     try:
-        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-    except OSError:
-        yield False
-        return
-    try:
-        yield True
+        yield descriptor is not None
     finally:
+        if descriptor is not None:
+            os.close(descriptor)
+            if sys.platform == "win32":
+                with suppress(OSError):
+                    lock.unlink()
+
+
+def _try_to_lock(lock: Path) -> int | None:
+    """The open lock file; None: another process has it. On Windows, who creates the file has it."""
+    if sys.platform == "win32":
         with suppress(OSError):
-            Path(name).unlink()
+            if time.time() - lock.stat().st_mtime > _STALE_LOCK_S:
+                lock.unlink()
+        with suppress(OSError):
+            return os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        return None
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _setting(name: str, default: float, lowest: float, highest: float) -> float:
