@@ -182,8 +182,8 @@ class Fold:
         return self._kinds.setdefault(kind, len(self._kinds))
 
     def _instants_of(self, records: Sequence[Record], runs: Sequence[Execution]) -> tuple[list[float], list[bool]]:
-        """Keep the jobs' instants. How long each executed, in ms, and whether its end was seen so late that its last node
-        may seem to have run for longer.
+        """Keep the jobs' instants. How long each executed, in ms, and whether its end was seen so late that its last
+        node may seem to have run for longer.
         """
         known = chain.from_iterable([instants(record, run.server) for record, run in zip(records, runs, strict=True)])
         at = np.array(list(known), np.float64).reshape(-1, len(INSTANTS))
