@@ -151,15 +151,8 @@ class Fold:
     def _kinds_of_jobs(self, records: Sequence[Record], runs: Iterable[Execution], files: Iterable[JobFiles]) -> None:
         kinds: dict[tuple[object, ...], int] = {}  # of these jobs
         for record, run, its in zip(records, runs, files, strict=True):
-            alike = (
-                its,
-                record.workflow,
-                run.outcome,
-                record.censored,
-                self._retried and len(run.attempts) > 1,
-                run.failure is not None and is_ours(run),
-                record.warmup,
-            )
+            again, ours = self._retried and len(run.attempts) > 1, run.failure is not None and is_ours(run)
+            alike = its, record.workflow, run.outcome, record.censored, again, ours, record.warmup
             kind = kinds.get(alike)
             if kind is None:
                 kind = kinds[alike] = self._kind(*alike)
