@@ -23,8 +23,9 @@ RECORDS = "records.ndjson"
 
 MOST_LINE_BYTES = 64 << 20
 """None of our lines is longer, since a server's replies, of which records are made, are bounded too."""
-_BLOCK = 1 << 16
-"""Bytes read at once: decoding a block of lines in one call costs half of decoding them one by one."""
+_BLOCK = 1 << 15
+"""Bytes read at once: decoding a block of lines in one call costs half of decoding them one by one. Larger blocks cost
+more again, since the garbage collector looks through all that is decoded and not used yet."""
 _TOO_LONG = f"it is longer than {MOST_LINE_BYTES >> 20} MiB"
 
 

@@ -54,31 +54,36 @@ class CacheJudge:
 
     def __init__(self, workflows: Iterable[WorkflowFacts]) -> None:
         self._facts = {facts.name: _Graph(facts) for facts in workflows}
-        self._returned: set[int] = set()
+        self._returned: dict[int, None] = {}  # no set, as in `Ledger`
         self._judged: dict[tuple[object, ...], JobFiles] = {}
 
     def judge(self, record: Record) -> JobFiles:
         """What the job made; remembers the names of its files."""
         run, graph, returned = record.execution, self._facts.get(record.workflow, _UNKNOWN), self._returned
         alike: list[object] = [record.workflow, *run.cached]
-        numbers: dict[str, int] = {}
-        known: list[bool] = []
+        known: dict[str, bool] = {}
         for output in run.outputs:
-            alike += output.node, output.kind, output.count, output.animated, len(output.files)
-            constant = output.node in graph.constant
-            for name in output.files:
-                number = -1 if constant else numbers.setdefault(name, len(known))
-                if number == len(known):
+            node, files = output.node, output.files
+            alike += node, output.kind, output.count, output.animated, len(files)
+            constant = node in graph.constant
+            for name in files:
+                folder, slash, rest = name.partition("/")
+                if constant:
+                    alike.append(folder)
+                elif name in known:
+                    alike.append(list(known).index(name))
+                else:
                     code = hash(name)
-                    known.append(code in returned)
-                    returned.add(code)
-                alike += number, name[: name.find("/") + 1] or name, name[name.rfind(".") :] if "." in name else ""
-        everything = (*alike, *known)
+                    known[name] = before = code in returned
+                    returned[code] = None
+                    _, dot, ending = rest.rpartition(".")
+                    alike += before, folder, slash, ending if dot else None
+        everything = tuple(alike)
         found = self._judged.get(everything)
         if found is None:
             if len(self._judged) >= _DIFFERENT:
                 self._judged.clear()
-            found = self._judged[everything] = _judge(record, graph, dict(zip(numbers, known, strict=True)))
+            found = self._judged[everything] = _judge(record, graph, known)
         return found
 
     def kinds(self, record: Record, files: JobFiles) -> dict[str, Kind]:
@@ -89,7 +94,7 @@ class CacheJudge:
 
     def forget(self) -> None:
         """Give back the memory of the names, when no more jobs come."""
-        self._returned = set()
+        self._returned = {}
 
 
 class _Graph:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from itertools import chain, islice
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 from msgspec import Struct, field
 
+from comfyload.judge.arrays import Flags, Floats
 from comfyload.judge.columns.cache import CacheJudge, JobFiles
 from comfyload.judge.columns.gpu import GpuReadings
 from comfyload.judge.columns.jobs import CACHE_CLASSES, Columns, Jobs
@@ -20,16 +21,20 @@ from comfyload.judge.columns.pace import Ends
 from comfyload.judge.columns.retries import Retries
 from comfyload.judge.metrics import INSTANTS, instants
 from comfyload.record.kinds import Kind, kind_of
-from comfyload.record.model import Execution, Line, Record, Sample, ServerTimes, WorkflowFacts
-from comfyload.record.stamps import believed, node_spans
+from comfyload.record.model import Execution, Line, Outcome, Record, Sample, WorkflowFacts
+from comfyload.record.stamps import COARSE_MS, FASTER, LAST, SECONDS_TO, believed, node_spans
 
 _KIND = np.dtype(
     [("images", np.uint32), ("previews", np.uint32), ("workflow", np.uint16), ("cache", np.uint8)]
     + [(name, np.bool_) for name in ("completed", "censored", "dropped", "retried", "ours", "warmup")]
 )
 """What many jobs have in common; of each job its number is kept, its book, and its instants."""
-_AT_ONCE = 64
-"""Jobs folded together: column by column costs a fifth of job by job."""
+
+
+def _surely_plausible(create: Floats, start: Floats, end: Floats, most_s: Floats) -> Flags:
+    """Of which jobs `believed` would believe all stamps, as it does of most; `most_s`: from sending to the end."""
+    ascend = (create >= SECONDS_TO) & (start >= create) & (end >= start) & (end < LAST)
+    return ascend & (end - create <= FASTER * 1000 * most_s + COARSE_MS)
 
 
 class NodeTimes(Struct, kw_only=True):
@@ -115,20 +120,17 @@ class Fold:
 
     def add(self, lines: Iterable[Line]) -> None:
         """Fold the next lines of the journal."""
-        records = self.ledger.enter(lines)
-        while some := list(islice(records, _AT_ONCE)):
-            self._add(some)
+        for records in self.ledger.enter_many(lines):
+            self._add(records)
 
-    def _add(self, records: list[Record]) -> None:
+    def _add(self, records: Sequence[Record]) -> None:
         runs = [record.execution for record in records]
-        times = [believed(run, record.due) for run, record in zip(runs, records, strict=True)]
         files = [self.truth.judge(record) for record in records]
-        self.ends.add(runs)
-        self._columns(records, runs, times, files)
+        self._kinds_of_jobs(records, runs, files)
+        took_ms, late = self._instants_of(records, runs)
         completed: list[tuple[Record, JobFiles]] = []
-        for record, run, stamps, its in zip(records, runs, times, files, strict=True):
-            if stamps is not run.server:
-                self.impossible.add(record.index)
+        times: list[tuple[Record, float, bool]] = []
+        for record, run, its, ms, is_late in zip(records, runs, files, took_ms, late, strict=True):
             if record.warmup:
                 continue
             if run.held_s:
@@ -137,34 +139,59 @@ class Fold:
                 self.retries.add(run)
             if run.outcome == "completed":
                 completed.append((record, its))
-                self._completed(record, run, stamps, its)
+                times.append((record, ms, is_late))
+                if its.repeated or run.fetches or run.end_source == "history":
+                    self._completed(record, run, its)
+        self._node_times(times)
         alike = Counter([its for _, its in completed])
         for its, jobs in alike.items():
             self._reported(its, jobs)
         self.made.add(completed, alike)
 
-    def _columns(
-        self, records: list[Record], runs: list[Execution], times: list[ServerTimes], files: list[JobFiles]
-    ) -> None:
-        kinds, workflows = self._kinds, self.workflows
+    def _kinds_of_jobs(self, records: Sequence[Record], runs: Iterable[Execution], files: Iterable[JobFiles]) -> None:
+        kinds: dict[tuple[object, ...], int] = {}  # of these jobs
         for record, run, its in zip(records, runs, files, strict=True):
-            completed = run.outcome == "completed"
-            kind = (
-                its.images if completed else 0,
-                its.previews if completed else 0,
-                workflows.setdefault(record.workflow, len(workflows)),
-                CACHE_CLASSES.index(its.cache),
-                completed,
-                record.censored,
-                run.outcome == "dropped",
-                self._retried and len(run.attempts) > 1,
-                is_ours(run),
-                record.warmup,
-            )
-            self._kind_of.append(kinds.setdefault(kind, len(kinds)))
-            self._books.append(-1 if record.book is None else record.book)
-        flat = list(chain.from_iterable(map(instants, records, times)))
-        self._instants += np.array(flat, np.float64).tobytes()
+            again, ours = self._retried and len(run.attempts) > 1, run.failure is not None and is_ours(run)
+            alike = its, record.workflow, run.outcome, record.censored, again, ours, record.warmup
+            kind = kinds.get(alike)
+            if kind is None:
+                kind = kinds[alike] = self._kind(*alike)
+            self._kind_of.append(kind)
+        self._books.extend([-1 if record.book is None else record.book for record in records])
+
+    def _kind(self, its: JobFiles, workflow: str, outcome: Outcome, censored: bool, *rest: bool) -> int:
+        """The place of such jobs in `_kinds`."""
+        completed = outcome == "completed"
+        kind = (
+            its.images if completed else 0,
+            its.previews if completed else 0,
+            self.workflows.setdefault(workflow, len(self.workflows)),
+            CACHE_CLASSES.index(its.cache),
+            completed,
+            censored,
+            outcome == "dropped",
+            *rest,
+        )
+        return self._kinds.setdefault(kind, len(self._kinds))
+
+    def _instants_of(self, records: Sequence[Record], runs: Sequence[Execution]) -> tuple[list[float], list[bool]]:
+        """Keep the jobs' instants. How long each executed, in ms, and whether its end was seen so late that its last
+        node may seem to have run for longer.
+        """
+        known = chain.from_iterable([instants(record, run.server) for record, run in zip(records, runs, strict=True)])
+        at = np.array(list(known), np.float64).reshape(-1, len(INSTANTS))
+        _, sent, _, done, create, start, end = at.T
+        seen = np.array([run.outcome == "completed" and run.end_source == "events" for run in runs], np.bool_)
+        self.ends.add(done[seen], end[seen])
+        started = np.array([run.started for run in runs], np.float64)
+        late = done > started + (end - start + COARSE_MS) / 1000
+        for place in np.flatnonzero(~_surely_plausible(create, start, end, done - sent)).tolist():
+            stamps = believed(runs[place], records[place].due)
+            if stamps is not runs[place].server:
+                self.impossible.add(records[place].index)
+                at[place] = np.array(instants(records[place], stamps), np.float64)
+        self._instants += at.tobytes()
+        return (end - start).tolist(), late.tolist()
 
     def sample(self, sample: Sample) -> None:
         """Fold one telemetry reading."""
@@ -200,7 +227,7 @@ class Fold:
         ordered = {name: at[order, place] for place, name in enumerate(INSTANTS)}
         return Jobs(Columns(instants=ordered, **by_end), counted=int(np.count_nonzero(~warmup)))
 
-    def _completed(self, record: Record, run: Execution, times: ServerTimes, files: JobFiles) -> None:
+    def _completed(self, record: Record, run: Execution, files: JobFiles) -> None:
         """What is gathered of completed counted jobs one by one."""
         if files.repeated:
             ran = {span.node for span in run.nodes if span.end is not None}
@@ -210,8 +237,6 @@ class Fold:
             self._fetches(run, self.truth.kinds(record, files))
         if run.end_source == "history":
             self.polled.append(run.done_uncertainty_s)
-        if run.nodes:
-            self._node_times(record.workflow, run, times)
 
     def _reported(self, files: JobFiles, jobs: int) -> None:
         for key, count, folders in files.reported:
@@ -239,14 +264,22 @@ class Fold:
         self.held.longest_s = max(self.held.longest_s, run.held_s)
         self.held.dropped += run.outcome == "dropped"
 
-    def _node_times(self, workflow: str, run: Execution, times: ServerTimes) -> None:
-        took_ms, nodes = times.execution_ms, self.nodes
-        for span in node_spans(run):
-            end = span.end
-            if end is not None:
-                of_node, seconds = nodes[workflow, span.node], end - span.start
-                of_node.seconds.append(seconds)
-                if took_ms is not None:
-                    of_node.of_known += seconds
-        if took_ms is not None:
-            self.node_execution_s[workflow] += took_ms / 1000
+    def _node_times(self, jobs: Iterable[tuple[Record, float, bool]]) -> None:
+        """Of each job how long it executed, in ms, and whether its spans may be too long."""
+        found = defaultdict[tuple[str, bool], defaultdict[str, list[float]]](lambda: defaultdict(list))
+        for record, took_ms, late in jobs:
+            run, workflow, is_known = record.execution, record.workflow, took_ms == took_ms
+            if run.nodes:
+                seconds = found[workflow, is_known]
+                for span in node_spans(run) if late else run.nodes:
+                    end = span.end
+                    if end is not None:
+                        seconds[span.node].append(end - span.start)
+                if is_known:
+                    self.node_execution_s[workflow] += took_ms / 1000
+        for (workflow, is_known), nodes in found.items():
+            for node, its_seconds in nodes.items():
+                of_node = self.nodes[workflow, node]
+                of_node.seconds.extend(its_seconds)
+                if is_known:
+                    of_node.of_known = sum(its_seconds, of_node.of_known)

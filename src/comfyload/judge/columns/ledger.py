@@ -2,13 +2,17 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 
 from msgspec import Struct
 
 from comfyload.record.model import Execution, Line, Record, Sent
 from comfyload.record.outcomes import Outcome
 
+_AT_ONCE = 128
+"""Lines entered together, so that few calls are made for each. Of more, so many lists would be alive at once that
+Python's garbage collector would run again and again."""
 _KINDS = 200
 """Distinct rows of the failures table; a server that words every message as its own type shall not fill memory."""
 
@@ -30,11 +34,11 @@ class Tagged(Struct, kw_only=True):
     count: int = 0
     first: list[int] = []
 
-    def add(self, index: int) -> None:
-        """Count the job; name it if it is among the first five."""
-        self.count += 1
+    def add(self, *jobs: int) -> None:
+        """Count the jobs; name those among the first five."""
+        self.count += len(jobs)
         if len(self.first) < 5:
-            self.first.append(index)
+            self.first += jobs[: 5 - len(self.first)]
 
     def __str__(self) -> str:
         more = ", …" if self.count > len(self.first) else ""
@@ -58,14 +62,27 @@ class Ledger:
         self.left: dict[str, Tagged] = {}
         self.unfinished: dict[int, str] = {}
         """Index and prompt id of each job that was sent and has no record."""
-        self._recorded: set[int] = set()
+        self._recorded: dict[int, None] = {}
+        """A dict of numbers, unlike a set, is nothing that Python's garbage collector goes through again and again."""
         self._failures: dict[tuple[str, str, str | None], tuple[int, str, int]] = {}
 
     def enter(self, lines: Iterable[Line]) -> Iterator[Record]:
-        """Enter the next lines, one at a time. The jobs that ended, each once: a second record of a job counts nowhere.
-        One that is about to be sent is none: its record will say whether it ended.
+        """Enter the next lines. The jobs that ended, each once: a second record of a job counts nowhere. One that is
+        about to be sent is none: its record will say whether it ended.
         """
-        recorded, unfinished = self._recorded, self.unfinished
+        return chain.from_iterable(self.enter_many(lines))
+
+    def enter_many(self, lines: Iterable[Line]) -> Iterator[Sequence[Record]]:
+        """The same, with the jobs of some lines at once."""
+        lines = iter(lines)
+        while some := list(islice(lines, _AT_ONCE)):
+            ended = self._new(some)
+            self.counted.update([record.execution.outcome for record in ended if not record.warmup])
+            self.warmup.update([record.execution.outcome for record in ended if record.warmup])
+            yield ended
+
+    def _new(self, lines: Iterable[Line]) -> list[Record]:
+        recorded, unfinished, ended = self._recorded, self.unfinished, list[Record]()
         for line in lines:
             index = line.index
             if index in recorded:
@@ -75,9 +92,14 @@ class Ledger:
                 unfinished[index] = line.prompt_id
             else:
                 unfinished.pop(index, None)
-                recorded.add(index)
-                self._ended(line)
-                yield line
+                recorded[index] = None
+                ended.append(line)
+                run = line.execution
+                if run.executions > 1:
+                    self.executed_again.add(index)
+                if run.outcome != "completed":
+                    self._unsuccessful(line)
+        return ended
 
     @property
     def offered(self) -> int:
@@ -91,14 +113,6 @@ class Ledger:
             for (kind, type_, node), (count, example, index) in self._failures.items()
         ]
         return sorted(rows, key=lambda row: (-row.count, row.index))
-
-    def _ended(self, record: Record) -> None:
-        run = record.execution
-        (self.warmup if record.warmup else self.counted)[run.outcome] += 1
-        if run.executions > 1:
-            self.executed_again.add(record.index)
-        if run.outcome != "completed":
-            self._unsuccessful(record)
 
     def _unsuccessful(self, record: Record) -> None:
         left = record.execution.server_state_after

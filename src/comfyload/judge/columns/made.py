@@ -59,15 +59,14 @@ class Made:
         for its, count in alike.items():
             for at, made in its.made.items():
                 self._new[at] += made * count
-        groups: dict[tuple[JobFiles, Choice], Tagged | None] = {}
+        groups: dict[tuple[str, Choice, JobFiles], list[int]] = {}
         for record, its in jobs:
-            if its.shape is not None:
-                group = its, _choice(record.values)
-                if group not in groups:
-                    groups[group] = self._like(record.workflow, group[1], its.shape)
-                named = groups[group]
-                if named is not None:
-                    named.add(record.index)
+            group = record.workflow, _choice(record.values), its
+            groups.setdefault(group, []).append(record.index)
+        for (workflow, choice, its), indices in groups.items():
+            named = None if its.shape is None else self._like(workflow, choice, its.shape)
+            if named is not None:
+                named.add(*indices)
 
     @property
     def previews_only(self) -> bool:
@@ -104,14 +103,12 @@ class Made:
 
 
 def _choice(values: dict[str, Any]) -> Choice:
-    chosen = [
-        (key, value)
-        for key, value in values.items()
-        if value is True
-        or value is False
-        or (type(value) is int and -_SMALL <= value <= _SMALL and not key.endswith("seed"))
-    ]
-    return tuple(chosen) if chosen else ()
+    chosen: Choice = ()
+    for key, value in values.items():
+        switch = value is True or value is False
+        if switch or (type(value) is int and -_SMALL <= value <= _SMALL and not key.endswith("seed")):
+            chosen += ((key, value),)
+    return chosen
 
 
 def _total(shape: Shape, part: Literal[1, 2] = _MADE) -> int:

@@ -1,14 +1,12 @@
 """How fast the server's clock ran against ours, by when its jobs ended on either."""
 
 from array import array
-from collections.abc import Iterable
 
 import numpy as np
 from msgspec import Struct
 
 from comfyload.judge.arrays import Floats
 from comfyload.judge.statistics.trend import theil_sen
-from comfyload.record.model import Execution
 
 _FEWEST, _BLOCKS = 8, 200
 _REACH_S = 0.1
@@ -41,14 +39,11 @@ class Ends:
     def __init__(self) -> None:
         self._done, self._stamped = array("d"), array("d")
 
-    def add(self, runs: Iterable[Execution]) -> None:
-        """Ends of jobs, of the warm-up too, with the stamps that the server sent."""
-        for run in runs:
-            if run.outcome == "completed" and run.end_source == "events":
-                end, done = run.server.end_ms, run.done
-                if end is not None and done is not None and 0 < end < _CLOCK_MS:
-                    self._done.append(done)
-                    self._stamped.append(end)
+    def add(self, done: Floats, stamped: Floats) -> None:
+        """Ends of jobs, of the warm-up too, with the stamps that the server sent; NaN is "not known"."""
+        known = (stamped > 0) & (stamped < _CLOCK_MS) & ~np.isnan(done)
+        self._done.frombytes(done[known].tobytes())
+        self._stamped.frombytes(stamped[known].tobytes())
 
     def pace(self, acknowledged_s: Floats) -> Pace | None:
         """None where too few jobs tell it. `acknowledged_s`: how long replies took, as a measure of delays."""
