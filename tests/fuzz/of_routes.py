@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import quote_from_bytes
 
 from aiohttp import web
-from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
+from yarl import URL
 
 from comfyload.comfy.wire.calls import Request
 from comfyload.record.metrics.log import row_of_line
@@ -79,7 +79,10 @@ def pack_routes(data: bytes) -> None:
     for name in ("events", "clock"):
         for given in (headers, CIMultiDict({"X-Comfyload-Token": "t"})):
             path = f"/comfyload/v1/{name}?{quote_from_bytes(query, safe='=&%+;')}"
-            reply = now(_handlers()[name](make_mocked_request("GET", path, headers=given)))
+            request: Any = SimpleNamespace(
+                query=URL(path, encoded=True).query, headers=given
+            )
+            reply = now(_handlers()[name](request))
             assert reply.status in (200, 400, 401), f"{reply.status}: {reply.body!r:.200}"
             json.loads(reply.body)  # type: ignore[arg-type]
 
