@@ -7,6 +7,7 @@ does falls on all alike. The null server has one cpu and the client another.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -22,6 +23,7 @@ import msgspec
 
 from bench import server
 from bench.case import Case, Round, Row, Setting, rows
+from bench.client import CLIENTS, ran
 from bench.parts import completion, first_job, images, instructions, jobs, lateness, memory, sockets, summary
 from bench.process import Missing
 from bench.table import markdown
@@ -57,12 +59,22 @@ def main() -> None:
         workflow.write_text(json.dumps(server.workflow(), separators=(",", ":")))
         with server.running(folder, words.server_cpu) as url:
             setting = Setting(url=url, workflow=workflow, folder=folder, client_cpu=words.client_cpu, quick=words.quick)
-            table, left_out = measure({part: list(PARTS[part](setting)) for part in words.only or PARTS}, words.quick)
+            cases = {part: list(PARTS[part](setting)) for part in words.only or PARTS}
+            compile_all(setting, {case.client for part in cases.values() for case in part} & CLIENTS.keys())
+            table, left_out = measure(cases, words.quick)
     print(markdown(table))
     for line in left_out:
         print(f"\nLeft out: {line}")
     if words.json:
         words.json.write_bytes(msgspec.json.format(msgspec.json.encode({"rows": table, "left_out": left_out})))
+
+
+def compile_all(setting: Setting, clients: set[str]) -> None:
+    """Run each client once, so that Python has compiled its modules before anything is measured."""
+    for client in sorted(clients):
+        server.configure(setting.url, "emit=0")
+        with contextlib.suppress(Missing), ran(client, setting, 10, 1):
+            pass
 
 
 def measure(parts: dict[str, list[Case]], quick: bool) -> tuple[list[Row], list[str]]:

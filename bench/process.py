@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import tempfile
@@ -30,11 +31,15 @@ class Usage(NamedTuple):
 
 
 def cost_of(command: Sequence[str], setting: Setting) -> Usage:
-    """Run a command to its end, on the client's cpu."""
+    """Run a command to its end, on the client's cpu.
+
+    Python may keep what it has compiled, as it does of an installed package, whatever the environment says.
+    """
     cost = built(ROOT / "bench" / "cost.c", setting.folder)
     with tempfile.TemporaryFile() as output:
         whole = [str(cost), str(setting.client_cpu), *command]
-        subprocess.run(whole, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=True)
+        env = {**os.environ, "PYTHONPYCACHEPREFIX": str(setting.folder / "compiled"), "PYTHONDONTWRITEBYTECODE": ""}
+        subprocess.run(whole, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=True)
         output.seek(0)
         said, _, numbers = output.read().decode(errors="replace").rstrip().rpartition("\n")
     code, cpu_s, wall_s, max_rss, began = numbers.split()

@@ -9,7 +9,9 @@ from typing import Any
 
 from typer.main import get_command
 
-from comfyload.cli import app
+from comfyload.cli import app_of
+
+app = app_of()
 
 __all__ = ["commands", "parsed"]
 

@@ -10,11 +10,13 @@ from typer.testing import CliRunner
 
 from comfyload import errors
 from comfyload.app import summary as app_summary
-from comfyload.cli import app
+from comfyload.cli import app_of
 from comfyload.judge.findings.table import FINDINGS
 from comfyload.judge.summary import summarise
 from tests.docs.pages import ROOT, generator, markdown_files, text_of_docs
 from tests.unit.judge_runs import failed, job, manifest
+
+app = app_of()
 
 REFRESH = "the reference lags behind the code; run: python -m tools.reference"
 NAMES = ["cli.md", "summary.md", "exit-codes.md", "run-directory.md", "findings.md", "judgement.md", "baseline.md"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 from typer.testing import CliRunner
 
-from comfyload.cli import app
+from comfyload.cli import app_of
 from comfyload.errors import ComfyloadError
 from comfyload.record.codec import encode_pretty
 from comfyload.record.options import RunOptions
@@ -22,6 +22,8 @@ from tests.fuzz.of_files import RUN, run_directory
 from tests.fuzz.of_input import GRAPH, scratch
 from tests.fuzz.target import Target
 from tests.unit.judge_runs import manifest
+
+app = app_of()
 
 __all__ = ["COMMANDS", "MISHAPS", "PAGES", "TARGETS", "run_command"]
 

@@ -132,12 +132,12 @@ def forker() -> None:
     import typer.main
 
     from comfyload.app.run import session
-    from comfyload.cli import app
+    from comfyload.cli import app_of
     from comfyload.comfy.timeouts import Timeouts
 
     session.Timeouts = partial(Timeouts, unreachable_s=GONE_S)  # type: ignore[misc, assignment]
 
-    typer.main.get_command(app)  # loads what it needs
+    typer.main.get_command(app_of())  # loads what it needs
     under_way: dict[int, tuple[str, float, float]] = {}
     os.set_blocking(0, False)
     buffered = b""

@@ -13,10 +13,12 @@ import pytest
 from aiohttp import web
 from typer.testing import CliRunner
 
-from comfyload.cli import app
+from comfyload.cli import app_of
 from comfyload.sim import Server
 from tests.support.rig import sleeper
 from tests.support.servers import answering, in_thread
+
+app = app_of()
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 

@@ -133,8 +133,9 @@ from comfyload import cli
 def asked():
     typer.confirm("More?")
 
-cli.app.command()(asked)
-cli.main()
+app = cli.app_of()
+app.command()(asked)
+cli.main(app)
 """
 
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from comfyload.app.run.launch import run
 from comfyload.app.run.options import RunOptions, WorkflowChoice
 from comfyload.app.run.viewer import Viewer
-from comfyload.cli import app
+from comfyload.cli import app_of
 from comfyload.cli.progress import RunProgress
 from comfyload.clock import run as run_clock
 from comfyload.comfy.wire.calls import Reply, Request
@@ -32,6 +32,8 @@ from tests.integration.test_cli import graph_file
 from tests.support.rig import sleeper
 from tests.support.servers import in_thread
 from tests.unit.judge_runs import FACTS, failed, job, manifest
+
+app = app_of()
 
 EVIL = "é\x1b]0;PWNED\x07\x1b[2J\x9b31m\u202e\x00\r\n[/b][red]<b>&\udce9\ud83d\u2028"
 NAME = "caf\udce9.png"

@@ -25,7 +25,7 @@ from comfyload.app.run.repeat import command
 from comfyload.app.run.resume import resume
 from comfyload.app.run.viewer import Viewer
 from comfyload.app.saturate import saturate
-from comfyload.cli import app
+from comfyload.cli import app_of
 from comfyload.errors import ComfyloadError, NothingMeasured
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Sent
@@ -35,6 +35,8 @@ from comfyload.sim import Server
 from tests.support.rig import sleeper
 from tests.support.servers import in_thread
 from tests.unit.test_engine import drive
+
+app = app_of()
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,9 @@ import pytest
 import typer
 
 from comfyload.app.run.options import read_plan
-from comfyload.cli import app, main
+from comfyload.cli import app_of, main
+
+app = app_of()
 
 PAGES = ["cp1252", "cp850", "cp866", "cp932", "cp874", "cp437", "cp1251", "ascii"]
 KEPT = Path(__file__).parents[1] / "data" / "archive_v1"

@@ -10,10 +10,9 @@ import pytest
 
 from comfyload import hidden
 from comfyload.app.export import export
-from comfyload.comfy.address import parse_server, redacted
+from comfyload.comfy.address import parse_server, redacted, scrape_url
 from comfyload.errors import UsageError
 from comfyload.hidden import hide, without_hidden
-from comfyload.telemetry.scrape import scrape_url
 
 
 @pytest.fixture(autouse=True)

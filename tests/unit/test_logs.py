@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from comfyload.app.log_place import LogPlace
 from comfyload.app.logs import LogQuery, print_log
-from comfyload.cli import app
+from comfyload.cli import app_of
 from comfyload.cli.signature import instant
 from comfyload.errors import RunFilesError, UsageError
 from comfyload.record.metrics import log as metrics_log
@@ -29,6 +29,8 @@ from comfyload.record.metrics.files import LogFiles, older_files
 from comfyload.record.metrics.log import InOrder, log_row
 from comfyload.report.console import Screen
 from comfyload.report.logs import Printer
+
+app = app_of()
 
 BEGAN = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 A, B, C = (f"{sign * 8}-0000-4000-8000-000000000000" for sign in "abc")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from comfyload import clock
+from comfyload.comfy.address import scrape_url
 from comfyload.comfy.wire.calls import Reply, Request, TransportError
 from comfyload.errors import UsageError
 from comfyload.judge.columns.gpu import gpu_reading
@@ -20,7 +21,6 @@ from comfyload.telemetry.exposition import MOST, Exposition
 from comfyload.telemetry.host import HostReadings, Machine
 from comfyload.telemetry.local_server import LocalServer
 from comfyload.telemetry.nvml import Gpus
-from comfyload.telemetry.scrape import scrape_url
 from comfyload.telemetry.server import QueueLength, Stats
 from comfyload.telemetry.source import NoReading, NotAvailable
 from comfyload.telemetry.thread import Thread

@@ -10,8 +10,10 @@ from typing import Any
 
 from typer.models import ArgumentInfo, OptionInfo
 
-from comfyload.cli import app
+from comfyload.cli import app_of
 from tools.reference.markdown import NOTE, Row, table
+
+app = app_of()
 
 
 def cli_page() -> str:

@@ -2,25 +2,13 @@
 
 import errno
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from comfyload.cli.ab import ab
-from comfyload.cli.advise import capacity, policy, saturate
-from comfyload.cli.again import cleanup, resume, show
-from comfyload.cli.baseline import baseline
-from comfyload.cli.checklist import checklist
-from comfyload.cli.doctor import doctor
-from comfyload.cli.faults import faults
 from comfyload.cli.help import Command, HelpGroup, flowing
-from comfyload.cli.judge import check, compare, trend
-from comfyload.cli.logs import logs
-from comfyload.cli.probe import probe
-from comfyload.cli.report import export, report
-from comfyload.cli.run import run
-from comfyload.cli.sim import demo, sim
 from comfyload.cli.streams import fit_streams
 from comfyload.errors import INTERRUPTED, READER_GONE, ComfyloadError, OwnFault, UsageError
 from comfyload.hidden import without_hidden
@@ -33,38 +21,50 @@ EXIT_CODES = (
     "5 run invalid or nothing measured · 70 an error in comfyload · 130 interrupted."
 )
 
-app = typer.Typer(
-    name="comfyload",
-    cls=HelpGroup,
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog=EXIT_CODES,
-)
-PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Measure": (run, checklist, ab, doctor, resume, cleanup),
-    "Judge": (show, logs, check, compare, trend),
-    "Advise": (saturate, capacity, policy, faults),
-    "Reports and baselines": (report, export),
-    "Without a server": (demo, sim),
+PANELS = {
+    "Measure": ("run.run", "checklist.checklist", "ab.ab", "doctor.doctor", "again.resume", "again.cleanup"),
+    "Judge": ("again.show", "logs.logs", "judge.check", "judge.compare", "judge.trend"),
+    "Advise": ("advise.saturate", "advise.capacity", "advise.policy", "faults.faults"),
+    "Reports and baselines": ("report.report", "report.export", "baseline.baseline"),
+    "Without a server": ("sim.demo", "sim.sim"),
+    "On the server": ("probe.probe",),
 }
-WITHOUT_ARGUMENTS = (faults, logs, trend, demo, sim)
-
-for panel, verbs in PANELS.items():
-    for verb in verbs:
-        epilog = EXIT_CODES if verb is run else None
-        app.command(no_args_is_help=verb not in WITHOUT_ARGUMENTS, rich_help_panel=panel, epilog=epilog)(verb)
-app.add_typer(baseline, rich_help_panel="Reports and baselines")
-app.add_typer(probe, rich_help_panel="On the server")
-for group in (app, baseline, probe):
-    for command in group.registered_commands:
-        command.cls = Command
-        command.help = flowing(command.callback.__doc__ or "")
+"""Module and name of each command, or group of commands."""
+WITHOUT_ARGUMENTS = ("faults", "logs", "trend", "demo", "sim")
 
 
-@app.command(hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def app_of(words: Sequence[str] = ()) -> typer.Typer:
+    """The command line with the one command that comes first in the words, else with all, as help needs."""
+    made = typer.Typer(
+        name="comfyload",
+        cls=HelpGroup,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+        epilog=EXIT_CODES,
+    )
+    places = {place.partition(".")[2]: (panel, place) for panel, places in PANELS.items() for place in places}
+    named = [places[word] for word in words[:1] if word in places]
+    for panel, place in named or places.values():
+        module, _, name = place.partition(".")
+        verb = getattr(import_module(f"comfyload.cli.{module}"), name)
+        if isinstance(verb, typer.Typer):
+            made.add_typer(verb, rich_help_panel=panel)
+            commands = verb.registered_commands
+        else:
+            epilog = EXIT_CODES if name == "run" else None
+            made.command(no_args_is_help=name not in WITHOUT_ARGUMENTS, rich_help_panel=panel, epilog=epilog)(verb)
+            commands = made.registered_commands[-1:]
+        for command in commands:
+            command.cls = Command
+            command.help = flowing(command.callback.__doc__ or "")
+    made.callback()(root)
+    made.command(hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(plan)
+    return made
+
+
 def plan() -> None:
     """Use `comfyload run --save-plan plan.toml` instead."""
     raise UsageError("comfyload plan is now a flag of comfyload run", "comfyload run … --save-plan plan.toml")
@@ -78,7 +78,6 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def root(
     _version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
@@ -92,11 +91,11 @@ def root(
     """
 
 
-def main() -> None:
+def main(app: typer.Typer | None = None) -> None:
     """Run the command line; each of our errors is one line with a hint, and its exit code."""
     fit_streams()
     try:
-        app()
+        (app or app_of(sys.argv[1:]))()
     except ComfyloadError as error:
         _say(_reported(error) if isinstance(error, OwnFault) else error)
         sys.exit(error.exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -125,6 +126,7 @@ def run(
         from comfyload.app.run.early_stop import StopRule
 
         stop_reason = StopRule(limits[0], options.plan.jobs or BUDGET_JOBS, limits[1]).stop_reason
+    gc.freeze()  # modules stay: the load, which begins without garbage, need not look for it among them
     path = clock.run(run_load(options, viewer_for(quiet=ending.silent), stop_reason))
 
     limits = limits or _limits(gating, ending.archive)

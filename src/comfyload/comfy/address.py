@@ -40,6 +40,23 @@ def parse_server(text: str) -> URL:
     return url.with_fragment(None) if url.path.endswith("/") else url.with_path(url.path + "/").with_query(url.query)
 
 
+def scrape_url(text: str) -> URL:
+    """The address of `--scrape`; of one without a path, `/metrics`.
+
+    Raises:
+        UsageError: it is not an http(s) address.
+    """
+    try:
+        url = read_url(text if "://" in text else f"http://{text}")
+        valid = url.scheme in ("http", "https") and bool(url.host)
+    except ValueError:
+        valid = False
+    if not valid:
+        raise UsageError(f"invalid --scrape {masked(text)!r}", "write it as http://127.0.0.1:9400/metrics")
+    hide_secrets(url)
+    return url.with_path("/metrics") if url.path in ("", "/") else url
+
+
 def read_url(text: str) -> URL:
     """The address in any text, checked in all its parts.
 

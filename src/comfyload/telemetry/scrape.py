@@ -7,31 +7,13 @@ from collections.abc import Callable
 
 from yarl import URL
 
-from comfyload.comfy.address import hide_secrets, masked, read_url, with_credentials
-from comfyload.errors import UsageError
+from comfyload.comfy.address import with_credentials
 from comfyload.telemetry.exposition import Exposition
 from comfyload.telemetry.source import NoReading, Readings
 from comfyload.telemetry.thread import ThreadSource
 
 TIMEOUT_S = 5.0
 MOST_BYTES = 16 * 2**20
-
-
-def scrape_url(text: str) -> URL:
-    """The address of `--scrape`; of one without a path, `/metrics`.
-
-    Raises:
-        UsageError: it is not an http(s) address.
-    """
-    try:
-        url = read_url(text if "://" in text else f"http://{text}")
-        valid = url.scheme in ("http", "https") and bool(url.host)
-    except ValueError:
-        valid = False
-    if not valid:
-        raise UsageError(f"invalid --scrape {masked(text)!r}", "write it as http://127.0.0.1:9400/metrics")
-    hide_secrets(url)
-    return url.with_path("/metrics") if url.path in ("", "/") else url
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -19,7 +19,7 @@ from comfyload.app.run.schedule_seed import arrivals_rng
 from comfyload.app.run.session import Session
 from comfyload.app.run.viewer import StopReason, Viewer
 from comfyload.clock import stopwatch
-from comfyload.comfy.address import parse_headers, parse_server, redacted
+from comfyload.comfy.address import parse_headers, parse_server, redacted, scrape_url
 from comfyload.comfy.examine import fetch_object_info
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import identify
@@ -33,7 +33,6 @@ from comfyload.record.model import FORMAT, Manifest, Observation
 from comfyload.record.options import RunOptions
 from comfyload.record.run import RunWriter
 from comfyload.retry.policy import decode
-from comfyload.telemetry.scrape import scrape_url
 from comfyload.text_files import read_text
 from comfyload.words import count
 from comfyload.workflow import ObjectInfo

@@ -10,12 +10,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
-from comfyload.comfy.address import parse_server, redacted
+from comfyload.comfy.address import parse_server, redacted, scrape_url
 from comfyload.errors import UsageError
 from comfyload.record.codec import check_keys, encode
 from comfyload.record.options import RunOptions, WorkflowChoice
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
-from comfyload.telemetry.scrape import scrape_url
 from comfyload.text_files import decode, read_bytes
 
 __all__ = ["RunOptions", "WorkflowChoice", "parse_notes", "plan_hash", "read_plan", "shareable", "to_toml"]

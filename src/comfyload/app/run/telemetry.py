@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from comfyload.app.run.options import RunOptions
+from comfyload.comfy.address import scrape_url
 from comfyload.comfy.wire.calls import Transport
 from comfyload.record.model import Server
 from comfyload.record.run import RunReader
@@ -12,7 +13,6 @@ from comfyload.telemetry.local_server import LocalServer
 from comfyload.telemetry.log import MetricsLog
 from comfyload.telemetry.nvml import Nvml
 from comfyload.telemetry.probe import Probe
-from comfyload.telemetry.scrape import Scrape, scrape_url
 from comfyload.telemetry.server import QueueLength, Stats
 from comfyload.telemetry.source import Source
 
@@ -52,6 +52,8 @@ def sources(
         probe,
     ]
     for number, text in enumerate(options.scrape, 1):
+        from comfyload.telemetry.scrape import Scrape  # loads what reads Prometheus
+
         found.append(Scrape(scrape_url(text), "scrape" if number == 1 else f"scrape{number}", clock))
     if options.metrics_log is not None:
         found.append(MetricsLog(Path(options.metrics_log), clock, probe))

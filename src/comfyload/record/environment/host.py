@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,8 +15,10 @@ LIBRARIES = ("comfyload", "httptools", "picows", "uvloop", "msgspec", "numpy", "
 
 def describe_host() -> Host:
     """This machine and the libraries that measure; unknown facts are None."""
+    libc = "".join(platform.libc_ver())
     return Host(
-        os=platform.platform(),
+        # `platform()` starts a process on Linux, to ask for the kind of processor.
+        os="-".join([*os.uname()[::2], "with", libc]) if sys.platform == "linux" else platform.platform(),
         cpu=_cpu_model(),
         # Those this process may use, which a container or `taskset` may have made fewer.
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
