@@ -79,9 +79,7 @@ def pack_routes(data: bytes) -> None:
     for name in ("events", "clock"):
         for given in (headers, CIMultiDict({"X-Comfyload-Token": "t"})):
             path = f"/comfyload/v1/{name}?{quote_from_bytes(query, safe='=&%+;')}"
-            request: Any = SimpleNamespace(
-                query=URL(path, encoded=True).query, headers=given
-            )
+            request: Any = SimpleNamespace(query=URL(path, encoded=True).query, headers=given)
             reply = now(_handlers()[name](request))
             assert reply.status in (200, 400, 401), f"{reply.status}: {reply.body!r:.200}"
             json.loads(reply.body)  # type: ignore[arg-type]

@@ -543,7 +543,7 @@ run = comfyload.app.run.launch.run
 
 async def watched(options, viewer, proof=None):
     path = await run(options, viewer)
-    slow = ("numpy", "scipy", "pydantic", "prometheus_client", "http.client", "comfyload.cli.ab")
+    slow = ("numpy", "scipy", "prometheus_client", "http.client", "comfyload.cli.ab")
     loaded = [name for name in slow if name in sys.modules]
     assert not loaded, f"{{loaded}} loaded before the load was over"
     return path

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
-from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -255,49 +252,6 @@ def test_no_command_has_more_than_twelve_parameters_of_its_own() -> None:
 def test_no_switch_has_a_type_in_its_help() -> None:
     for words in (["run"], ["baseline", "save"], ["probe", "install"], []):
         assert "<bool>" not in CliRunner().invoke(app, [*words, "--help"]).stdout
-
-
-VALUES = (
-    "1",
-    "0",
-    "-1",
-    "",
-    " 7 ",
-    "1_0",
-    "1e3",
-    "2.5",
-    "99999999999999999999",
-    "1m",
-    "nan",
-    "ä",
-    "\udcff",
-    "٣",
-    "/",
-    "/no/x",
-)
-
-
-def test_values_are_taken_as_typer_takes_them() -> None:
-    group = typer.main.get_command(app)
-    for name in ("run", "logs", "trend", "compare", "export"):
-        command: Any = group.commands[name]  # type: ignore[attr-defined]
-        context = command.make_context(name, [], resilient_parsing=True)
-        for param in command.params:
-            assert "process_value" in vars(param)
-            several = param.multiple or param.nargs == -1
-            for value in [param.default, *((one,) if several else one for one in VALUES), None]:
-                theirs = _outcome(partial(type(param).process_value, param), context, value)
-                assert _outcome(param.process_value, context, value) == theirs, (name, param.name, value)
-
-
-def _outcome(take: Callable[..., Any], context: Any, value: Any) -> Any:
-    try:
-        taken = take(context, value)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it must be the same
-        return type(error), str(error)
-    if isinstance(taken, datetime):  # counted back from now
-        return datetime
-    return list(taken) if isinstance(taken, list | tuple) else (type(taken), str(taken))
 
 
 def _groups() -> list[typer.Typer]:

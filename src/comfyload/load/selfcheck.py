@@ -18,6 +18,9 @@ from comfyload.clock import now
 from comfyload.record.model import Quantiles, SelfCheck
 from comfyload.record.ranks import quantiles_of
 
+SWITCH_S = 0.0005
+"""For how long at most a thread that reads or writes beside holds up the loop; Python's own 5 ms would be seen."""
+
 CANARY_S = 0.02
 
 
@@ -67,14 +70,18 @@ class SelfWatch:
 
 @contextmanager
 def frozen_gc() -> Iterator[None]:
-    """Keep the collector away from all that exists already, and rare for what comes; as before afterwards."""
-    thresholds = gc.get_threshold()
+    """Keep the collector away from all that exists already, and rare for what comes, and let no other thread run for
+    long while jobs are due; as before afterwards.
+    """
+    thresholds, switch_s = gc.get_threshold(), sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_S)
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     try:
         yield
     finally:
+        sys.setswitchinterval(switch_s)
         gc.set_threshold(*thresholds)
         gc.unfreeze()
 
