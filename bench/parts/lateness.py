@@ -1,7 +1,12 @@
-"""How late a schedule's jobs are sent, beside a C program that sleeps to the same instants and does nothing else."""
+"""How late a schedule's jobs are sent, beside a C program that sleeps to the same instants and does nothing else.
+
+Between two starts `comfyload` also sends, reads and writes what its jobs need. `comfyload, no jobs` is its engine
+alone, which does as little as the C program.
+"""
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -26,7 +31,14 @@ def cases(setting: Setting) -> Iterator[Case]:
         jobs = rate * (2 if setting.quick else 6 if rate < 100 else 3)
         what = f"{rate:,} starts/s"
         yield Case(what=what, client=OURS, measure=partial(_ours, setting, rate, jobs), rounds=3)
-        yield Case(what=what, client="C, clock_nanosleep", measure=partial(_least, setting, rate, jobs), rounds=3)
+        alone = [sys.executable, "-m", "bench.clients.schedule"]
+        yield Case(
+            what=what, client="comfyload, no jobs", measure=partial(_alone, setting, alone, rate, jobs), rounds=3
+        )
+        floor = [str(built(SOURCE, setting.folder))]
+        yield Case(
+            what=what, client="C, clock_nanosleep", measure=partial(_alone, setting, floor, rate, jobs), rounds=3
+        )
 
 
 def _ours(setting: Setting, rate: int, jobs: int) -> dict[str, float]:
@@ -40,8 +52,8 @@ def _ours(setting: Setting, rate: int, jobs: int) -> dict[str, float]:
         return _quantiles([(record.execution.sent or 0.0) - record.due for record in records])
 
 
-def _least(setting: Setting, rate: int, jobs: int) -> dict[str, float]:
-    command = [str(built(SOURCE, setting.folder)), str(rate), str(jobs)]
+def _alone(setting: Setting, program: Sequence[str], rate: int, jobs: int) -> dict[str, float]:
+    command = [*program, str(rate), str(jobs)]
     usage = needed(cost_of(command, setting), command)
     return _quantiles([int(line) / 1e9 for line in usage.said.split()])
 
