@@ -1,4 +1,4 @@
-"""How late a schedule's jobs are sent, beside a C program that sleeps to the same instants and does nothing else.
+"""How late a schedule's jobs are sent, compared with a C program that sleeps until the same instants and does no more.
 
 Between two starts `comfyload` also sends, reads and writes what its jobs need. `comfyload, no jobs` is its engine
 alone, which does as little as the C program.

@@ -5,16 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
-from random import Random
+from statistics import median
 
 import pytest
+from bench.clients.schedule import run
 
 from comfyload import clock
-from comfyload.load import Engine, Stop
-from comfyload.record.model import Execution, Line, Prompt, Record
-from comfyload.record.plan import Open, Plan, Stage
 
 pytestmark = pytest.mark.alone
 
@@ -41,27 +38,8 @@ int main(void) {
 """
 
 
-class Now:
-    """A client that notes when it was called."""
-
-    async def run(self, prompt: Prompt) -> Execution:
-        return Execution(outcome="completed", sent=time.monotonic())
-
-
 def median_lateness() -> float:
-    lines: list[Line] = []
-
-    async def main() -> float:
-        watch = clock.stopwatch()
-        zero = time.monotonic() - watch()
-        prompt = Prompt(id="", index=0, workflow="w", warmup=False, graph_of=lambda _: b"")
-        plan = Plan(load=Open(stages=[Stage(per_s=1000)], arrivals="constant"), jobs=1000)
-        await Engine(plan, lambda _: prompt, Now(), lines.append, clock=watch, rng=Random(1), stop=Stop()).run()
-        return zero
-
-    zero = clock.run(main())
-    late = sorted((r.execution.sent or 0) - zero - r.due for r in lines if isinstance(r, Record))
-    return late[len(late) // 2]
+    return median(clock.run(run(1000, 1000)))
 
 
 @pytest.mark.skipif(sys.platform != "linux" or shutil.which("cc") is None, reason="needs Linux and a C compiler")

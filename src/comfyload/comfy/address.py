@@ -23,13 +23,8 @@ def parse_server(text: str) -> URL:
     Raises:
         UsageError: it is not an http(s) address.
     """
-    try:
-        url = read_url(text if "://" in text else f"http://{text}")
-        valid = url.scheme in ("http", "https") and bool(url.host)
-        (url.raw_host or "").rstrip(".").encode("idna")  # a host's labels have 1 to 63 letters, RFC 1035
-    except ValueError:
-        valid = False
-    if not valid:
+    url = _http_url(text)
+    if url is None:
         hint = "write an http address: http://127.0.0.1:8188"
         if "@" in text:
             hint = "write it as http://USER:PASSWORD@HOST:PORT, with %23 for #, %2F for /, %3A for : in the password"
@@ -40,18 +35,24 @@ def parse_server(text: str) -> URL:
     return url.with_fragment(None) if url.path.endswith("/") else url.with_path(url.path + "/").with_query(url.query)
 
 
+def _http_url(text: str) -> URL | None:
+    """An http(s) address, with or without its scheme; None: it is not one."""
+    try:
+        url = read_url(text if "://" in text else f"http://{text}")
+        (url.raw_host or "").rstrip(".").encode("idna")  # a host's labels have 1 to 63 letters, RFC 1035
+    except ValueError:
+        return None
+    return url if url.scheme in ("http", "https") and url.host else None
+
+
 def scrape_url(text: str) -> URL:
     """The address of `--scrape`; of one without a path, `/metrics`.
 
     Raises:
         UsageError: it is not an http(s) address.
     """
-    try:
-        url = read_url(text if "://" in text else f"http://{text}")
-        valid = url.scheme in ("http", "https") and bool(url.host)
-    except ValueError:
-        valid = False
-    if not valid:
+    url = _http_url(text)
+    if url is None:
         raise UsageError(f"invalid --scrape {masked(text)!r}", "write it as http://127.0.0.1:9400/metrics")
     hide_secrets(url)
     return url.with_path("/metrics") if url.path in ("", "/") else url

@@ -196,7 +196,7 @@ class InFlight:
             job.tell(progress)
 
     def _on_other(self, frame: bytes, is_text: bool) -> None:
-        """Take what is no message of ComfyUI's: a preview, or what cannot be read."""
+        """Take a preview, or a text that cannot be read."""
         if is_text:
             begin = frame[:40].decode("utf-8", "surrogateescape")
             self._unread(f"a message of {len(frame)} bytes that begins with {begin!r}")

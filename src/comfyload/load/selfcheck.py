@@ -19,7 +19,7 @@ from comfyload.record.model import Quantiles, SelfCheck
 from comfyload.record.ranks import quantiles_of
 
 SWITCH_S = 0.0005
-"""For how long at most a thread that reads or writes beside holds up the loop; Python's own 5 ms would be seen."""
+"""The longest that another thread runs before the loop gets its turn. Python's own 5 ms would show in the lateness."""
 
 CANARY_S = 0.02
 

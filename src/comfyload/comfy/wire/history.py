@@ -64,8 +64,8 @@ def decode_history(body: bytes, prompt_id: str) -> HistoryEntry | None:
 def _as_written(body: bytes, prompt_id: str) -> HistoryEntry | None:
     """The entry as ComfyUI writes it. The graph, most of the text, is not read: what follows it is found from the end.
 
-    In JSON a key cannot stand in a text, since a quote is escaped there; and what lies deeper closes more brackets than
-    are opened here, so that it is no JSON by itself.
+    In JSON a key cannot stand inside a string, since quotes are escaped there. What lies deeper than the entry closes
+    more brackets than are opened here, and is refused as invalid.
 
     Raises:
         ValueError: it is not as ComfyUI writes it, or so large that its parts are weighed one by one.
