@@ -19,7 +19,9 @@ class Api(Protocol):
     def lookup_interval_s(self) -> float:
         """How often `prompt_state` of one prompt may be called without a burden for the server."""
 
-    async def submit(self, graph: bytes, prompt_id: str, client_id: str, extra_data: bytes, timeout_s: float) -> Reply:
+    async def submit(
+        self, graph: bytes, prompt_id: str, client_id: str, extra_data: bytes, timeout_s: float, targets: bytes = b""
+    ) -> Reply:
         """Send a prompt. The error's `sent` says whether the server may have it although no reply came."""
 
     async def history(self, prompt_id: str, timeout_s: float = 30.0) -> HistoryEntry | None:
@@ -68,7 +70,7 @@ class Api(Protocol):
     def view_path(self, filename: str, subfolder: str, kind: str) -> str:
         """The path and query under which the server gives out a file."""
 
-    async def upload(self, name: str, content: bytes) -> Reply:
+    async def upload(self, name: str, content: bytes, subfolder: str = "") -> Reply:
         """Store an input image; one of the same name is not overwritten."""
 
     async def probe(self, path: str, timeout_s: float, most_bytes: int) -> Reply:

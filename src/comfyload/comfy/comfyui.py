@@ -46,8 +46,12 @@ class ComfyApi:
 
     # Without `await` where a call is only passed on: each step between costs a job some thousand instructions.
 
-    def submit(self, graph: bytes, prompt_id: str, client_id: str, extra_data: bytes, timeout_s: float) -> Call:
+    def submit(
+        self, graph: bytes, prompt_id: str, client_id: str, extra_data: bytes, timeout_s: float, targets: bytes = b""
+    ) -> Call:
         extra = b',"extra_data":' + extra_data if extra_data else b""
+        if targets:
+            extra += b',"partial_execution_targets":' + targets
         ids = b',"client_id":"%b","prompt_id":"%b"' % (client_id.encode(), prompt_id.encode())
         body = b"".join((b'{"prompt":', graph, ids, extra, b"}"))
         return self._transport.call(Request(method="POST", path="prompt", body=body, timeout_s=timeout_s))
@@ -151,8 +155,8 @@ class ComfyApi:
         parts = {"filename": filename, "subfolder": subfolder, "type": kind}
         return f"view?{urlencode({key: _octets(value) for key, value in parts.items()})}"
 
-    async def upload(self, name: str, content: bytes) -> Reply:
-        body, content_type = _multipart(name, content)
+    async def upload(self, name: str, content: bytes, subfolder: str = "") -> Reply:
+        body, content_type = _multipart(name, content, subfolder)
         request = Request(method="POST", path="upload/image", body=body, content_type=content_type, timeout_s=300)
         return await self._transport.call(request)
 
@@ -182,13 +186,17 @@ def _segment(name: str) -> str:
     return name if _PLAIN(name) else quote(name, safe="", errors="surrogatepass")
 
 
-def _multipart(name: str, content: bytes) -> tuple[bytes, str]:
+def _multipart(name: str, content: bytes, subfolder: str) -> tuple[bytes, str]:
     """The form as a browser sends it, and its content type."""
     boundary = f"comfyload-{secrets.token_hex(16)}"
     quoted = name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    head = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="type"\r\n\r\ninput\r\n'
+    fields = {"type": "input"} | ({"subfolder": subfolder} if subfolder else {})
+    head = "".join(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
+        for key, value in fields.items()
+    )
+    head += (
         f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{quoted}"\r\n'
         f"Content-Type: {kind}\r\n\r\n"
     )

@@ -46,7 +46,9 @@ _PACKED, _AS_IT_IS = b"Accept-Encoding: gzip, deflate\r\n", b"Accept-Encoding: i
 
 
 class Http:
-    """A `Transport` over HTTP/1.1 and WebSocket. `connect_s` limits each connection; None: only the call does."""
+    """A `Transport` over HTTP/1.1 and WebSocket. `connect_s` limits each connection; None: only the call does. `hello`:
+    the first text that is sent on each WebSocket.
+    """
 
     def __init__(
         self,
@@ -56,6 +58,7 @@ class Http:
         ca_file: str | None = None,
         insecure: bool = False,
         connect_s: float | None = None,
+        hello: bytes = b"",
     ) -> None:
         self.name = redacted(url)
         self._url = url
@@ -64,6 +67,7 @@ class Http:
         self._lines = _lines(url, self._headers)
         self._new_tls = partial(tls_context, ca_file, insecure)
         self._tls = self._new_tls() if url.scheme == "https" or ca_file is not None else None
+        self._hello = hello
         self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._bodies = BodiesUnderWay()
         self._loop = asyncio.get_running_loop()
@@ -79,6 +83,7 @@ class Http:
         ca_file: str | None = None,
         insecure: bool = False,
         connect_s: float | None = None,
+        hello: bytes = b"",
     ) -> AsyncIterator[Http]:
         """Open the transport; no connection is made before the first call.
 
@@ -87,7 +92,7 @@ class Http:
         """
         url, headers = with_credentials(url, headers)
         try:
-            http = cls(url, headers, ca_file=ca_file, insecure=insecure, connect_s=connect_s)
+            http = cls(url, headers, ca_file=ca_file, insecure=insecure, connect_s=connect_s, hello=hello)
         except OSError as error:
             raise UsageError(f"--ca-file {ca_file}: {error.strerror or error}", "give a PEM file") from None
         try:
@@ -131,7 +136,7 @@ class Http:
         """Without compression, which costs the server; with pings of our own."""
         url = self._url.join(URL("ws")).update_query(clientId=client_id).extend_query(self._url.query)
         try:
-            await listen(url, self._headers, self._tls, on_frame)
+            await listen(url, self._headers, self._tls, on_frame, self._hello)
         except Refused as refused:
             where = f"is redirected to {redirected(self._url, 'ws', refused.location)[0]}"
             text = where if refused.location else f"was refused with {refused}"

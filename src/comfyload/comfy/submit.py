@@ -48,7 +48,9 @@ class Submit:
         highest = self._highest_number
         job.tracker.sent = link.clock()
         try:
-            reply = await link.api.submit(prompt.graph(), prompt.id, client_id, prompt.extra_data, timeout_s)
+            reply = await link.api.submit(
+                prompt.graph(), prompt.id, client_id, prompt.extra_data, timeout_s, prompt.targets
+            )
         except TransportError as error:
             kind: FailureKind = "submit_unknown" if error.sent else "connect"
             failure = Failure(kind="generator" if error.ours else kind, message=str(error))

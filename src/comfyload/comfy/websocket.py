@@ -38,8 +38,12 @@ class Refused(Exception):
         self.location = location
 
 
-async def listen(url: URL, headers: Mapping[str, str], tls: SSLContext | None, on_frame: OnFrame) -> None:
+async def listen(
+    url: URL, headers: Mapping[str, str], tls: SSLContext | None, on_frame: OnFrame, hello: bytes = b""
+) -> None:
     """Open the socket and hand each message to `on_frame`, until the server closes it. Redirects are not followed.
+
+    `hello`: a text that is sent first.
 
     Raises:
         NotConnected: there is no connection.
@@ -47,7 +51,7 @@ async def listen(url: URL, headers: Mapping[str, str], tls: SSLContext | None, o
         Broken: what came is not a WebSocket, or a message is too large.
     """
     connected = await open_socket(url)
-    listener = _Listener(on_frame)
+    listener = _Listener(on_frame, hello)
     handed_over = False
 
     def hand_over(_: object) -> socket.socket:
@@ -102,8 +106,9 @@ async def listen(url: URL, headers: Mapping[str, str], tls: SSLContext | None, o
 class _Listener(picows.WSListener):
     """Joins the parts of a message. `opened`: whether the socket was ever open."""
 
-    def __init__(self, on_frame: OnFrame) -> None:
+    def __init__(self, on_frame: OnFrame, hello: bytes) -> None:
         self._on_frame = on_frame
+        self._hello = hello
         self._parts: bytearray | None = None
         self._count = 0
         self._is_text = False
@@ -124,6 +129,8 @@ class _Listener(picows.WSListener):
 
     def on_ws_connected(self, transport: picows.WSTransport) -> None:
         self._transport = transport
+        if self._hello:
+            transport.send(_TEXT, self._hello)
 
     def on_ws_disconnected(self, _transport: picows.WSTransport) -> None:
         self._closed.set_result(None)

@@ -18,6 +18,14 @@ class Queued(Struct, frozen=True, kw_only=True):
     before: int
 
 
+class Sending(Struct, frozen=True, kw_only=True):
+    """The job is sent to `server` (its redacted address) as `prompt_id`, for the `attempt`-th time."""
+
+    server: str
+    prompt_id: str
+    attempt: int
+
+
 class Progress(Struct, frozen=True, kw_only=True):
     """A node runs. `step` of `steps`: as the node reports; None: it began and has reported nothing.
 
@@ -39,4 +47,4 @@ class Retrying(Struct, frozen=True, kw_only=True):
     wait_s: float
 
 
-JobEvent: TypeAlias = Queued | Progress | Retrying
+JobEvent: TypeAlias = Sending | Queued | Progress | Retrying

@@ -53,7 +53,7 @@ FailureKind = Literal[
 
 class Prompt(Struct, frozen=True, kw_only=True, gc=False):
     """One concrete graph to submit. Its JSON and its values are made by its index when they are needed, so that a job
-    that waits holds neither.
+    that waits holds neither. `targets`: a JSON list of the outputs to run; empty: all.
     """
 
     id: str
@@ -63,6 +63,7 @@ class Prompt(Struct, frozen=True, kw_only=True, gc=False):
     graph_of: Callable[[int], bytes]
     values_of: Callable[[int], dict[str, Any]] = lambda _: {}
     extra_data: bytes = b""
+    targets: bytes = b""
 
     def graph(self) -> bytes:
         return self.graph_of(self.index)

@@ -7,7 +7,7 @@ attempts an id is looked up on the server before it is sent again; a prompt that
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from random import Random
@@ -19,7 +19,7 @@ from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.link import ClientOptions
 from comfyload.comfy.wire.calls import Transport
 from comfyload.errors import UsageError
-from comfyload.record.job_events import JobEvent, Retrying
+from comfyload.record.job_events import JobEvent, Retrying, Sending
 from comfyload.record.model import Execution, Failure, Prompt, Server
 from comfyload.record.policy import FailureClass, Policy
 from comfyload.retry.attempt_log import id_of
@@ -28,6 +28,9 @@ from comfyload.retry.classify import KnownFailures, classify
 from comfyload.retry.policy import rule_of
 from comfyload.retry.pool import PendingPrompt, Pool, ServerBackend, clean
 from comfyload.tasks import end_tasks, within
+
+LEAVING_S = 0.05
+"""How often it is looked whether a job, or the jobs of a server, have ended."""
 
 _UNKNOWN = Failure(kind="lost")
 """Why an attempt failed that does not say why."""
@@ -54,6 +57,7 @@ class RetryingClient:
         self._abandoned: Failure | None = None
         self._idle = asyncio.Event()
         self._under_way = 0
+        self._jobs: dict[str, PendingPrompt] = {}
         self._attempts = AttemptRunner(clock, self._timeouts)
 
     @classmethod
@@ -103,8 +107,31 @@ class RetryingClient:
             on_queue=partial(self._queue_changed, backend),
             unconfirmed_ids=backend.unconfirmed_ids,
         )
-        backend.client = await self._stack.enter_async_context(ComfyClient.open(transport, facts, self._clock, own))
+        await self._stack.enter_async_context(backend.stack)
+        backend.client = await backend.stack.enter_async_context(ComfyClient.open(transport, facts, self._clock, own))
         self._pool.add(backend)
+
+    def drain(self, server: str, drained: bool = True) -> None:
+        """Send no more jobs to the server of that name, or send them again. Those that wait there are taken back as
+        soon as another server can run them; the running one goes on.
+        """
+        for backend in self._pool.backends:
+            if backend.name == server:
+                backend.drained = drained
+        self._pool.notify()
+
+    async def leave(self, server: str, within_s: float) -> bool:
+        """Use the server no more, once none of our jobs is there; False: some still are after so many seconds."""
+        self.drain(server)
+        until = self._clock() + within_s
+        for backend in [backend for backend in self._pool.backends if backend.name == server]:
+            while backend.held:
+                if self._clock() >= until:
+                    return False
+                await asyncio.sleep(LEAVING_S)
+            self._pool.remove(backend)
+            await backend.stack.aclose()
+        return True
 
     @property
     def clients(self) -> list[ComfyClient]:
@@ -118,20 +145,24 @@ class RetryingClient:
         deadline_s: float | None = None,
         keyed: bool = False,
         tell: Callable[[JobEvent], None] | None = None,
+        not_on: Collection[str] = (),
     ) -> Execution:
         """Run one job to its end, within `deadline_s` from now (None: the policy's). Never raises for what servers do.
 
         `keyed`: the id stands for this job in every process, so that a prompt of this id that a server has, waiting,
         running or done, is followed; one that failed there or was stopped is sent again. `tell` is called with each
-        event of the job. The result is the last attempt's; its `attempts` has each, if there were several, or several
-        servers.
+        event of the job. `not_on`: servers that lack what it needs. The result is the last attempt's; its `attempts`
+        has each, if there were several, or several servers.
         """
         self._under_way += 1
         self._idle.clear()
         try:
             policy = self._policy if deadline_s is None else structs.replace(self._policy, deadline_s=deadline_s)
-            return await self._run(PendingPrompt(prompt, self._clock(), policy, tell), keyed)
+            pending = self._jobs[prompt.id] = PendingPrompt(prompt, self._clock(), policy, tell)
+            pending.unfit |= {backend for backend in self._pool.backends if backend.name in not_on}
+            return await self._run(pending, keyed)
         finally:
+            self._jobs.pop(prompt.id, None)
             self._under_way -= 1
             if not self._under_way:
                 self._idle.set()
@@ -142,10 +173,11 @@ class RetryingClient:
         there = await (self._holder_of_key(pending) if keyed else self._earlier(pending))
         while True:
             backend = there or await self._pool.assign(pending)
-            if self._abandoned is not None:
+            abandoned = pending.abandoned or self._abandoned
+            if abandoned is not None:
                 if isinstance(backend, ServerBackend):
                     self._pool.release(backend, pending.prompt.id)
-                ended = Execution(outcome="cancelled", done=self._clock(), failure=self._abandoned)
+                ended = Execution(outcome="cancelled", done=self._clock(), failure=abandoned)
                 return log.close(self._unassigned(pending, ended))
             if isinstance(backend, Failure):
                 return self._unassigned(pending, log.no_place(backend, self._clock()))
@@ -164,11 +196,50 @@ class RetryingClient:
             pending.send_as(log.next_prompt(pending.prompt, execution))
             there = None
 
+    async def cancel(self, prompt_id: str) -> None:
+        """Cancel the job of that first id, wherever it is, and wait for its end; `run` returns how it ended."""
+        pending = self._jobs.get(prompt_id)
+        if pending is None:
+            return
+        pending.abandoned = Failure(kind="cancelled", message="cancelled by us")
+        pending.over.set()
+        while self._jobs.get(prompt_id) is pending:
+            self._pool.withdraw(pending)
+            for client in self.clients:
+                client.give_up(pending.prompt.id, pending.abandoned)
+            await asyncio.sleep(LEAVING_S)
+
+    def room(self, not_on: Collection[str] = ()) -> int:
+        """How many more jobs would get a server now, of those with that `not_on`; negative: some wait already."""
+        return self._pool.room(not_on)
+
+    def works(self, server: str) -> bool:
+        """Whether the server of that name takes jobs, as far as is known."""
+        now = self._clock()
+        return any(
+            backend.name == server and backend.circuit.state(now) != "open" for backend in self._pool.backends
+        )
+
+    def expected_s(self, workflow: str) -> float:
+        """What a job of that workflow takes on a server that has its models; 0 where nothing is known."""
+        return self._pool.dispatcher.times.predict_s(workflow, workflow)
+
+    def backlog_s(self) -> list[float]:
+        """Of each server that takes jobs: seconds of work there."""
+        now = self._clock()
+        return [
+            self._pool.dispatcher.backlog_s(backend, now)
+            for backend in self._pool.backends
+            if not backend.drained and backend.circuit.state(now) != "open"
+        ]
+
     async def cancel_all(self, kind: Literal["cancelled", "censored"] = "cancelled") -> None:
         """Cancel all our prompts, on every server, and send no more."""
         message = "cancelled by us" if kind == "cancelled" else "cut off by the end of the run"
         self._abandoned = Failure(kind=kind, message=message)
         self._attempts.over.set()
+        for pending in self._jobs.values():
+            pending.over.set()
         self._pool.close()
         await asyncio.gather(*(client.cancel_all(kind) for client in self.clients))
 
@@ -186,6 +257,8 @@ class RetryingClient:
     ) -> tuple[Execution, FailureClass | Literal["moved"] | None]:
         """Send the job once to this server and follow it to its end; "moved": it was taken back before it ran."""
         prompt_id, sent_at, log = pending.prompt.id, self._clock(), pending.log
+        if pending.tell is not None:
+            pending.tell(Sending(server=backend.name, prompt_id=prompt_id, attempt=len(log.attempts) + 1))
         try:
             execution = await self._attempts.make(pending, backend)
         except BaseException:  # the server must not stay occupied
@@ -280,7 +353,8 @@ class RetryingClient:
         if rule_of(self._policy, class_).free_memory:
             pending.vram = backend.vram
             await within(self._policy.connect_s, backend.client.api.free(), False)
-        await self._attempts.sleep(wait)
+        if wait > 0.0:
+            await within(wait, pending.over.wait(), False)
         return True
 
     def _queue_changed(self, backend: ServerBackend, t: float, remaining: int) -> None:

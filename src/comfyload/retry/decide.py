@@ -73,6 +73,8 @@ class Backend:
         self.others = 0
         self.depth = 0
         self.vram = 0.0
+        self.drained = False
+        """Whether it gets no more jobs, as somebody asked for."""
         self.lacks: set[str] = set()
         """Workflows with a node that the server lacks."""
         self._running: dict[str, Assignment] = {}
@@ -263,7 +265,9 @@ class Dispatcher:
 
 def others_than(these: Collection[Backend], backends: Collection[Backend], now: float) -> bool:
     """Whether there is a server apart from these to which a job could go now."""
-    return any(backend not in these and backend.circuit.state(now) == "closed" for backend in backends)
+    return any(
+        backend not in these and not backend.drained and backend.circuit.state(now) == "closed" for backend in backends
+    )
 
 
 def _preferred(job: PendingJob, fit: list[B]) -> list[B]:

@@ -6,7 +6,8 @@ progress is taken back and sent to another.
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import AsyncExitStack
 from random import Random
 
 from comfyload.comfy.client import ComfyClient
@@ -36,6 +37,10 @@ class PendingPrompt(PendingJob):
         super().__init__(prompt.id, prompt.workflow, began, policy)
         self.tell = tell
         self.prompt = prompt
+        self.abandoned: Failure | None = None
+        """Why the job was given up; None while it was not."""
+        self.over = asyncio.Event()
+        """Set when its waits must end."""
         self.log = AttemptLog(prompt.id, began)
 
     def send_as(self, prompt: Prompt) -> None:
@@ -53,6 +58,8 @@ class ServerBackend(Backend):
         sizes = (device.get("vram_total") for device in facts.devices)
         self.vram = max((float(size) for size in sizes if isinstance(size, int | float)), default=0.0)
         self.client: ComfyClient
+        self.stack = AsyncExitStack()
+        """Closes the client."""
         self.remaining: int | None = None
         self.last_change = -math.inf
         """When the last change there was noticed."""
@@ -121,6 +128,29 @@ class Pool:
     def add(self, backend: ServerBackend) -> None:
         self.backends.append(backend)
         self.notify()
+
+    def remove(self, backend: ServerBackend) -> None:
+        """Supervise it no more; it must hold none of our jobs."""
+        self.backends.remove(backend)
+
+    def room(self, not_on: Collection[str]) -> int:
+        """How many more jobs would get a server now, of those that cannot run on some; below 0: some wait already."""
+        most, now, free = self._policy.admission.depth, self._clock(), 0
+        for backend in self.backends:
+            if backend.drained or backend.name in not_on:
+                continue
+            state = backend.circuit.state(now)
+            if state == "closed":
+                free += 1 if most is None else max(0, most + 1 - max(len(backend.held), backend.depth))
+            elif state == "due":
+                free += not backend.held
+        return free - sum(not assigned.done() for assigned in self._waiting.values())
+
+    def withdraw(self, pending: PendingPrompt) -> None:
+        """The job no longer waits for a server: it gets none."""
+        assigned = self._waiting.get(pending)
+        if assigned is not None:
+            assigned.cancel()
 
     def notify(self) -> None:
         """Something changed: a server may have become free."""
@@ -197,15 +227,15 @@ class Pool:
 
     async def _usable(self, backend: ServerBackend) -> bool:
         """Whether jobs may go there now; after an open circuit the server must first answer again."""
-        within_s = self._policy.connect_s
+        within_s, most = self._policy.connect_s, self._policy.admission.depth
         state = backend.circuit.state(self._clock())
-        if state not in ("closed", "due"):
+        if backend.drained or state not in ("closed", "due") or (most is not None and len(backend.held) > most):
             return False
         if state == "due" and not await within(within_s, backend.client.api.alive(), False):
             backend.circuit.trip(self._clock())
             return False
         hurried = any(pending.deadline < math.inf for pending in self._waiting)
-        if self._policy.admission.depth is None and not hurried and len(self.backends) == 1:
+        if most is None and not hurried and len(self.backends) == 1:
             return True
         if not await backend.look(within_s):
             backend.circuit.failed(self._clock())
@@ -228,7 +258,7 @@ class Pool:
     # --- what is there
 
     async def _supervise(self, backend: ServerBackend) -> None:
-        while True:
+        while backend in self.backends:
             await asyncio.sleep(TICK_S)
             if backend.held:
                 await self._end_the_hung(backend)
@@ -263,7 +293,9 @@ class Pool:
         if not others_than({backend}, self.backends, now):
             return
         liveness_s = self._policy.liveness_s
-        if backend.circuit.resting or backend.circuit.state(now) in ("closed", "half_open"):
+        if not backend.drained and (
+            backend.circuit.resting or backend.circuit.state(now) in ("closed", "half_open")
+        ):
             if liveness_s is None or now - self._last_change(backend) < liveness_s:
                 return
             backend.circuit.trip(now)

@@ -1,0 +1,162 @@
+"""`gateway`: serve ComfyUI's protocol in front of servers, until it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from pathlib import Path
+from random import Random
+
+import aiohttp
+from aiohttp import web
+from msgspec import Struct, structs
+
+from comfyload.comfy.link import ClientOptions
+from comfyload.errors import UsageError
+from comfyload.gateway.files import Files
+from comfyload.gateway.fleet import Fleet, Given
+from comfyload.gateway.guard import Guard
+from comfyload.gateway.http import Front
+from comfyload.gateway.intake import Intake, recover
+from comfyload.gateway.ledger import Ledger, wall_clock
+from comfyload.gateway.passing import Passing
+from comfyload.gateway.service import Gateway
+from comfyload.gateway.store import Store
+from comfyload.record.lock import alone_in
+from comfyload.record.policy import Policy
+from comfyload.retry.client import RetryingClient
+from comfyload.tasks import end_tasks
+
+PREFETCHED = 1
+"""Prompts that wait on a server beside the one that runs: more would only be harder to move, cancel and order."""
+
+SETTLE_S = 5.0
+MOST_PAGE_CONNECTIONS = 100
+
+
+class GatewayOptions(Struct, frozen=True, kw_only=True):
+    """How a gateway serves. `tokens`: each tenant's; None: nobody is asked for one. `drain_s`: how long jobs that run
+    may go on after it is told to stop; those that wait are taken up by the next process.
+    """
+
+    servers: Sequence[Given]
+    policy: Policy
+    ledger: Path
+    host: str = "127.0.0.1"
+    port: int = 8189
+    tokens: Mapping[str, str] | None = None
+    allowed_hosts: Sequence[str] = ()
+    tls: tuple[str, str] | None = None
+    keep_workflow: bool = False
+    drain_s: float = 30.0
+
+
+@asynccontextmanager
+async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake, Front]]:
+    """The gateway at work, without a socket.
+
+    Raises:
+        UsageError: a server's address or files are not valid, or another process uses the ledger.
+    """
+    policy = options.policy
+    depth = policy.admission.depth
+    within = PREFETCHED if depth is None else min(PREFETCHED, depth)
+    policy = structs.replace(policy, admission=structs.replace(policy.admission, depth=within))
+    clock, midnight = wall_clock(time.monotonic)
+    options.ledger.mkdir(parents=True, exist_ok=True)
+    unsure: set[str] = set()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(alone_in(options.ledger))
+        store = Store(options.ledger / "jobs.sqlite")
+        stack.callback(store.close)
+        ledger = Ledger(options.ledger, midnight, policy, keep_graphs=options.keep_workflow)
+        stack.callback(lambda: ledger.close(clock()))
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(
+                auto_decompress=False,
+                connector=aiohttp.TCPConnector(limit=MOST_PAGE_CONNECTIONS),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=policy.connect_s, sock_read=300.0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        )
+        gateway: Gateway
+        woken: list[Callable[[], None]] = []
+        client = await stack.enter_async_context(
+            RetryingClient.open(
+                [],
+                policy,
+                clock,
+                rng=Random(secrets.randbits(64)),
+                options=ClientOptions(
+                    unconfirmed_ids=unsure, on_queue=lambda _t, _n: [wake() for wake in woken] and None
+                ),
+            )
+        )
+        files = Files(options.ledger / "uploads", lambda: [given.name for given in options.servers])
+        gateway = Gateway(
+            policy=policy,
+            client=client,
+            store=store,
+            ledger=ledger,
+            folder=files,
+            clock=clock,
+            unsure=unsure,
+            keep_payloads=options.keep_workflow,
+        )
+        fleet = gateway.fleet = Fleet(client, gateway, connect_s=policy.connect_s, on_change=gateway.wake)
+        stack.push_async_callback(fleet.close)
+        woken.append(gateway.wake)
+        for given in options.servers:
+            await fleet.add(given)
+        await fleet.settle(SETTLE_S)
+        recover(gateway)
+        running = asyncio.create_task(gateway.run())
+        intake = Intake(gateway)
+        guard = Guard(options.tokens, options.allowed_hosts, loopback=options.host in ("127.0.0.1", "::1", "localhost"))
+        try:
+            yield gateway, intake, Front(gateway, intake, guard, Passing(fleet, session))
+        finally:
+            await end_tasks([running])
+
+
+async def serve_gateway(options: GatewayOptions, say: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; `say` gets the address once it listens.
+
+    Raises:
+        UsageError: it cannot listen there.
+    """
+    stop = asyncio.Event()
+    with suppress(NotImplementedError):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with opened(options) as (gateway, intake, front), AsyncExitStack() as stack:
+        runner = web.AppRunner(front.app(), access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        tls = None
+        if options.tls is not None:
+            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            tls.load_cert_chain(*options.tls)
+        try:
+            await web.TCPSite(runner, options.host, options.port, ssl_context=tls, backlog=1024).start()
+        except OSError as error:
+            text = f"cannot listen on {options.host}:{options.port}: {error.strerror or error}"
+            raise UsageError(text.lower(), "give another --port, or 0") from None
+        port = runner.addresses[0][1]
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        say(f"http{'s' if tls else ''}://{host}:{port}")
+        ended = asyncio.create_task(gateway.over.wait())
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([ended, stopped], return_when=asyncio.FIRST_COMPLETED)
+        await end_tasks([ended, stopped])
+        intake.closed = True
+        await gateway.drain(options.drain_s)
+        gateway.sockets.close(aiohttp.WSCloseCode.GOING_AWAY)
+
+

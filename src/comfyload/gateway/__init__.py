@@ -1,0 +1,1 @@
+"""ComfyUI's own protocol in front of one server or several: retries, admission and failover for any application."""

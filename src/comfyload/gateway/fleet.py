@@ -1,0 +1,305 @@
+"""The servers behind the gateway: which answer, what each can run, and which one is home to the page."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from yarl import URL
+
+from comfyload.comfy.api import api_of
+from comfyload.comfy.http import Http
+from comfyload.comfy.identify import identify
+from comfyload.comfy.wire.calls import TransportError
+from comfyload.comfy.wire.lenient import decode_json
+from comfyload.errors import ServerUnreachable, UsageError
+from comfyload.gateway import forms
+from comfyload.gateway.tap import HELLO, Listener, Tap
+from comfyload.record.model import Server
+from comfyload.retry.client import RetryingClient
+from comfyload.workflow.object_info import ObjectInfo
+
+TRY_AGAIN_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+"""Pauses between attempts to reach a server that has not answered yet; the last is repeated."""
+
+CLASSES_S = 300.0
+"""How long a server's classes are believed; each look holds its event loop for 0.2 s or more."""
+
+LEAVE_S = 3600.0
+STATS_S = 2.0
+
+
+class Given(Struct, frozen=True, kw_only=True):
+    """A server as it was configured. `headers` go with every call to it."""
+
+    name: str
+    url: URL
+    headers: Mapping[str, str] = {}
+    ca_file: str | None = None
+    insecure: bool = False
+
+
+@dataclass(eq=False)
+class Member:
+    """One server. `facts` None: it has not answered yet, and `why` says what is wrong."""
+
+    given: Given
+    http: Http
+    tap: Tap
+    stack: AsyncExitStack
+    facts: Server | None = None
+    why: str = "it has not answered yet"
+    drained: bool = False
+    uploads: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Files that were put there from here: by name, their digest and what they are called there."""
+    classes: Mapping[str, Any] = field(default_factory=dict)
+    classes_at: float = -1e9
+    joining: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.given.name
+
+    @property
+    def address(self) -> str:
+        return self.http.name
+
+
+class Fleet:
+    """All servers, by name, in the order given. `on_change` is called when one joins or leaves."""
+
+    def __init__(
+        self, client: RetryingClient, listener: Listener, *, connect_s: float, on_change: Callable[[], None]
+    ) -> None:
+        self._client = client
+        self._listener = listener
+        self._connect_s = connect_s
+        self._on_change = on_change
+        self._members: dict[str, Member] = {}
+        self._home = ""
+        self._merged: ObjectInfo | None = None
+        self._union: dict[str, Any] = {}
+        self._described: dict[bytes, dict[str, Any]] = {}
+        self._stats: tuple[float, bytes | None] = (-math.inf, None)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    @property
+    def members(self) -> list[Member]:
+        return list(self._members.values())
+
+    @property
+    def joined(self) -> list[Member]:
+        """Those that have answered."""
+        return [member for member in self._members.values() if member.facts is not None]
+
+    @property
+    def several(self) -> bool:
+        """Whether files of one server must be told from another's."""
+        return len(self._members) > 1
+
+    def get(self, name: str) -> Member | None:
+        return self._members.get(name)
+
+    def at(self, address: str) -> Member | None:
+        """The server of that address, as records name it."""
+        return next((member for member in self._members.values() if member.address == address), None)
+
+    async def add(self, given: Given) -> None:
+        """Use a server as soon as it answers.
+
+        Raises:
+            UsageError: there is one of that name, or its address or its files are not valid.
+        """
+        if given.name in self._members:
+            raise UsageError(f"there are two servers called {given.name!r}", "give each a name of its own")
+        stack = AsyncExitStack()
+        http = await stack.enter_async_context(
+            Http.connect(
+                given.url,
+                given.headers,
+                ca_file=given.ca_file,
+                insecure=given.insecure,
+                connect_s=self._connect_s,
+                hello=HELLO,
+            )
+        )
+        member = Member(given, http, Tap(http, given.name, self._listener), stack)
+        self._members[given.name] = member
+        member.joining = asyncio.create_task(self._join(member))
+
+    async def settle(self, within_s: float) -> None:
+        """Wait until each server has answered or failed to once, at most so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while any(member.facts is None and member.why.startswith("it has not") for member in self.members):
+                    await asyncio.sleep(0.02)
+
+    def drain(self, name: str, drained: bool = True) -> bool:
+        """Give the server no more jobs, or jobs again; False: there is no such server."""
+        member = self._members.get(name)
+        if member is None:
+            return False
+        member.drained = drained
+        self._client.drain(member.address, drained)
+        self._on_change()
+        return True
+
+    async def remove(self, name: str) -> None:
+        """Use the server no more, once its jobs have ended."""
+        member = self._members.get(name)
+        if member is None:
+            return
+        self.drain(name)
+        if member.joining is not None:
+            member.joining.cancel()
+        await self._client.leave(member.address, LEAVE_S)
+        self._members.pop(name, None)
+        self._merged = None
+        await member.stack.aclose()
+        self._on_change()
+
+    async def close(self) -> None:
+        for member in self.members:
+            if member.joining is not None:
+                member.joining.cancel()
+            await member.stack.aclose()
+
+    async def _join(self, member: Member) -> None:
+        for pause in itertools.chain(TRY_AGAIN_S, itertools.repeat(TRY_AGAIN_S[-1])):
+            try:
+                async with asyncio.timeout(self._connect_s + 10.0):
+                    facts = await identify(member.tap, member.address, [])
+            except ServerUnreachable as error:
+                member.why = str(error)
+            except TimeoutError:
+                member.why = f"{member.address} did not answer in time"
+            else:
+                await self._client.join(member.tap, facts)
+                member.facts, member.why = facts, ""
+                if member.drained:
+                    self._client.drain(member.address)
+                await self.read_classes(member)
+                self._on_change()
+                return
+            await asyncio.sleep(pause)
+
+    # --- what each can run
+
+    async def read_classes(self, member: Member) -> None:
+        """Read which node classes it has, unless that was done not long ago."""
+        if time.monotonic() - member.classes_at < CLASSES_S:
+            return
+        member.classes_at = time.monotonic()
+        try:
+            reply = await api_of(member.http).node_classes()
+            known = self._described.get(reply.body)
+            if known is None and reply.status == 200:
+                known = self._described[reply.body] = decode_json(reply.body, dict[str, Any])
+        except (TransportError, msgspec.MsgspecError):
+            return
+        if known is not None:
+            member.classes = known  # servers that are alike share it: it may take tens of megabytes
+            self._merged = None
+
+    @property
+    def info(self) -> ObjectInfo:
+        """The classes of all servers."""
+        if self._merged is None:
+            self._union = {}
+            for member in self.joined:
+                for name, info in member.classes.items():
+                    self._union.setdefault(name, info)
+            self._merged = ObjectInfo(self._union)
+        return self._merged
+
+    def described(self, name: str) -> bytes | None:
+        """As `/object_info` describes all classes, or one; None: no server has said anything yet."""
+        if not self.info:
+            return None
+        if name:
+            return forms.dumps({name: self._union[name]} if name in self._union else {})
+        bodies = [body for body, classes in self._described.items() if classes.keys() == self._union.keys()]
+        return bodies[0] if bodies else forms.dumps(self._union)
+
+    def lacking(self, classes: set[str]) -> dict[str, list[str]]:
+        """Servers that lack some of these classes, and which; one whose classes are not known lacks none."""
+        found: dict[str, list[str]] = {}
+        for member in self.joined:
+            missing = sorted(classes - member.classes.keys()) if member.classes else []
+            if missing:
+                found[member.name] = missing
+        return found
+
+    # --- the page's server
+
+    @property
+    def home(self) -> Member | None:
+        """The server that serves the page: the same as long as it answers."""
+        found = self._members.get(self._home)
+        if found is None or found.facts is None or not self._client.works(found.address):
+            working = [member for member in self.joined if self._client.works(member.address)]
+            found = next(iter(working or self.joined), None)
+            self._home = "" if found is None else found.name
+        return found
+
+    async def free(self) -> None:
+        """Have every server unload its models once it is idle."""
+        await asyncio.gather(*(api_of(member.http).free() for member in self.joined))
+
+    async def stats(self) -> bytes | None:
+        """The facts of the home server, with the devices of all, no older than two seconds; None: none answers."""
+        at, found = self._stats
+        if time.monotonic() - at < STATS_S:
+            return found
+        replies = await asyncio.gather(*map(_stats, self.joined))
+        stats = [each for each in replies if each is not None]
+        body = None
+        if stats:
+            devices = [device for each in stats for device in each.get("devices", [])]
+            body = forms.dumps(stats[0] | {"devices": devices})
+        self._stats = time.monotonic(), body
+        return body
+
+    def features(self) -> dict[str, Any]:
+        """What all servers can do."""
+        each = [member.facts.features or {} for member in self.joined if member.facts is not None]
+        return _both(each) if each else {}
+
+
+def named(urls: Sequence[URL]) -> list[str]:
+    """Names for servers that have none: gpu1, gpu2, …"""
+    return [f"gpu{number}" for number, _ in enumerate(urls, 1)]
+
+
+async def _stats(member: Member) -> dict[str, Any] | None:
+    try:
+        reply = await api_of(member.http).stats()
+        return decode_json(reply.body, dict[str, Any]) if reply.status == 200 else None
+    except (TransportError, msgspec.MsgspecError):
+        return None
+
+
+def _both(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The flags that all have: true where all are, the least of numbers."""
+    found: dict[str, Any] = {}
+    for key in each[0]:
+        values = [flags.get(key) for flags in each]
+        if all(isinstance(value, bool) for value in values):
+            found[key] = all(values)
+        elif all(isinstance(value, int | float) for value in values):
+            found[key] = min(values)
+        elif all(isinstance(value, dict) for value in values):
+            found[key] = _both(values)
+        elif all(value == values[0] for value in values):
+            found[key] = values[0]
+    return found

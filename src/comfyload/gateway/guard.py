@@ -1,0 +1,85 @@
+"""Who may call: the host that was asked for, the page that asks, and the token that names a tenant."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+from urllib.parse import urlsplit
+
+COOKIE = "comfyload_token"
+DEFAULT = "default"
+"""The tenant of whoever needs no token."""
+
+LOOPBACK_NAMES = ("localhost",)
+
+
+class Headers(Protocol):
+    def get(self, name: str, default: str, /) -> str: ...
+
+
+class Denied(Exception):
+    """The call is refused: with which status, and why."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+        self.why = why
+
+
+class Guard:
+    """`tokens`: each tenant's token; None: none is asked for. `hosts`: names under which the gateway may be called,
+    beside the addresses of this machine.
+    """
+
+    def __init__(self, tokens: Mapping[str, str] | None, hosts: Iterable[str], *, loopback: bool) -> None:
+        self._tokens = tokens
+        self._hosts = {host.lower() for host in hosts}
+        self._loopback = loopback
+
+    def tenant(self, headers: Headers, cookies: Mapping[str, str], token_in_query: str | None, secure: bool) -> str:
+        """Whose call it is.
+
+        Raises:
+            Denied: it may not be made.
+        """
+        host = headers.get("Host", "")
+        self._check_host(host)
+        origin = headers.get("Origin", "")
+        if origin and origin != f"{'https' if secure else 'http'}://{host}" and not self._same_behind_a_proxy(origin, host):
+            raise Denied(403, "the call comes from another site's page")
+        if headers.get("Sec-Fetch-Site", "") == "cross-site" and headers.get("Sec-Fetch-Mode", "") != "navigate":
+            raise Denied(403, "the call comes from another site's page")
+        if self._tokens is None:
+            return DEFAULT
+        kind, _, given = headers.get("Authorization", "").partition(" ")
+        given = given.strip() if kind.lower() == "bearer" else cookies.get(COOKIE, "") or token_in_query or ""
+        found = self.tenant_of(given)
+        if found is None:
+            raise Denied(401, "a token is needed: Authorization: Bearer TOKEN, or open /comfyload/login in a browser")
+        return found
+
+    def tenant_of(self, token: str) -> str | None:
+        """Whose token it is; each is compared, so that the time says nothing."""
+        found = None
+        for tenant, known in (self._tokens or {}).items():
+            if hmac.compare_digest(known.encode(), token.encode("utf-8", "surrogateescape")):
+                found = tenant
+        return found
+
+    def _check_host(self, host: str) -> None:
+        """A page whose name was made to point to this machine calls by that name [DNS rebinding]."""
+        name = (urlsplit(f"//{host}").hostname or "").lower()
+        if name in self._hosts or name in LOOPBACK_NAMES:
+            return
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            raise Denied(421, f"the gateway is not called {name!r}: allow it with --allow-host") from None
+        if self._loopback and not address.is_loopback:
+            raise Denied(421, f"the gateway is not called {name!r}: allow it with --allow-host")
+
+    def _same_behind_a_proxy(self, origin: str, host: str) -> bool:
+        """A proxy before us may speak TLS: then the page's origin is https, and we are called by http."""
+        return origin == f"https://{host}" and (urlsplit(f"//{host}").hostname or "").lower() in self._hosts

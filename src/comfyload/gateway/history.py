@@ -1,0 +1,77 @@
+"""What clients may ask about their jobs: the history, the list of jobs, the queue; from our own store alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfyload.gateway import forms
+from comfyload.gateway.job import Job
+from comfyload.gateway.service import Gateway
+
+
+class History:
+    """Of one tenant at a time: nobody sees another's."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    def entry(self, job_id: str, tenant: str) -> bytes | None:
+        """The entry of a job that has ended; None: there is none, or it has not."""
+        row = self._gateway.store.find(job_id)
+        if row is None or row.tenant != tenant or row.entry is None:
+            return None
+        return self._gateway.entries.get(job_id) or row.entry
+
+    def all(self, tenant: str, limit: int | None, offset: int) -> bytes:
+        """Oldest first: all, or `limit` from `offset`; a negative offset means the newest `limit`."""
+        rows = self._gateway.store.ended(tenant)
+        if limit is not None or offset > 0:
+            start = len(rows) - limit if offset < 0 and limit is not None else max(0, offset)
+            rows = rows[max(0, start) :]
+            rows = rows if limit is None else rows[: max(1, limit)]
+        kept = self._gateway.entries
+        parts = (b"%b: %b" % (forms.dumps(row.id), kept.get(row.id) or row.entry or b"{}") for row in rows)
+        return b"{" + b", ".join(parts) + b"}"
+
+    def forget(self, tenant: str, ids: list[Any] | None) -> None:
+        """Forget these; None: all that have ended. Those that need attention stay in the ledger."""
+        store = self._gateway.store
+        gone = [row.id for row in store.ended(tenant)] if ids is None else [str(each) for each in ids]
+        for job_id in gone:
+            row = store.find(job_id)
+            if row is not None and row.tenant == tenant and row.entry is not None:
+                store.drop(job_id)
+                self._gateway.entries.forget(job_id)
+
+    def queue(self, tenant: str) -> bytes:
+        """As `/queue` shows it, graphs and all."""
+        jobs = [job for job in self._gateway.jobs.values() if job.tenant == tenant]
+        running = [self._row(job) for job in jobs if job.began]
+        waiting = sorted((job for job in jobs if not job.began), key=lambda job: job.number)
+        return forms.dumps({"queue_running": running, "queue_pending": [self._row(job) for job in waiting]})
+
+    def _row(self, job: Job) -> list[Any]:
+        graph, extra, targets = self._gateway.store.payload(job.id)
+        more = {"create_time": job.created_ms} | ({} if job.client_id is None else {"client_id": job.client_id})
+        return [job.number, job.id, forms.loads(graph), forms.loads(extra) | more, forms.loads(targets) or []]
+
+    def listed(self, tenant: str, query: dict[str, str]) -> tuple[dict[str, Any], int]:
+        """The body and the status of `GET /api/jobs`."""
+        jobs = [forms.unended_item(job) for job in self._gateway.jobs.values() if job.tenant == tenant]
+        jobs += [forms.loads(item) for item in self._gateway.store.items(tenant)]
+        return forms.list_jobs(jobs, query)
+
+    def job(self, job_id: str, tenant: str) -> dict[str, Any] | None:
+        """One job in full."""
+        job, store = self._gateway.jobs.get(job_id), self._gateway.store
+        if job is not None:
+            return forms.unended_item(job) if job.tenant == tenant else None
+        row, entry = store.find(job_id), self.entry(job_id, tenant)
+        if row is None or entry is None or row.item is None:
+            return None
+        found = forms.loads(entry)
+        return forms.loads(row.item) | {
+            "outputs": found["outputs"],
+            "execution_status": found["status"],
+            "workflow": {"prompt": found["prompt"][2], "extra_data": found["prompt"][3]},
+        }

@@ -1,0 +1,303 @@
+"""The gateway on a socket: ComfyUI's routes, answered from our own ledger; the rest is passed on to the home server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from comfyload.gateway import forms
+from comfyload.gateway.guard import Denied, Guard
+from comfyload.gateway.history import History
+from comfyload.gateway.intake import Intake, Posted, Refused
+from comfyload.gateway.passing import Passing
+from comfyload.gateway.service import Gateway
+from comfyload.gateway.sockets import ClientSocket, status_frame
+from comfyload.sim.reply import is_uuid
+
+MOST_BODY = 100 << 20
+OWN = "/comfyload/"
+TENANT: web.RequestKey[str] = web.RequestKey("tenant", str)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Front:
+    """All routes. `own`: those under `/comfyload/`."""
+
+    def __init__(self, gateway: Gateway, intake: Intake, guard: Guard, passing: Passing) -> None:
+        self._gateway = gateway
+        self._intake = intake
+        self._guard = guard
+        self._passing = passing
+        self._history = History(gateway)
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=MOST_BODY, middlewares=[self._guarded])
+        for method, path, handler in self._routes():
+            for prefix in ("/api",) if path.startswith("/jobs") else ("", "/api"):
+                app.router.add_route(method, prefix + path, handler)
+        app.router.add_route("*", "/{path:.*}", self._pass_on)
+        return app
+
+    def _routes(self) -> list[tuple[str, str, Handler]]:
+        return [
+            ("GET", "/ws", self._socket),
+            ("GET", "/prompt", self._get_prompt),
+            ("POST", "/prompt", self._post_prompt),
+            ("GET", "/queue", self._get_queue),
+            ("POST", "/queue", self._post_queue),
+            ("GET", "/history", self._get_history),
+            ("POST", "/history", self._post_history),
+            ("GET", "/history/{id}", self._get_entry),
+            ("POST", "/interrupt", self._interrupt),
+            ("POST", "/free", self._free),
+            ("GET", "/jobs", self._get_jobs),
+            ("POST", "/jobs/cancel", self._cancel_many),
+            ("GET", "/jobs/{id}", self._get_job),
+            ("POST", "/jobs/{id}/cancel", self._cancel_one),
+            ("GET", "/view", self._view),
+            ("POST", "/upload/image", self._upload),
+            ("POST", "/upload/mask", self._upload),
+            ("GET", "/object_info", self._object_info),
+            ("GET", "/object_info/{name}", self._object_info),
+            ("GET", "/system_stats", self._system_stats),
+        ]
+
+    @web.middleware
+    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            request[TENANT] = self._guard.tenant(
+                request.headers, request.cookies, request.query.get("token"), request.secure
+            )
+        except Denied as denied:
+            headers = {"WWW-Authenticate": "Bearer"} if denied.status == 401 else {}
+            return web.json_response({"error": denied.why}, status=denied.status, headers=headers)
+        try:
+            return await handler(request)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            # ComfyUI does not check the shape of what it is sent: it fails on it, in these words.
+            return web.Response(status=500, text="500 Internal Server Error\n\nServer got itself in trouble")
+
+    # --- prompts
+
+    async def _get_prompt(self, request: web.Request) -> web.Response:
+        remaining = self._gateway.remaining(request[TENANT])
+        return _json(forms.dumps({"exec_info": {"queue_remaining": remaining}}))
+
+    async def _post_prompt(self, request: web.Request) -> web.Response:
+        body = json.loads(await request.read())
+        try:
+            return _json(await self._intake.submit(_posted(body, request)))
+        except Refused as refused:
+            return _json(refused.body, refused.status, refused.headers)
+
+    async def _get_queue(self, request: web.Request) -> web.Response:
+        return _json(self._history.queue(request[TENANT]))
+
+    async def _post_queue(self, request: web.Request) -> web.Response:
+        body, tenant = json.loads(await request.read()), request[TENANT]
+        if not isinstance(body, dict):
+            return web.Response()
+        ids = [str(each) for each in body.get("delete", [])]
+        if body.get("clear"):
+            ids += [job.id for job in self._gateway.jobs.values() if job.tenant == tenant]
+        for job_id in ids:
+            job = self._gateway.jobs.get(job_id)
+            if job is not None and not job.began:
+                await self._gateway.cancel(job_id, tenant)
+        return web.Response()
+
+    async def _interrupt(self, request: web.Request) -> web.Response:
+        """Without an id: the caller's only job that runs. Never everybody's, whatever ComfyUI does."""
+        try:
+            body = json.loads(await request.read() or b"{}")
+        except ValueError:
+            body = {}
+        prompt_id, tenant = body.get("prompt_id") if isinstance(body, dict) else None, request[TENANT]
+        if prompt_id is None:
+            running = [job.id for job in self._gateway.jobs.values() if job.tenant == tenant and job.began]
+            if len(running) > 1:
+                text = "Several of your jobs run: say which, with prompt_id"
+                return _json(forms.refusal("several_running", text), 400)
+            prompt_id = running[0] if running else ""
+        await self._gateway.cancel(str(prompt_id), tenant, only_running=True)
+        return web.Response()
+
+    async def _free(self, request: web.Request) -> web.Response:
+        body = json.loads(await request.read())
+        if body.get("unload_models") or body.get("free_memory"):
+            await self._gateway.fleet.free()
+        return web.Response()
+
+    # --- what has become of them
+
+    async def _get_history(self, request: web.Request) -> web.Response:
+        limit = int(request.query["max_items"]) if "max_items" in request.query else None
+        offset = int(request.query.get("offset", "-1"))
+        return _json(self._history.all(request[TENANT], limit, offset))
+
+    async def _get_entry(self, request: web.Request) -> web.Response:
+        job_id = request.match_info["id"]
+        entry = self._history.entry(job_id, request[TENANT])
+        return _json(b"{}" if entry is None else b"{%b: %b}" % (forms.dumps(job_id), entry))
+
+    async def _post_history(self, request: web.Request) -> web.Response:
+        body = json.loads(await request.read())
+        if isinstance(body, dict):
+            self._history.forget(request[TENANT], None if body.get("clear") else body.get("delete", []))
+        return web.Response()
+
+    async def _get_jobs(self, request: web.Request) -> web.Response:
+        found, status = self._history.listed(request[TENANT], dict(request.query))
+        return _json(forms.dumps(found), status)
+
+    async def _get_job(self, request: web.Request) -> web.Response:
+        found = self._history.job(request.match_info["id"], request[TENANT])
+        return _json(forms.dumps(found or {"error": "Job not found"}), 200 if found else 404)
+
+    async def _cancel_one(self, request: web.Request) -> web.Response:
+        done = await self._gateway.cancel(request.match_info["id"], request[TENANT])
+        return _json(forms.dumps({"cancelled": done}))
+
+    async def _cancel_many(self, request: web.Request) -> web.Response:
+        try:
+            body = json.loads(await request.read())
+        except ValueError:
+            return _json(forms.dumps({"error": "Request body must be valid JSON"}), 400)
+        ids = body.get("job_ids") if isinstance(body, dict) else None
+        if not isinstance(ids, list):
+            return _json(forms.dumps({"error": "job_ids must be a list"}), 400)
+        wrong = [found if isinstance(found, str) else repr(found) for found in ids if not is_uuid(found)]
+        if wrong:
+            return _json(forms.dumps({"error": "job_ids contains invalid id(s)", "invalid_ids": wrong}), 400)
+        done = [await self._gateway.cancel(job_id, request[TENANT]) for job_id in ids]
+        return _json(forms.dumps({"cancelled": any(done)}))
+
+    # --- files, facts, and the rest
+
+    async def _view(self, request: web.Request) -> web.StreamResponse:
+        server, query = self._gateway.files.view(dict(request.query))
+        if server is None:
+            return await self._pass_on(request)
+        return await self._passing.view(request, server, query)
+
+    async def _upload(self, request: web.Request) -> web.StreamResponse:
+        if not self._gateway.files.marked:
+            return await self._pass_on(request)
+        return await self._passing.upload(request, self._gateway.files)
+
+    async def _object_info(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info.get("name", "")
+        body = self._gateway.fleet.described(name)
+        return await self._pass_on(request) if body is None else _json(body)
+
+    async def _system_stats(self, request: web.Request) -> web.Response:
+        found = await self._gateway.fleet.stats()
+        if found is None:
+            return web.Response(status=503, text="no server answers", headers={"Retry-After": "5"})
+        return _json(found)
+
+    async def _pass_on(self, request: web.Request) -> web.StreamResponse:
+        return await self._passing.on(request)
+
+    # --- events
+
+    async def _socket(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            return web.Response(status=400, text="No WebSocket UPGRADE hdr: None\n Can \"Upgrade\" only to \"WebSocket\".")
+        gateway, tenant = self._gateway, request[TENANT]
+        connection = web.WebSocketResponse(max_msg_size=4 << 20, heartbeat=30.0)
+        await connection.prepare(request)
+        socket = ClientSocket(request.query.get("clientId") or uuid.uuid4().hex, tenant)
+        socket.push(status_frame(gateway.remaining(tenant), socket.client_id), True)
+        own = [job for job in gateway.jobs.values() if job.began and job.tenant == tenant]
+        gateway.live.greet(socket, [job for job in own if job.client_id == socket.client_id])
+        gateway.sockets.add(socket)
+        sender = asyncio.create_task(_send(socket, connection))
+        first = True
+        try:
+            async for message in connection:
+                if message.type is WSMsgType.TEXT and first:
+                    first = not self._negotiated(socket, message.data)
+        finally:
+            gateway.sockets.remove(socket)
+            socket.close(WSCloseCode.GOING_AWAY)
+            sender.cancel()
+        return connection
+
+    def _negotiated(self, socket: ClientSocket, text: str) -> bool:
+        """Answer a client that says what it can do."""
+        try:
+            message = json.loads(text)
+            flags = (message.get("data") or {}) if message.get("type") == "feature_flags" else None
+            if flags is None:
+                return True
+            socket.with_metadata = bool(flags.get("supports_preview_metadata"))
+        except (ValueError, AttributeError):
+            return False
+        socket.push(forms.dumps({"type": "feature_flags", "data": self._gateway.fleet.features()}), True)
+        return True
+
+
+async def _send(socket: ClientSocket, connection: web.WebSocketResponse) -> None:
+    try:
+        while (found := await socket.next()) is not None:
+            frame, is_text = found
+            if is_text:
+                await connection.send_frame(frame, WSMsgType.TEXT)
+            else:
+                await connection.send_frame(frame, WSMsgType.BINARY)
+        if socket.closed is not None:
+            await connection.close(code=socket.closed)
+    except ConnectionError:
+        pass
+
+
+def _posted(body: Any, request: web.Request) -> Posted:
+    """What was posted.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError: it has not the shape of a prompt.
+        Refused: ComfyUI refuses it.
+    """
+    number = float(body["number"]) if "number" in body else None
+    if "prompt" not in body:
+        raise Refused(400, forms.refusal("no_prompt", "No prompt provided", "No prompt provided"))
+    prompt_id = body.get("prompt_id")
+    if prompt_id is not None and not is_uuid(prompt_id):
+        details = (
+            "prompt_id must be a UUID string in canonical lowercase hyphenated form; "
+            "omit it to let the server generate one"
+        )
+        raise Refused(400, forms.refusal("invalid_prompt_id", "prompt_id must be a valid UUID", details))
+    graph, extra = body["prompt"], body.get("extra_data") or {}
+    client_id = body.get("client_id", extra.get("client_id"))
+    if not isinstance(graph, dict) or not all(isinstance(node, dict) for node in graph.values()):
+        raise TypeError("not a graph")
+    for node_id, node in graph.items():
+        if "class_type" in node and not isinstance(node.get("inputs"), dict):
+            text = f"Node '#{node_id}' has no inputs. A ComfyUI would stop working on it."
+            raise Refused(400, forms.refusal("invalid_prompt", text, f"Node ID '#{node_id}'"))
+    asked = request.headers.get("X-Comfyload-Deadline")
+    return Posted(
+        graph=graph,
+        tenant=request[TENANT],
+        prompt_id=prompt_id,
+        client_id=None if client_id is None else str(client_id),
+        extra=dict(extra),
+        targets=body.get("partial_execution_targets"),
+        number=number,
+        front=bool(body.get("front")),
+        key=request.headers.get("Idempotency-Key"),
+        deadline_s=None if asked is None else max(0.001, float(asked)),
+    )
+
+
+def _json(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    kind = {"Content-Type": "application/json; charset=utf-8"}
+    return web.Response(body=body, status=status, headers=kind | (headers or {}))

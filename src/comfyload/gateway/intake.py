@@ -1,0 +1,271 @@
+"""Jobs come in: which are taken, which are refused and why, and what their clients hear."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+import time
+import uuid
+from typing import Any
+
+from msgspec import Struct
+
+from comfyload.errors import WorkflowError
+from comfyload.gateway import forms
+from comfyload.gateway.job import Job
+from comfyload.gateway.service import Gateway
+from comfyload.gateway.store import Row
+from comfyload.tasks import within
+from comfyload.workflow.graph import Workflow, parse
+
+ASSIGNED_S, ANSWERED_S = 0.2, 10.0
+"""How long a POST waits, where a server seems free, until one is chosen, and for that server's answer."""
+
+MOST_WAITING = 100_000
+
+
+class Refused(Exception):
+    """The answer to a prompt that is not taken."""
+
+    def __init__(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        super().__init__(status)
+        self.status = status
+        self.body = body
+        self.headers = headers or {}
+
+
+class Posted(Struct, kw_only=True):
+    """A prompt as a client posted it. `key`: its `Idempotency-Key`. `deadline_s`: what it asked for."""
+
+    graph: dict[str, Any]
+    tenant: str
+    prompt_id: str | None = None
+    client_id: str | None = None
+    extra: dict[str, Any] = {}
+    targets: list[str] | None = None
+    number: float | None = None
+    front: bool = False
+    key: str | None = None
+    deadline_s: float | None = None
+
+
+class Intake:
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._number = float(gateway.store.fact("number") or 0.0)
+        self.closed = False
+        """Whether the gateway is being stopped, and takes no more."""
+
+    async def submit(self, posted: Posted) -> bytes:
+        """Take a prompt: it is on disk when this returns the body of the answer.
+
+        Raises:
+            Refused: it is not taken.
+        """
+        gateway = self._gateway
+        graph, targets = forms.dumps(posted.graph), b"" if posted.targets is None else forms.dumps(posted.targets)
+        digest = hashlib.sha256(graph + b"\0" + targets).digest()
+        same = self._same(posted, digest)
+        if same is not None:
+            return forms.accepted(same.id, same.number, same.node_errors)
+        if self.closed:
+            text = "The gateway is being stopped. Try again in 10 s."
+            raise Refused(503, forms.refusal("draining", text), {"Retry-After": "10"})
+        workflow = _workflow(posted.graph)
+        lacking = self._lacking(workflow)
+        name = "unreadable" if workflow is None else gateway.ledger.know(workflow, gateway.fleet.info)
+        job = self._job(posted, name, lacking)
+        self._admit(job)
+        gateway.secrets[job.id] = {key: posted.extra[key] for key in forms.SECRETS if key in posted.extra}
+        gateway.store.add(
+            Row(
+                id=job.id,
+                tenant=job.tenant,
+                client_id=job.client_id,
+                created_ms=job.created_ms,
+                number=job.number,
+                workflow=name,
+                deadline_s=posted.deadline_s,
+                key=posted.key,
+                digest=digest,
+                graph=graph,
+                extra=forms.dumps({key: posted.extra[key] for key in posted.extra if key not in forms.SECRETS}),
+                targets=targets,
+            )
+        )
+        job.asked, job.sent = True, asyncio.Event()
+        gateway.counts["accepted"] += 1
+        gateway.add(job)
+        try:
+            return await self._answer(job)
+        finally:
+            job.asked, job.sent = False, None
+
+    def _same(self, posted: Posted, digest: bytes) -> Row | None:
+        """The job that this prompt is, if it was sent before.
+
+        Raises:
+            Refused: its key or its id is another job's.
+        """
+        store = self._gateway.store
+        same = store.find_key(posted.tenant, posted.key) if posted.key else None
+        if same is not None and same.digest != digest:
+            text = "The Idempotency-Key was used with another prompt"
+            raise Refused(422, forms.refusal("idempotency_key_reused", text))
+        if same is None and posted.prompt_id is not None:
+            same = store.find(posted.prompt_id)
+        if same is not None and same.tenant != posted.tenant:
+            raise Refused(400, forms.refusal("invalid_prompt_id", "prompt_id is in use"))
+        return same
+
+    def _lacking(self, workflow: Workflow | None) -> frozenset[str]:
+        """The addresses of servers that lack one of its classes.
+
+        Raises:
+            Refused: all of them do.
+        """
+        fleet = self._gateway.fleet
+        if workflow is None:
+            return frozenset()
+        lacking = fleet.lacking({workflow.class_of(node) for node in workflow.graph})
+        if not lacking or len(lacking) < len(fleet):
+            return frozenset(member.address for member in fleet.members if member.name in lacking)
+        nowhere = set.intersection(*map(set, lacking.values()))
+        wanted = nowhere or set.union(*map(set, lacking.values()))
+        node = next(node for node in workflow.graph if workflow.class_of(node) in wanted)
+        message = f"Node '{workflow.title_of(node)}' not found. The custom node may not be installed."
+        details = f"Node ID '#{node}'"
+        if len(fleet) > 1:
+            each = "; ".join(f"{name} lacks {', '.join(classes[:5])}" for name, classes in lacking.items())
+            message = message if nowhere else f"No server has all the nodes of this workflow: {each}"
+            details = f"{details}; {each}"
+        extra = {"node_id": node, "class_type": workflow.class_of(node), "node_title": workflow.title_of(node)}
+        self._gateway.counts["refused"] += 1
+        raise Refused(400, forms.refusal("missing_node_type", message, details, extra))
+
+    def _job(self, posted: Posted, name: str, lacking: frozenset[str]) -> Job:
+        gateway, number = self._gateway, posted.number
+        if number is None:
+            number = -self._number if posted.front else self._number
+            self._number += 1
+            gateway.store.set_fact("number", self._number)
+        return Job(
+            id=posted.prompt_id or str(uuid.uuid4()),
+            tenant=posted.tenant,
+            client_id=posted.client_id,
+            due=gateway.clock(),
+            created_ms=int(time.time() * 1000),
+            number=number,
+            workflow=name,
+            limit_s=limit_s(gateway, posted.deadline_s),
+            not_on=lacking,
+            files=gateway.files.named_in(posted.graph),
+            expected_s=gateway.client.expected_s(name),
+        )
+
+    def _admit(self, job: Job) -> None:
+        """Refuse a job that could not be done by its deadline, by what is ahead of it.
+
+        Raises:
+            Refused: it could not.
+        """
+        gateway = self._gateway
+        waiting = sum(map(len, gateway.queues.values()))
+        ahead_s = self.ahead_s(job)
+        late_s = ahead_s + job.expected_s - job.limit_s if ahead_s else -math.inf
+        if waiting < MOST_WAITING and late_s <= 0.0:
+            return
+        wait_s = max(1, math.ceil(late_s)) if late_s > 0.0 else 60
+        gateway.counts["refused"] += 1
+        message = f"The servers are busy: {ahead_s:.0f} s of work are waiting. Try again in {wait_s} s."
+        raise Refused(503, forms.refusal("queue_full", message, f"{waiting} jobs wait"), {"Retry-After": str(wait_s)})
+
+    def ahead_s(self, job: Job) -> float:
+        """Seconds until a job that came now would begin, by what the servers have to do before it."""
+        gateway = self._gateway
+        on_servers = gateway.client.backlog_s()
+        if not on_servers:
+            return 0.0
+        waiting = sum(
+            queue.ahead_s(job.tenant, job.number, job.expected_s) for queue in gateway.queues.values()
+        )
+        return (sum(on_servers) + waiting) / len(on_servers)
+
+    async def _answer(self, job: Job) -> bytes:
+        """What the client hears: what a server says that is free; else that the job was taken.
+
+        Raises:
+            Refused: the server refused it.
+        """
+        plain = forms.accepted(job.id, job.number, None)
+        if not self._gateway.launched(job) or job.sent is None:
+            return plain
+        if not await within(ASSIGNED_S, job.sent.wait(), False) or job.answer is None:
+            return plain
+        answer = job.answer
+        await asyncio.wait([answer], timeout=ANSWERED_S)
+        if not answer.done() or answer.cancelled():
+            return plain
+        reply = answer.result()
+        if reply.status == 400:
+            await self._gateway.ended(job)
+            raise Refused(400, reply.body)
+        errors = _node_errors(reply.body) if reply.status == 200 else None
+        if errors:
+            self._gateway.store.noted(job.id, forms.dumps(errors))
+            return forms.accepted(job.id, job.number, forms.dumps(errors))
+        return plain
+
+
+def limit_s(gateway: Gateway, asked_s: float | None) -> float:
+    """How long a job may take: what it asks for, and no longer than the policy says."""
+    return min(
+        math.inf if asked_s is None else asked_s,
+        math.inf if gateway.policy.deadline_s is None else gateway.policy.deadline_s,
+    )
+
+
+def recover(gateway: Gateway) -> int:
+    """Take up the jobs of an earlier process; how many there are."""
+    for row in gateway.store.unended():
+        graph = forms.loads(row.graph)
+        workflow, lacking = _workflow(graph), frozenset[str]()
+        if workflow is not None:
+            gateway.ledger.know(workflow, gateway.fleet.info)
+            short = gateway.fleet.lacking({workflow.class_of(node) for node in workflow.graph})
+            lacking = frozenset(member.address for member in gateway.fleet.members if member.name in short)
+        job = Job(
+            id=row.id,
+            tenant=row.tenant,
+            client_id=row.client_id,
+            due=gateway.clock() - (time.time() - row.created_ms / 1000.0),
+            created_ms=row.created_ms,
+            number=row.number,
+            workflow=row.workflow,
+            limit_s=limit_s(gateway, row.deadline_s),
+            not_on=lacking,
+            files=gateway.files.named_in(graph),
+            expected_s=gateway.client.expected_s(row.workflow),
+        )
+        if row.begun:
+            gateway.take_up(job)
+        else:
+            gateway.add(job)
+    return len(gateway.jobs)
+
+
+def _workflow(graph: dict[str, Any]) -> Workflow | None:
+    """The graph, if we can read it; a server may still say what is wrong with it."""
+    try:
+        return parse(json.dumps(graph).encode(), "workflow", "the workflow")
+    except WorkflowError:
+        return None
+
+
+def _node_errors(body: bytes) -> Any:
+    try:
+        return forms.loads(body).get("node_errors")
+    except (ValueError, AttributeError):
+        return None

@@ -1,0 +1,179 @@
+"""Each job of production as a line of a run directory: one directory a day and server, so that every command that
+judges a test judges the traffic too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from msgspec import structs
+
+from comfyload.record.environment.host import describe_host
+from comfyload.record.model import FORMAT, Attempt, Execution, Manifest, Record, Server, Span, WorkflowFacts
+from comfyload.record.plan import Plan, Replay
+from comfyload.record.policy import Policy
+from comfyload.record.run import MANIFEST, RunReader, RunWriter
+from comfyload.workflow.graph import Graph, Workflow, is_link
+from comfyload.workflow.object_info import ObjectInfo
+from comfyload.workflow.vary import Variation
+
+DAY_S = 86_400.0
+MOST_WORKFLOWS = 1_000
+"""Different workflows of a day that are told apart; an application that builds its graphs may have any number."""
+
+OTHERS = "others"
+
+
+def wall_clock(now: Callable[[], float]) -> tuple[Callable[[], float], datetime]:
+    """A clock that counts seconds from the last midnight, UTC, and that midnight; `now` never goes back."""
+    today = datetime.now(UTC)
+    midnight = today.replace(hour=0, minute=0, second=0, microsecond=0)
+    zero = now() - (today - midnight).total_seconds()
+    return (lambda: now() - zero), midnight
+
+
+class Ledger:
+    """`folder/DATE-SERVER/`: instants count from the date's midnight, UTC.
+
+    A job belongs to the day of its arrival, and to the server that had it last; one that no server had, to the first.
+    """
+
+    def __init__(self, folder: Path, midnight: datetime, policy: Policy, *, keep_graphs: bool) -> None:
+        self._folder = folder
+        self._midnight = midnight
+        self._policy = policy
+        self._keep_graphs = keep_graphs
+        self._open: dict[tuple[int, str], _Day] = {}
+        self._facts: dict[str, WorkflowFacts] = {}
+
+    def know(self, workflow: Workflow, info: ObjectInfo) -> str:
+        """The name under which jobs of this shape are recorded."""
+        name = name_of(workflow, info)
+        if name not in self._facts:
+            if len(self._facts) >= MOST_WORKFLOWS:
+                return OTHERS
+            named = structs.replace(workflow, name=name)
+            facts = Variation(named, info, seed=0, as_is=True).facts({}, keep_graph=self._keep_graphs)
+            self._facts[name] = structs.replace(facts, sha256=_shape(workflow))
+        return name
+
+    def write(self, record: Record, server: str, facts: Server) -> None:
+        """Write the record of a job that has ended. `server`: the name of its last."""
+        number = int(record.due // DAY_S)
+        day = self._open.get((number, server))
+        if day is None:
+            day = self._open[number, server] = self._begin(number, server, facts, record.due % DAY_S)
+        known = self._facts.get(record.workflow)
+        if record.workflow not in day.workflows and known is not None:
+            day.workflows.add(record.workflow)
+            day.manifest.workflows.append(known)
+            day.writer.write_manifest(day.manifest)
+        day.writer.write_line(structs.replace(shifted(record, -number * DAY_S), index=day.count))
+        day.count += 1
+
+    def close_before(self, now: float) -> None:
+        """End the days whose jobs have all ended; `now`: the arrival of the oldest that has not."""
+        for (number, server), day in list(self._open.items()):
+            if (number + 1) * DAY_S <= now:
+                self._end(day, DAY_S)
+                del self._open[number, server]
+
+    def close(self, now: float) -> None:
+        for (number, _), day in self._open.items():
+            self._end(day, min(DAY_S, now - number * DAY_S))
+        self._open.clear()
+
+    def _begin(self, number: int, server: str, facts: Server, since: float) -> _Day:
+        date = self._midnight + timedelta(days=number)
+        path = self._folder / f"{date:%Y-%m-%d}-{server}"
+        if (path / MANIFEST).exists():
+            reader = RunReader(path)
+            manifest = reader.manifest
+            manifest.ended_utc = manifest.end = None
+            manifest.server = facts
+            count = sum(isinstance(line, Record) for line in reader.lines())
+            day = _Day(RunWriter.reopen(path), manifest, count)
+            day.writer.write_manifest(manifest)
+            return day
+        manifest = Manifest(
+            format=FORMAT,
+            tool=f"comfyload {version('comfyload')}",
+            run_id=f"{date:%Y%m%d}-{server}",
+            name=f"traffic of {server}",
+            started_utc=date.isoformat(),
+            ended_utc=None,
+            end=None,
+            plan=Plan(load=Replay(offsets_s=[], source="the gateway's traffic"), as_is=True),
+            client=describe_host(),
+            server=facts,
+            workflows=[],
+            retry=self._policy,
+            counted_from=since,
+        )
+        return _Day(RunWriter(path, manifest), manifest, 0)
+
+    def _end(self, day: _Day, at: float) -> None:
+        began = datetime.fromisoformat(day.manifest.started_utc)
+        day.manifest.counted_to = at
+        day.manifest.ended_utc = (began + timedelta(seconds=at)).isoformat()
+        day.manifest.end = "complete"
+        day.writer.write_manifest(day.manifest)
+        day.writer.close()
+
+
+class _Day:
+    def __init__(self, writer: RunWriter, manifest: Manifest, count: int) -> None:
+        self.writer = writer
+        self.manifest = manifest
+        self.count = count
+        self.workflows = {facts.name for facts in manifest.workflows}
+
+
+def name_of(workflow: Workflow, info: ObjectInfo) -> str:
+    """A short name: the class that does the work, and the beginning of the hash of the shape."""
+    classes = [workflow.class_of(node) for node in workflow.graph]
+    telling = [name for name in classes if info[name].sampler] or [name for name in classes if info[name].output]
+    return f"{(telling or classes)[0]}-{_shape(workflow)[:8]}"
+
+
+def _shape(workflow: Workflow) -> str:
+    """Hash of the graph without its values: jobs that differ in seed or text have the same."""
+    graph: Graph = workflow.graph
+    ranks = {node: rank for rank, node in enumerate(graph)}
+    parts: list[Any] = []
+    for node in graph:
+        links = {
+            key: [ranks.get(value[0], -1), value[1]] for key, value in workflow.inputs_of(node).items() if is_link(value)
+        }
+        parts.append([workflow.class_of(node), sorted(links.items()), sorted(workflow.inputs_of(node))])
+    return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def shifted(record: Record, by: float) -> Record:
+    """The record with all its instants later by so many seconds."""
+    return structs.replace(record, due=record.due + by, execution=_moved(record.execution, by))
+
+
+def _moved(execution: Execution, by: float) -> Execution:
+    def at(instant: float | None) -> float | None:
+        return None if instant is None else instant + by
+
+    def of_attempt(attempt: Attempt) -> Attempt:
+        return structs.replace(attempt, sent=at(attempt.sent), done=at(attempt.done))
+
+    return structs.replace(
+        execution,
+        sent=at(execution.sent),
+        acknowledged=at(execution.acknowledged),
+        first_event=at(execution.first_event),
+        started=at(execution.started),
+        done=at(execution.done),
+        nodes=[Span(span.node, span.start + by, at(span.end)) for span in execution.nodes],
+        attempts=[of_attempt(attempt) for attempt in execution.attempts],
+    )

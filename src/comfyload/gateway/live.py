@@ -1,0 +1,191 @@
+"""What the servers tell of the jobs under way, told on to their clients under the jobs' own ids."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from comfyload.comfy.wire.calls import Reply
+from comfyload.gateway.forms import Entry, dumps
+from comfyload.gateway.job import Job
+from comfyload.gateway.sockets import ClientSocket, Sockets
+
+ENDS = (b"execution_success", b"execution_error", b"execution_interrupted")
+OF_STEPS = (b"progress", b"progress_state")
+TO_ALL = (b"progress", b"progress_state", b"execution_interrupted")
+"""What ComfyUI sends to every socket for a prompt without a client id; nobody gets the rest."""
+
+_TYPE = re.compile(rb'\s*\{\s*"type":\s*"([A-Za-z0-9_.-]+)"')
+_ID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_NO_NODE = re.compile(rb'"node":\s*null')
+_STAMP = re.compile(rb'"timestamp":\s*(\d{1,16})')
+
+PREVIEW, PREVIEW_WITH_METADATA = 1, 4
+_FORMATS = {"image/jpeg": 1, "image/png": 2}
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """What is heard of a job on one server. `answer`: to its POST. `ends`: the messages of its end, which are held back
+    until it is known that it is not sent again.
+    """
+
+    job: Job
+    server: str
+    answer: asyncio.Future[Reply]
+    history: bytes = b""
+    start: bytes = b""
+    progress: bytes = b""
+    executing: bytes = b""
+    ends: list[bytes] = field(default_factory=list)
+
+
+class Live:
+    """The attempts under way. `tagged`: an output's message with the names by which clients find its files."""
+
+    def __init__(self, sockets: Sockets, tagged: Callable[[Any, str], Any], on_start: Callable[[Job], None]) -> None:
+        self._sockets = sockets
+        self._tagged = tagged
+        self._on_start = on_start
+        self._attempts: dict[str, Attempt] = {}
+        self._running: dict[str, Attempt] = {}
+        self.unread = 0
+
+    def begin(self, job: Job, server: str, attempt_id: str) -> Attempt:
+        """The job is being sent to the server of that name."""
+        found = Attempt(job, server, asyncio.get_running_loop().create_future())
+        self._attempts[attempt_id] = found
+        return found
+
+    def get(self, attempt_id: str) -> Attempt | None:
+        return self._attempts.get(attempt_id)
+
+    def forget(self, attempt_id: str) -> None:
+        """The attempt is over."""
+        found = self._attempts.pop(attempt_id, None)
+        if found is None:
+            return
+        if self._running.get(found.server) is found:
+            del self._running[found.server]
+        if not found.answer.done():
+            found.answer.cancel()
+
+    # --- events
+
+    def on_frame(self, server: str, frame: bytes, is_text: bool) -> None:
+        if not is_text:
+            self._on_preview(server, frame)
+            return
+        found = _TYPE.match(frame)
+        attempt = self._attempt_in(frame)
+        if found is None or attempt is None:
+            return
+        kind, job = found[1], attempt.job
+        if job.attempt_id != job.id:
+            frame = frame.replace(job.attempt_id.encode(), job.id.encode())
+        stamped = kind in ENDS and _STAMP.search(frame) is not None
+        if stamped or attempt.ends or (kind == b"executing" and _NO_NODE.search(frame)):
+            attempt.ends.append(frame)
+            return
+        if kind == b"execution_start":
+            self._started(attempt, frame)
+        elif kind == b"executing":
+            attempt.executing = frame
+        elif kind == b"progress_state":
+            attempt.progress = frame
+        elif kind == b"executed":
+            frame = self._tag(frame, server)
+        if job.client_id is None and kind not in TO_ALL:
+            return
+        newest_of = f"{kind.decode()} {job.id}" if kind in OF_STEPS else ""
+        self._sockets.send(job.tenant, job.client_id, frame, newest_of=newest_of)
+
+    def on_history(self, attempt_id: str, body: bytes) -> None:
+        found = self._attempts.get(attempt_id)
+        if found is not None:
+            found.history = body
+
+    def on_answer(self, attempt_id: str, reply: Reply) -> None:
+        found = self._attempts.get(attempt_id)
+        if found is not None and not found.answer.done():
+            found.answer.set_result(reply)
+
+    def _attempt_in(self, frame: bytes) -> Attempt | None:
+        """The attempt that a message is about: its id stands in it, perhaps behind ids in its outputs."""
+        for found in _ID.finditer(frame):
+            attempt = self._attempts.get(found[0].decode())
+            if attempt is not None:
+                return attempt
+        return None
+
+    def _started(self, attempt: Attempt, frame: bytes) -> None:
+        attempt.start = frame
+        self._running[attempt.server] = attempt
+        stamp = _STAMP.search(frame)
+        attempt.job.began = True
+        if attempt.job.started_ms is None:
+            attempt.job.started_ms = int(stamp[1]) if stamp else int(time.time() * 1000)
+        self._on_start(attempt.job)
+
+    def _tag(self, frame: bytes, server: str) -> bytes:
+        try:
+            message = json.loads(frame)
+            data = message["data"]
+            tagged = self._tagged(data.get("output"), server)
+        except (ValueError, KeyError, AttributeError, RecursionError):
+            return frame
+        return frame if tagged is data.get("output") else dumps(message | {"data": data | {"output": tagged}})
+
+    def _on_preview(self, server: str, frame: bytes) -> None:
+        """A picture of the prompt that runs there, or a text of one of its nodes."""
+        attempt = self._running.get(server)
+        if attempt is None or attempt.ends:
+            return
+        job, kind = attempt.job, int.from_bytes(frame[:4], "big")
+        plain = frame
+        if kind == PREVIEW_WITH_METADATA:
+            length = int.from_bytes(frame[4:8], "big")
+            head, picture = frame[8 : 8 + length], frame[8 + length :]
+            if job.attempt_id != job.id:
+                head = head.replace(job.attempt_id.encode(), job.id.encode())
+                frame = frame[:8] + head + picture
+            plain = b"".join((PREVIEW.to_bytes(4, "big"), _format_in(head).to_bytes(4, "big"), picture))
+        self._sockets.send_preview(job.tenant, job.client_id, frame, plain, job.id)
+
+    # --- beginnings and ends
+
+    def tell_end(self, job: Job, ends: list[bytes], entry: Entry) -> None:
+        """Tell how a job ended: what its server said of that, or what no server said."""
+        messages = entry["status"]["messages"]
+        kind, data = messages[-1]
+        if not any(f'"{kind}"'.encode() in frame[:60] for frame in ends):
+            ends = [dumps({"type": kind, "data": data}), dumps(_no_node(job))]
+        elif not any(_NO_NODE.search(frame) for frame in ends):
+            ends = [*ends, dumps(_no_node(job))]
+        for frame in ends:
+            self._sockets.send(job.tenant, job.client_id, frame)
+
+    def greet(self, socket: ClientSocket, jobs: list[Job]) -> None:
+        """Tell a socket that was just opened what its client's jobs under way do, as if it had been there."""
+        for job in jobs:
+            attempt = self._attempts.get(job.attempt_id)
+            if attempt is not None:
+                for frame in (attempt.start, attempt.progress, attempt.executing):
+                    if frame:
+                        socket.push(frame, True)
+
+
+def _no_node(job: Job) -> Entry:
+    return {"type": "executing", "data": {"node": None, "prompt_id": job.id}}
+
+
+def _format_in(head: bytes) -> int:
+    try:
+        return _FORMATS.get(json.loads(head).get("image_type"), 1)
+    except (ValueError, AttributeError):
+        return 1

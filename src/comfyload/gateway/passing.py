@@ -1,0 +1,91 @@
+"""Calls that are passed on to a server as they are: the page, its settings and user data, files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import urlencode
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from comfyload.gateway.files import Files
+from comfyload.gateway.fleet import Fleet, Member
+
+HOP_BY_HOP = {
+    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
+    "upgrade",
+}  # fmt: skip
+OF_THE_BROWSER = {"origin", "referer", "cookie", "authorization", "host", "content-length"}
+"""ComfyUI refuses what comes from a page of another address; and our tokens are not for it."""
+
+CHUNK = 1 << 16
+NO_SERVER = "no server answers"
+
+
+class Passing:
+    def __init__(self, fleet: Fleet, session: aiohttp.ClientSession) -> None:
+        self._fleet = fleet
+        self._session = session
+
+    async def on(self, request: web.Request) -> web.StreamResponse:
+        """Pass the call on to the home server, its path as it was written."""
+        home = self._fleet.home
+        if home is None:
+            return web.Response(status=503, text=NO_SERVER, headers={"Retry-After": "5"})
+        query = request.rel_url.raw_query_string
+        path = request.rel_url.raw_path.lstrip("/")
+        return await self._call(request, home, f"{path}?{query}" if query else path)
+
+    async def view(self, request: web.Request, server: str, query: Mapping[str, str]) -> web.StreamResponse:
+        member = self._fleet.get(server)
+        if member is None:
+            return web.Response(status=404)
+        return await self._call(request, member, f"view?{urlencode(query)}")
+
+    async def upload(self, request: web.Request, files: Files) -> web.Response:
+        """Keep an upload here; it is brought to the server that gets a job with it."""
+        form = await request.post()
+        image = form.get("image")
+        if not isinstance(image, web.FileField) or not image.filename:
+            return web.Response(status=400)
+        kind, subfolder = str(form.get("type", "input")), str(form.get("subfolder", ""))
+        name = image.filename
+        if ".." in subfolder or ".." in name or subfolder.startswith("/") or "/" in name or "\\" in name:
+            return web.Response(status=400)
+        overwrite = str(form.get("overwrite", "")) in ("true", "1")
+        stored = files.store(name, subfolder, image.file.read(), overwrite=overwrite)
+        return web.json_response({"name": stored, "subfolder": subfolder, "type": kind})
+
+    async def _call(self, request: web.Request, member: Member, path: str) -> web.StreamResponse:
+        dropped = HOP_BY_HOP | OF_THE_BROWSER
+        headers = {
+            name: value
+            for name, value in request.headers.items()
+            if name.lower() not in dropped and not name.lower().startswith("sec-")
+        }
+        headers |= dict(member.given.headers)
+        base = str(member.given.url)
+        url = URL(base + ("" if base.endswith("/") else "/") + path, encoded=True)
+        body = request.content if request.can_read_body else None
+        try:
+            async with self._session.request(
+                request.method, url, headers=headers, data=body, allow_redirects=False
+            ) as reply:
+                kept = {
+                    name: value
+                    for name, value in reply.headers.items()
+                    if name.lower() not in HOP_BY_HOP | {"content-length", "date", "server"}
+                }
+                length = reply.headers.get("Content-Length")
+                answer = web.StreamResponse(status=reply.status, reason=reply.reason, headers=kept)
+                if length is not None:
+                    answer.content_length = int(length)
+                await answer.prepare(request)
+                async for chunk in reply.content.iter_chunked(CHUNK):
+                    await answer.write(chunk)
+                await answer.write_eof()
+                return answer
+        except (aiohttp.ClientError, TimeoutError) as error:
+            text = f"{member.name} does not answer: {type(error).__name__}"
+            return web.Response(status=502, text=text)

@@ -1,0 +1,380 @@
+"""The gateway: keeps the jobs of its clients, sends them to the servers by the policy, and says how each ended."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import math
+import posixpath
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from comfyload.comfy.api import api_of
+from comfyload.comfy.wire.calls import Reply, Request, TransportError
+from comfyload.gateway import forms
+from comfyload.gateway.fair import FairQueue
+from comfyload.gateway.files import Files
+from comfyload.gateway.fleet import Fleet, Member
+from comfyload.gateway.job import Job
+from comfyload.gateway.ledger import DAY_S, Ledger
+from comfyload.gateway.live import Attempt, Live
+from comfyload.gateway.memory import Entries
+from comfyload.gateway.sockets import STATUS_S, Sockets
+from comfyload.gateway.store import Store
+from comfyload.record.job_events import JobEvent, Retrying, Sending
+from comfyload.record.model import Execution, Failure, Prompt, Record, Server
+from comfyload.record.policy import Policy
+from comfyload.retry.client import RetryingClient
+from comfyload.tasks import within
+
+TICK_S = 0.25
+ENTRY_S = 2.0
+"""How long a server is asked for the history of a job that was cancelled there."""
+
+LATE = Failure(kind="shed", message="no server was free before")
+BY_CLIENT = Failure(kind="cancelled", message="cancelled by its client")
+NOWHERE = Server(url="")
+
+
+class Gateway:
+    """One for all servers. `clock` counts seconds from a midnight, UTC.
+
+    `unsure`: ids of jobs that an earlier process may have sent, which the client looks up; filled here. `secrets`: what
+    came in the `extra_data` of jobs that have not ended and is never on disk.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        client: RetryingClient,
+        store: Store,
+        ledger: Ledger,
+        folder: Files,
+        clock: Callable[[], float],
+        unsure: set[str],
+        keep_payloads: bool,
+    ) -> None:
+        self.policy = policy
+        self.client = client
+        self.store = store
+        self.ledger = ledger
+        self.files = folder
+        self.clock = clock
+        self.sockets = Sockets()
+        self.live = Live(self.sockets, folder.tagged, self._on_start)
+        self.entries = Entries()
+        self.fleet: Fleet
+        self.jobs: dict[str, Job] = {}
+        self.secrets: dict[str, dict[str, Any]] = {}
+        self.counts = Counter[str]()
+        self.queues: dict[frozenset[str], FairQueue[Job]] = {}
+        """Jobs that wait here, by the servers that lack what they need."""
+        self.fault: BaseException | None = None
+        self._unsure = unsure
+        self._keep_payloads = keep_payloads
+        self._launched: dict[str, asyncio.Task[None]] = {}
+        self._others: set[asyncio.Task[Any]] = set()
+        self._starting = 0
+        self._wake = asyncio.Event()
+        self._changed: set[str] = set()
+        self._deadlines: list[tuple[float, str]] = []
+        self._remaining = Counter[str]()
+        self._day = clock() // DAY_S
+        self._held = False
+        self.over = asyncio.Event()
+        """Set when it can go on no more; `fault` says why."""
+
+    # --- waiting, and going
+
+    def add(self, job: Job) -> None:
+        """Take a job that is in the store; it is sent as soon as it is its turn."""
+        self._note(job)
+        queue = self.queues.setdefault(job.not_on, FairQueue())
+        queue.put(job.id, job, job.tenant, job.number, job.expected_s)
+        self._launch_all()
+
+    def take_up(self, job: Job) -> None:
+        """Take a job of an earlier process, which may have sent it."""
+        self._note(job)
+        self._unsure.add(job.id)
+        self._launch(job)
+
+    def _note(self, job: Job) -> None:
+        self.jobs[job.id] = job
+        self._remaining[job.tenant] += 1
+        if job.limit_s < math.inf:
+            heapq.heappush(self._deadlines, (job.due + job.limit_s, job.id))
+        self.changed(job.tenant)
+
+    def launched(self, job: Job) -> bool:
+        """Whether it waits no more for its turn."""
+        return job.id in self._launched
+
+    async def drain(self, within_s: float) -> None:
+        """Send no more, and wait a while for the jobs that were sent; the others are left to the next process."""
+        self._held = True
+        if self._launched:
+            await asyncio.wait(list(self._launched.values()), timeout=within_s)
+
+    async def ended(self, job: Job) -> None:
+        """Wait until the job has ended."""
+        task = self._launched.get(job.id)
+        if task is not None:
+            await asyncio.wait([task])
+
+    async def run(self) -> None:
+        """Send jobs as servers become free, until cancelled; those under way are then left to the next process."""
+        telling = asyncio.create_task(self._tell_changes())
+        try:
+            while self.fault is None:
+                self._wake.clear()
+                self._end_the_late()
+                self._launch_all()
+                await within(TICK_S, self._wake.wait(), False)
+            self.over.set()
+            raise self.fault
+        finally:
+            for task in (telling, *self._launched.values(), *self._others):
+                task.cancel()
+            await asyncio.gather(telling, *self._launched.values(), *self._others, return_exceptions=True)
+
+    def wake(self) -> None:
+        """A server may have become free."""
+        self._wake.set()
+
+    def changed(self, tenant: str) -> None:
+        """The tenant's queue is longer or shorter than it was."""
+        self._changed.add(tenant)
+
+    def remaining(self, tenant: str) -> int:
+        """The tenant's jobs that wait and run."""
+        return self._remaining[tenant]
+
+    async def _tell_changes(self) -> None:
+        while True:
+            await asyncio.sleep(STATUS_S)
+            changed, self._changed = self._changed, set()
+            for tenant in changed:
+                self.sockets.send_status(tenant, self._remaining[tenant])
+
+    def _launch_all(self) -> None:
+        """Start the jobs for which a server has room; those that fewer servers can run come first."""
+        if self._held:
+            return
+        for lane in sorted(self.queues, key=len, reverse=True):
+            queue = self.queues[lane]
+            while self.client.room(lane) > self._starting and (job := queue.next()) is not None:
+                self._launch(job)
+            if not len(queue):
+                del self.queues[lane]
+
+    def _launch(self, job: Job) -> None:
+        self._starting += 1
+        self._spawn(job, self._run(job))
+
+    def _spawn(self, job: Job, work: Coroutine[Any, Any, None]) -> None:
+        task = self._launched[job.id] = asyncio.create_task(work)
+        task.add_done_callback(partial(self._on_end_of_task, job))
+
+    def _on_end_of_task(self, job: Job, task: asyncio.Task[None]) -> None:
+        if self._launched.get(job.id) is task:
+            del self._launched[job.id]
+        self._wake.set()
+        if not task.cancelled() and task.exception() is not None:
+            self.fault = self.fault or task.exception()
+
+    def _end_the_late(self) -> None:
+        """End the jobs whose deadline has passed while they waited."""
+        now = self.clock()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            job = self.jobs.get(heapq.heappop(self._deadlines)[1])
+            queue = None if job is None else self.queues.get(job.not_on)
+            if job is not None and queue is not None and queue.remove(job.id) is not None:
+                self.counts["shed"] += 1
+                self._spawn(job, self._settle(job, Execution(outcome="timed_out", done=now, failure=LATE)))
+        if now // DAY_S > self._day:
+            self._day = now // DAY_S
+            self.ledger.close_before(min((job.due for job in self.jobs.values()), default=now))
+
+    async def _run(self, job: Job) -> None:
+        self._starting -= 1
+        _, extra, targets = self.store.payload(job.id)
+        mark = {"comfyload": {"job": job.id, "attempt": 1}}
+        prompt = Prompt(
+            id=job.id,
+            index=0,
+            workflow=job.workflow,
+            warmup=False,
+            graph_of=lambda _: self.store.payload(job.id)[0],
+            extra_data=forms.dumps(forms.loads(extra) | self.secrets.get(job.id, {}) | mark),
+            targets=targets,
+        )
+        left_s = None if job.limit_s == math.inf else max(0.001, job.due + job.limit_s - self.clock())
+        execution = await self.client.run(
+            prompt, deadline_s=left_s, tell=partial(self._on_event, job), not_on=job.not_on
+        )
+        await self._settle(job, execution)
+
+    def _on_event(self, job: Job, event: JobEvent) -> None:
+        match event:
+            case Sending():
+                self.live.forget(job.attempt_id)
+                member = self.fleet.at(event.server)
+                job.server = event.server if member is None else member.name
+                job.attempt_id, job.attempt, job.next_attempt_at_ms = event.prompt_id, event.attempt, None
+                job.answer = self.live.begin(job, job.server, event.prompt_id).answer
+                if job.sent is not None:
+                    job.sent.set()
+            case Retrying():
+                self.counts["retries"] += 1
+                self.live.forget(job.attempt_id)
+                job.next_attempt_at_ms = int((time.time() + event.wait_s) * 1000)
+
+    def _on_start(self, job: Job) -> None:
+        self.changed(job.tenant)
+
+    # --- what passes between us and a server (a `Listener`)
+
+    def on_frame(self, server: str, frame: bytes, is_text: bool) -> None:
+        self.live.on_frame(server, frame, is_text)
+
+    def on_answer(self, prompt_id: str, reply: Reply) -> None:
+        self.live.on_answer(prompt_id, reply)
+
+    def on_history(self, prompt_id: str, body: bytes) -> None:
+        self.live.on_history(prompt_id, body)
+
+    async def before_post(self, server: str, prompt_id: str, body: bytes) -> bytes:
+        """From here on a server may have the job: note that, and bring it the files that the job needs."""
+        attempt, member = self.live.get(prompt_id), self.fleet.get(server)
+        if attempt is None or member is None:
+            return body
+        job = attempt.job
+        self.store.began(job.id)
+        for name in job.files:
+            body = renamed(body, name, await self._bring(member, name))
+        return body
+
+    async def _bring(self, member: Member, name: str) -> str:
+        """Put an upload onto the server, unless it was put there already; how it is called there.
+
+        Raises:
+            TransportError: the server does not answer; the job was not sent.
+        """
+        digest, content = self.files.digest(name), self.files.content(name)
+        known = member.uploads.get(name)
+        if content is None or (known is not None and known[0] == digest):
+            return name if known is None else known[1]
+        folder, base = posixpath.split(name)
+        reply = await api_of(member.http).upload(base, content, folder)
+        stored = name
+        if reply.status == 200:
+            with suppress(ValueError, KeyError, TypeError):
+                said = forms.loads(reply.body)
+                stored = posixpath.join(said["subfolder"], said["name"])
+        member.uploads[name] = digest or "", stored
+        return stored
+
+    # --- ends
+
+    async def cancel(self, job_id: str, tenant: str, *, only_running: bool = False) -> bool:
+        """Cancel a job, wherever it is; False: there is no such job that could be."""
+        job = self.jobs.get(job_id)
+        if job is None or job.tenant != tenant or (only_running and not job.began):
+            return False
+        job.cancelled = True
+        queue = self.queues.get(job.not_on)
+        if queue is not None and queue.remove(job_id) is not None:
+            await self._settle(job, Execution(outcome="cancelled", done=self.clock(), failure=BY_CLIENT))
+        else:
+            task = asyncio.create_task(self.client.cancel(job_id))
+            self._others.add(task)
+            task.add_done_callback(self._others.discard)
+        return True
+
+    async def _settle(self, job: Job, execution: Execution) -> None:
+        """Write how the job ended, then tell its client."""
+        attempt, failure = self.live.get(job.attempt_id), execution.failure
+        job.attempts = execution.attempts
+        if job.asked and failure is not None and failure.status == 400:
+            # The application hears it as the answer to its POST: it never was a job.
+            self.counts["refused"] += 1
+            self.live.forget(job.attempt_id)
+            self.store.drop(job.id)
+            self._remove(job)
+            return
+        found = await self._entry_there(job, attempt)
+        member, ended_ms = self.fleet.get(job.server), int(time.time() * 1000)
+        graph, extra, _ = self.store.payload(job.id)
+        entry, state = forms.entry_of(job, found, forms.loads(graph), forms.loads(extra), execution, ended_ms)
+        if member is not None:
+            entry["outputs"] = self.files.tagged(entry["outputs"], member.name)
+        self._write_record(job, execution, member)
+        self.counts[state] += 1
+        seen = state != "cancelled" or job.began  # one that was removed before it ran never was, as in ComfyUI
+        if seen:
+            self.entries.keep(job.id, forms.dumps(entry))
+            on_disk = forms.dumps(entry if self._keep_payloads else forms.without_payload(entry))
+            item = forms.dumps(forms.ended_item(entry) | {"comfyload": forms.more_of(job)})
+            self.store.end(job.id, state, item, on_disk, attention=state == "failed", keep_payload=state == "failed" or self._keep_payloads)
+        else:
+            self.store.drop(job.id)
+        self._remove(job)
+        if seen:
+            self.live.tell_end(job, [] if attempt is None else attempt.ends, entry)
+        self.live.forget(job.attempt_id)
+
+    def _remove(self, job: Job) -> None:
+        if self.jobs.pop(job.id, None) is not None:
+            self._remaining[job.tenant] -= 1
+        self.secrets.pop(job.id, None)
+        self._unsure.discard(job.id)
+        self.changed(job.tenant)
+        self._wake.set()
+
+    async def _entry_there(self, job: Job, attempt: Attempt | None) -> dict[str, Any] | None:
+        """The entry of the server that had the job last; None: it has none, or it does not answer."""
+        member = self.fleet.get(job.server)
+        if attempt is None:
+            return None
+        if not attempt.history and job.began and member is not None:
+            with suppress(TransportError):
+                await member.tap.call(Request(method="GET", path=f"history/{job.attempt_id}", timeout_s=ENTRY_S))
+        try:
+            entry = forms.loads(attempt.history).get(job.attempt_id)
+        except (ValueError, AttributeError, RecursionError):
+            return None
+        return entry if isinstance(entry, dict) else None
+
+    def _write_record(self, job: Job, execution: Execution, member: Member | None) -> None:
+        """Write it to the ledger, as its server's job; one that no server had, as the first server's."""
+        members = self.fleet.members
+        name = member.name if member is not None else members[0].name if members else "none"
+        facts = next((each.facts for each in members if each.name == name), None)
+        record = Record(
+            index=0,
+            prompt_id=job.id,
+            workflow=job.workflow,
+            warmup=False,
+            due=job.due,
+            values={},
+            execution=execution,
+        )
+        self.ledger.write(record, name, facts or NOWHERE)
+
+
+def renamed(body: bytes, old: str, new: str) -> bytes:
+    """A prompt in which an input file is called otherwise."""
+    if old == new:
+        return body
+    message = forms.loads(body)
+    for node in message["prompt"].values():
+        for key, value in node.get("inputs", {}).items():
+            if value in (old, f"{old} [input]"):
+                node["inputs"][key] = new
+    return forms.dumps(message)

@@ -1,0 +1,204 @@
+"""What must survive the process: the jobs that have not ended, with what it takes to run them, and what clients may
+still ask about those that have.
+
+In one file, by SQLite: a job is on disk before its client hears that it was accepted.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from msgspec import Struct
+
+from comfyload.errors import RunFilesError
+from comfyload.gateway.job import State
+
+FORMAT = 1
+KEPT = 10_000
+"""Jobs that have ended and can still be asked about, as many as ComfyUI remembers. Those that need attention are kept
+beside them."""
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS jobs (
+  seq INTEGER PRIMARY KEY,
+  id TEXT NOT NULL UNIQUE,
+  tenant TEXT NOT NULL,
+  client_id TEXT,
+  created_ms INTEGER NOT NULL,
+  number REAL NOT NULL,
+  state TEXT NOT NULL,
+  workflow TEXT NOT NULL,
+  deadline_s REAL,
+  key TEXT,
+  digest BLOB NOT NULL,
+  node_errors BLOB,
+  graph BLOB NOT NULL,
+  extra BLOB NOT NULL,
+  targets BLOB NOT NULL,
+  begun INTEGER NOT NULL DEFAULT 0,
+  attention INTEGER NOT NULL DEFAULT 0,
+  item BLOB,
+  entry BLOB
+);
+CREATE UNIQUE INDEX IF NOT EXISTS by_key ON jobs (tenant, key) WHERE key IS NOT NULL;
+CREATE INDEX IF NOT EXISTS by_state ON jobs (tenant, state, seq);
+CREATE INDEX IF NOT EXISTS needing ON jobs (attention) WHERE attention;
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+"""
+
+
+class Row(Struct, kw_only=True, gc=False):
+    """One job as it is kept. `item`: its form in `/api/jobs`; `entry`: in `/history`; both JSON, of an ended job.
+
+    `begun`: it may be on a server. `attention`: it failed for good, and nobody has sent it again yet. `digest`: of what
+    was posted. `extra`: its `extra_data`, without secrets.
+    """
+
+    id: str
+    tenant: str
+    client_id: str | None
+    created_ms: int
+    number: float
+    workflow: str
+    deadline_s: float | None
+    key: str | None
+    digest: bytes
+    graph: bytes
+    extra: bytes
+    targets: bytes = b""
+    state: State = "pending"
+    node_errors: bytes | None = None
+    begun: bool = False
+    attention: bool = False
+    item: bytes | None = None
+    entry: bytes | None = None
+    seq: int | None = None
+
+
+_COLUMNS = Row.__struct_fields__
+_NAMES = ", ".join(_COLUMNS)
+_INSERT = f"INSERT INTO jobs ({_NAMES}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+_OPEN = "state IN ('pending', 'in_progress')"
+
+
+class Store:
+    """The file `jobs.sqlite`, made if it is missing.
+
+    Raises:
+        RunFilesError: it cannot be read or written, from any method.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._ended = 0
+        with self._errors():
+            self._db = sqlite3.connect(path, isolation_level=None)
+            # A commit is on its way to the disk when it returns, which outlives the process; not every power cut.
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute("PRAGMA secure_delete=ON")
+            self._db.executescript(_TABLE)
+            version = int(self.fact("format") or FORMAT)
+            if version > FORMAT:
+                raise RunFilesError(f"{path} has format {version}; this comfyload reads up to {FORMAT}", "update it")
+            self.set_fact("format", FORMAT)
+
+    def close(self) -> None:
+        with self._errors():
+            self._db.close()
+
+    def fact(self, name: str) -> float | str | None:
+        with self._errors():
+            found = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return None if found is None else found[0]
+
+    def set_fact(self, name: str, value: float | str) -> None:
+        with self._errors():
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def add(self, row: Row) -> None:
+        with self._errors():
+            self._db.execute(_INSERT, tuple(getattr(row, name) for name in _COLUMNS))
+
+    def drop(self, job_id: str) -> None:
+        """The job was refused, or removed before it ran: it never was."""
+        with self._errors():
+            self._db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+
+    def began(self, job_id: str) -> None:
+        """From now on it may be on a server."""
+        with self._errors():
+            self._db.execute("UPDATE jobs SET begun = 1 WHERE id = ?", (job_id,))
+
+    def noted(self, job_id: str, node_errors: bytes) -> None:
+        """Some outputs of the job will not run."""
+        with self._errors():
+            self._db.execute("UPDATE jobs SET node_errors = ? WHERE id = ?", (node_errors, job_id))
+
+    def end(self, job_id: str, state: State, item: bytes, entry: bytes, *, attention: bool, keep_payload: bool) -> None:
+        """The job has ended. `keep_payload`: what it takes to run it again is kept."""
+        payload = "" if keep_payload else ", graph = '', extra = '', targets = ''"
+        with self._errors():
+            self._db.execute(
+                f"UPDATE jobs SET state = ?, item = ?, entry = ?, attention = ?{payload} WHERE id = ?",
+                (state, item, entry, attention, job_id),
+            )
+            self._ended += 1
+            if self._ended % 100 == 0:
+                self._db.execute(
+                    f"DELETE FROM jobs WHERE NOT {_OPEN} AND NOT attention AND seq <= "
+                    f"(SELECT seq FROM jobs WHERE NOT {_OPEN} ORDER BY seq DESC LIMIT 1 OFFSET ?)",
+                    (KEPT,),
+                )
+
+    def attended(self, job_id: str) -> None:
+        """Somebody sent the job again, or does not want it."""
+        with self._errors():
+            self._db.execute("UPDATE jobs SET attention = 0 WHERE id = ?", (job_id,))
+
+    def find(self, job_id: str) -> Row | None:
+        return next(self._rows("WHERE id = ?", job_id), None)
+
+    def find_key(self, tenant: str, key: str) -> Row | None:
+        """The job that the tenant sent with that key."""
+        return next(self._rows("WHERE tenant = ? AND key = ?", tenant, key), None)
+
+    def unended(self) -> Iterator[Row]:
+        """In the order in which they came."""
+        return self._rows(f"WHERE {_OPEN} ORDER BY seq")
+
+    def ended(self, tenant: str | None, *, newest: int | None = None, attention: bool = False) -> list[Row]:
+        """Of one tenant or all, the oldest first; `newest`: so many of the newest."""
+        where = f"WHERE NOT {_OPEN}" + (" AND attention" if attention else "")
+        where += " AND tenant = ?" if tenant is not None else ""
+        found = self._rows(f"{where} ORDER BY seq DESC LIMIT ?", *([tenant] if tenant is not None else []), newest or -1)
+        return list(found)[::-1]
+
+    def items(self, tenant: str) -> Iterator[bytes]:
+        """The jobs that have ended, in the form of `/api/jobs`."""
+        with self._errors():
+            for (item,) in self._db.execute(f"SELECT item FROM jobs WHERE tenant = ? AND NOT {_OPEN}", (tenant,)):
+                yield item
+
+    def payload(self, job_id: str) -> tuple[bytes, bytes, bytes]:
+        """The graph of a job, its `extra_data`, and its targets."""
+        with self._errors():
+            found = self._db.execute("SELECT graph, extra, targets FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        return (b"", b"", b"") if found is None else found
+
+    def _rows(self, where: str, *values: object) -> Iterator[Row]:
+        with self._errors():
+            for found in self._db.execute(f"SELECT {_NAMES} FROM jobs {where}", values):
+                row = Row(**dict(zip(_COLUMNS, found, strict=True)))
+                row.begun, row.attention = bool(row.begun), bool(row.attention)
+                yield row
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise RunFilesError(f"cannot use {self._path}: {error}", "is the disk full, or the file damaged?") from None
