@@ -16,7 +16,7 @@ from comfyload.sim.order import CycleFound, NoSuchSource, run_order
 from comfyload.sim.queue import Entry, Item
 from comfyload.sim.settings import Truth
 from comfyload.sim.state import State
-from comfyload.sim.timing import SAMPLERS, ancestors, frame, number
+from comfyload.sim.timing import SAMPLERS, frame, number
 from comfyload.sim.validation import unfit_arguments
 from comfyload.workflow.graph import is_link
 
@@ -39,6 +39,16 @@ class _NodeFailed(Exception):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+def _traceback(kind: str) -> list[str]:
+    """As Python writes it down: the server's own frames first."""
+    frames = [
+        ("execution.py", 545, "execute"),
+        ("execution.py", 318, "map_over_inputs"),
+        ("nodes.py", 71, kind.lower()),
+    ]
+    return [f'  File "/comfyui/{file}", line {line}, in {function}\n    ...\n' for file, line, function in frames]
 
 
 class Execution:
@@ -255,9 +265,9 @@ class Execution:
         return {
             "exception_message": str(error),
             "exception_type": error.kind,
-            "traceback": ["<traceback line>"],
+            "traceback": _traceback(graph[node_id]["class_type"]),
             "current_inputs": inputs,
-            "current_outputs": [*ancestors(graph, node_id), node_id],
+            "current_outputs": [] if self._state.settings.cache == "none" else list(graph),
         }
 
     def _names(self, node_id: str) -> Entry:

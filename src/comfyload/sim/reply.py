@@ -20,6 +20,8 @@ def empty(status: int) -> Reply:
 
 
 NOT_FOUND = text(404, "404: Not Found")
+MISSING = Reply(status=404, body=b"", content_type="application/octet-stream")
+"""What the static files answer, to which every GET of no route falls through."""
 SERVER_ERROR = text(500, "500 Internal Server Error\n\nServer got itself in trouble")
 
 
