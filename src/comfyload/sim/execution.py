@@ -14,6 +14,7 @@ from comfyload.sim.events import ODD_FRAMES, preview_frame
 from comfyload.sim.faults import Faults, Plan
 from comfyload.sim.order import CycleFound, NoSuchSource, run_order
 from comfyload.sim.queue import Entry, Item
+from comfyload.sim.reply import traceback
 from comfyload.sim.settings import Truth
 from comfyload.sim.state import State
 from comfyload.sim.timing import SAMPLERS, frame, number
@@ -39,16 +40,6 @@ class _NodeFailed(Exception):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
-
-
-def _traceback(kind: str) -> list[str]:
-    """As Python writes it down: the server's own frames first."""
-    frames = [
-        ("execution.py", 545, "execute"),
-        ("execution.py", 318, "map_over_inputs"),
-        ("nodes.py", 71, kind.lower()),
-    ]
-    return [f'  File "/comfyui/{file}", line {line}, in {function}\n    ...\n' for file, line, function in frames]
 
 
 class Execution:
@@ -265,7 +256,9 @@ class Execution:
         return {
             "exception_message": str(error),
             "exception_type": error.kind,
-            "traceback": _traceback(graph[node_id]["class_type"]),
+            "traceback": traceback(
+                ("execution.py", 545, "execute"), ("nodes.py", 1760, graph[node_id]["class_type"].lower())
+            ),
             "current_inputs": inputs,
             "current_outputs": [] if self._state.settings.cache == "none" else list(graph),
         }

@@ -102,13 +102,13 @@ async def _handle(server: Server, base: str, request: web.Request) -> web.Stream
             request.transport.abort()
         raise web.HTTPServiceUnavailable from None
     content_type = {"Content-Type": reply.content_type} if reply.content_type else {}
-    return web.Response(status=reply.status, body=reply.body, headers={**reply.headers, **content_type})
+    return web.Response(status=reply.status, body=reply.body or None, headers={**reply.headers, **content_type})
 
 
 async def _websocket(server: Server, request: web.Request) -> web.StreamResponse:
     if request.headers.get("Upgrade", "").lower() != "websocket":
-        told = f'No WebSocket UPGRADE hdr: {request.headers.get("Upgrade")}\n Can "Upgrade" only to "WebSocket".'
-        raise web.HTTPBadRequest(text=told)
+        reason = f'No WebSocket UPGRADE hdr: {request.headers.get("Upgrade")}\n Can "Upgrade" only to "WebSocket".'
+        raise web.HTTPBadRequest(text=reason)
     socket = server.connect(request.query.get("clientId"))
     connection = web.WebSocketResponse()
     await connection.prepare(request)

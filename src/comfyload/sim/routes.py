@@ -63,7 +63,8 @@ def answer(state: State, request: Request) -> Reply:
         return SERVER_ERROR
     if request.method == "HEAD":
         headers = {**reply.headers, "Content-Length": str(len(reply.body))}
-        return Reply(status=reply.status, body=b"", content_type=reply.content_type, headers=headers)
+        kind = "" if reply is MISSING else reply.content_type
+        return Reply(status=reply.status, body=b"", content_type=kind, headers=headers)
     return reply
 
 

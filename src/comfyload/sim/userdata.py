@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from msgspec import Struct
 
 from comfyload.comfy.wire.calls import Reply
-from comfyload.sim.reply import MISSING, SERVER_ERROR, empty, json_reply, text
+from comfyload.sim.reply import SERVER_ERROR, empty, json_reply, text
 
 _ROOT = "/user/default"
 _SETTINGS = "comfy.settings.json"
@@ -115,7 +115,7 @@ class UserData:
         elif any(word in kind for word in _RUNS):
             kind = "application/octet-stream"
         if path in self._folders:
-            return MISSING if path == "" else Reply(status=403, body=b"", content_type=kind, headers=headers)
+            return Reply(status=403, body=b"", content_type=kind, headers=headers)
         found = self._files.get(path)
         return empty(404) if found is None else Reply(status=200, body=found.data, content_type=kind, headers=headers)
 
@@ -128,7 +128,7 @@ class UserData:
         if path in self._folders or posixpath.dirname(path) not in self._folders:
             return empty(400)
         self._files[path] = _File(data, now)
-        return self._told(path, query)
+        return self._saved(path, query)
 
     def delete(self, name: str) -> Reply:
         path = self._path(name)
@@ -153,7 +153,7 @@ class UserData:
         place = posixpath.join(target, posixpath.basename(source)) if target in self._folders else target
         if source in self._files:
             self._files[place] = self._files.pop(source)
-            return self._told(target, query)
+            return self._saved(target, query)
         if place == source or place.startswith(source + "/") or not source:
             return SERVER_ERROR
         self._folders.add(place)
@@ -163,9 +163,9 @@ class UserData:
             self._folders.add(posixpath.join(place, below))
         for below in list(self._below(source, self._files)):
             self._files[posixpath.join(place, below)] = self._files.pop(posixpath.join(source, below))
-        return self._told(target, query)
+        return self._saved(target, query)
 
-    def _told(self, path: str, query: dict[str, str]) -> Reply:
+    def _saved(self, path: str, query: dict[str, str]) -> Reply:
         full = query.get("full_info", "false").lower() == "true"
         return json_reply(self._files[path].facts(path) if full else path)
 
