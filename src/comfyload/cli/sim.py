@@ -16,6 +16,9 @@ def sim(
     port: Annotated[int, Flag("--port", "", "Port on loopback; 0 takes a free one.", least=0, most=65535)] = 8188,
     speed: Annotated[float, Flag("--speed", "", "Speed, as a multiple of a real GPU's.", least=0.001)] = 1.0,
     cache: Annotated[str, Flag("--cache", "", "Node cache: ram, classic, lru or none.")] = "ram",
+    frontend: Annotated[
+        str, Flag("--frontend", "DIR", "Folder of ComfyUI's page; auto: of the installed comfyui-frontend-package.")
+    ] = "auto",
     no_probe: Annotated[
         bool, Flag("--no-probe", "", "Serve without the probe and its simulated GPU readings.")
     ] = False,
@@ -26,7 +29,7 @@ def sim(
     """
     from comfyload.app.sim import serve_sim
 
-    clock.run(serve_sim(port=port, speed=speed, cache=cache, probe=not no_probe))
+    clock.run(serve_sim(port=port, speed=speed, cache=cache, frontend=frontend, probe=not no_probe))
 
 
 def demo() -> None:

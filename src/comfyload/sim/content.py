@@ -14,7 +14,17 @@ from comfyload.sim.state import State
 
 _GIB = 2**30
 _MODEL_BYTES = 3 * _GIB  # what a loaded file takes on the GPU
-_FILE_KINDS = ("output", "input", "temp")
+_MODEL_ENDINGS = [".bin", ".ckpt", ".pkl", ".pt", ".pt2", ".pth", ".safetensors", ".sft"]
+_MODELS_SINCE = 1_780_000_000.0  # wall time, s
+_HOME = "/comfyui"
+_PACKAGES = {
+    "comfyui-frontend-package": "1.49.6",
+    "comfyui-workflow-templates": "0.11.44",
+    "comfyui-embedded-docs": "0.5.10",
+    "comfy-kitchen": "0.2.31",
+    "comfy-aimdo": "0.4.13",
+}
+FILE_KINDS = ("output", "input", "temp")
 
 
 def object_info(state: State, name: str) -> Reply:
@@ -27,9 +37,27 @@ def object_info(state: State, name: str) -> Reply:
 
 
 def models(folder: str) -> Reply:
-    if not folder:
-        return json_reply(list(MODEL_FOLDERS))
     return json_reply(MODEL_FOLDERS[folder]) if folder in MODEL_FOLDERS else empty(404)
+
+
+def folder_paths() -> dict[str, list[str]]:
+    return {
+        name: [f"{_HOME}/custom_nodes" if name == "custom_nodes" else f"{_HOME}/models/{name}"]
+        for name in MODEL_FOLDERS
+    }
+
+
+def model_folders() -> list[dict[str, Any]]:
+    """The folders in the form that the page asks for."""
+    shown = {name: paths for name, paths in folder_paths().items() if name not in ("configs", "custom_nodes")}
+    return [{"name": name, "folders": paths, "extensions": _MODEL_ENDINGS} for name, paths in shown.items()]
+
+
+def model_files(folder: str) -> Reply:
+    if folder not in MODEL_FOLDERS:
+        return empty(404)
+    facts = {"pathIndex": 0, "modified": _MODELS_SINCE, "created": _MODELS_SINCE, "size": _MODEL_BYTES}
+    return json_reply([{"name": name, **facts} for name in MODEL_FOLDERS[folder]])
 
 
 def system_stats(state: State) -> dict[str, Any]:
@@ -50,8 +78,12 @@ def system_stats(state: State) -> dict[str, Any]:
         "ram_total": ram,
         "ram_free": int(ram * 0.95),
         "comfyui_version": settings.version,
-        "required_frontend_version": "1.49.6",
-        "comfy_package_versions": [],
+        "required_frontend_version": _PACKAGES["comfyui-frontend-package"],
+        "installed_templates_version": _PACKAGES["comfyui-workflow-templates"],
+        "required_templates_version": _PACKAGES["comfyui-workflow-templates"],
+        "comfy_package_versions": [
+            {"name": name, "installed": version, "required": version} for name, version in _PACKAGES.items()
+        ],
         "python_version": "3.11.7 (main) [GCC 12.2.0]",
         "pytorch_version": "2.13.0+cu130",
         "embedded_python": False,
@@ -66,7 +98,7 @@ def view(state: State, query: dict[str, str]) -> Reply:
     name, kind = query.get("filename", ""), query.get("type", "output")
     if "filename" not in query:
         return empty(404)
-    if not name or name.startswith("/") or ".." in name or kind not in _FILE_KINDS:
+    if not name or name.startswith("/") or ".." in name or kind not in FILE_KINDS:
         return empty(400)
     subfolder = posixpath.normpath(query.get("subfolder") or ".")
     if subfolder.startswith(("..", "/")):
@@ -91,7 +123,7 @@ def upload(state: State, request: Request) -> Reply:
     if not name:
         return empty(400)
     kind = fields.get("type", "input")
-    kind = kind if kind in _FILE_KINDS else "input"
+    kind = kind if kind in FILE_KINDS else "input"
     subfolder = fields.get("subfolder", "")
     if ".." in subfolder or ".." in name:
         return empty(400)

@@ -14,9 +14,10 @@ from comfyload.sim.events import ODD_FRAMES, preview_frame
 from comfyload.sim.faults import Faults, Plan
 from comfyload.sim.order import CycleFound, NoSuchSource, run_order
 from comfyload.sim.queue import Entry, Item
+from comfyload.sim.reply import traceback
 from comfyload.sim.settings import Truth
 from comfyload.sim.state import State
-from comfyload.sim.timing import SAMPLERS, ancestors, frame, number
+from comfyload.sim.timing import SAMPLERS, frame, number
 from comfyload.sim.validation import unfit_arguments
 from comfyload.workflow.graph import is_link
 
@@ -255,9 +256,11 @@ class Execution:
         return {
             "exception_message": str(error),
             "exception_type": error.kind,
-            "traceback": ["<traceback line>"],
+            "traceback": traceback(
+                ("execution.py", 545, "execute"), ("nodes.py", 1760, graph[node_id]["class_type"].lower())
+            ),
             "current_inputs": inputs,
-            "current_outputs": [*ancestors(graph, node_id), node_id],
+            "current_outputs": [] if self._state.settings.cache == "none" else list(graph),
         }
 
     def _names(self, node_id: str) -> Entry:

@@ -54,6 +54,10 @@ class Files:
         """The names that LoadImage takes: those of subfolders, too."""
         return {posixpath.join(subfolder, name) for subfolder, name in self._of("input")}
 
+    def newest(self, kind: str) -> list[str]:
+        """The names in the folder itself, the last written first."""
+        return [name for subfolder, name in reversed(self._of(kind)) if not subfolder and not name.startswith(".")]
+
     def wipe_temp(self) -> None:
         self._of("temp").clear()
 

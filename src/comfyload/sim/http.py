@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import ipaddress
 from collections.abc import AsyncIterator
 from functools import partial
+from urllib.parse import urlsplit
 
 from aiohttp import WSMsgType, web
 
@@ -58,7 +60,26 @@ async def _listen(runner: web.AppRunner, host: str, port: int) -> asyncio.Server
     return await loop.create_server(runner.server, host, port, reuse_address=True, backlog=1024)
 
 
+def _strange(request: web.Request) -> bool:
+    """Whether a page of another site asks, as far as a server on this machine sees."""
+    if request.headers.get("Sec-Fetch-Site") == "cross-site":
+        return True
+    host, origin = urlsplit("//" + request.headers.get("Host", "").lower()), urlsplit(request.headers.get("Origin", ""))
+    if not host.hostname or not origin.hostname or not _is_loopback(host.hostname):
+        return False
+    ports = (host.port, origin.port)
+    return host.hostname != origin.hostname or (None not in ports and ports[0] != ports[1])
+
+
+def _is_loopback(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
 async def _handle(server: Server, base: str, request: web.Request) -> web.StreamResponse:
+    if _strange(request):
+        return web.Response(status=403)
     path = request.rel_url.raw_path
     if not path.startswith(base + "/"):
         raise web.HTTPNotFound
@@ -81,12 +102,13 @@ async def _handle(server: Server, base: str, request: web.Request) -> web.Stream
             request.transport.abort()
         raise web.HTTPServiceUnavailable from None
     content_type = {"Content-Type": reply.content_type} if reply.content_type else {}
-    return web.Response(status=reply.status, body=reply.body, headers={**reply.headers, **content_type})
+    return web.Response(status=reply.status, body=reply.body or None, headers={**reply.headers, **content_type})
 
 
 async def _websocket(server: Server, request: web.Request) -> web.StreamResponse:
     if request.headers.get("Upgrade", "").lower() != "websocket":
-        raise web.HTTPBadRequest
+        reason = f'No WebSocket UPGRADE hdr: {request.headers.get("Upgrade")}\n Can "Upgrade" only to "WebSocket".'
+        raise web.HTTPBadRequest(text=reason)
     socket = server.connect(request.query.get("clientId"))
     connection = web.WebSocketResponse()
     await connection.prepare(request)

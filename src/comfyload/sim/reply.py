@@ -20,7 +20,14 @@ def empty(status: int) -> Reply:
 
 
 NOT_FOUND = text(404, "404: Not Found")
+MISSING = Reply(status=404, body=b"", content_type="application/octet-stream")
+"""What the static files answer, to which every GET of no route falls through."""
 SERVER_ERROR = text(500, "500 Internal Server Error\n\nServer got itself in trouble")
+
+
+def traceback(*frames: tuple[str, int, str]) -> list[str]:
+    """The lines that Python writes down of an error, for frames of (file, line, function)."""
+    return [f'  File "/comfyui/{file}", line {line}, in {function}\n    ...\n' for file, line, function in frames]
 
 
 def is_uuid(value: object) -> bool:

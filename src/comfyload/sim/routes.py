@@ -1,26 +1,32 @@
 """The HTTP side of the simulated server: which call is answered how, with ComfyUI's bodies and status codes."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from comfyload.comfy.wire.calls import Reply, Request
 from comfyload.sim import content
+from comfyload.sim.catalog import MODEL_FOLDERS
 from comfyload.sim.jobs import find_job, list_jobs
-from comfyload.sim.reply import NOT_FOUND, SERVER_ERROR, empty, is_uuid, json_reply, text
+from comfyload.sim.page import extensions, front_page, static_file
+from comfyload.sim.reply import MISSING, NOT_FOUND, SERVER_ERROR, empty, is_uuid, json_reply, text
 from comfyload.sim.state import State
 from comfyload.sim.submit import submit
 
 
 class Call(Struct, frozen=True):
-    """A request that found its route: `tail` is the part of the path that a `{...}` stands for."""
+    """A request that found its route: `names` are the parts of the path that its `{...}` stand for."""
 
     request: Request
     query: dict[str, str]
-    tail: str = ""
+    names: tuple[str, ...] = ()
+
+    @property
+    def tail(self) -> str:
+        return self.names[0]
 
     def json(self) -> Any:
         """The body, parsed as leniently as Python does.
@@ -34,46 +40,60 @@ class Call(Struct, frozen=True):
 def answer(state: State, request: Request) -> Reply:
     """The server's reply to `request`."""
     path, _, query = request.path.partition("?")
-    path = path.strip("/")
-    in_api = path.startswith("api/")
-    parts = [unquote(part) for part in path.removeprefix("api/").split("/")]
-    found, tail = _route(state, parts, in_api)
+    parts = tuple(unquote(part) for part in path.split("/"))
+    found, names = _route(state, parts)
     state.calls[f"{request.method} /{found or path}"] += 1
     method = "GET" if request.method == "HEAD" else request.method
     if method == "OPTIONS":
         return empty(200)
-    methods = _ROUTES.get(found, {})
-    if method not in methods:
-        # A GET falls through to the static files, whose 404 it gets; they allow no other method.
-        return NOT_FOUND if method == "GET" else text(405, "405: Method Not Allowed")
+    methods = {} if found is None else _ROUTES[found]
     try:
-        reply = methods[method](state, Call(request, dict(parse_qsl(query, keep_blank_values=True)), tail))
+        if method in methods:
+            # Of a name that comes twice, the first counts.
+            fields = dict(reversed(parse_qsl(query, keep_blank_values=True)))
+            reply = methods[method](state, Call(request, fields, names))
+        elif parts[0] == "internal":  # an application of its own
+            return _not_allowed(methods) if methods else NOT_FOUND
+        elif method == "GET":
+            reply = static_file(state.settings.frontend, unquote(path))
+        else:
+            return _not_allowed({*methods, "GET"})  # the static files take GET
     except (ValueError, TypeError, KeyError, AttributeError):
         # A real server does not check the shape of what it is sent: it fails on it.
         return SERVER_ERROR
     if request.method == "HEAD":
         headers = {**reply.headers, "Content-Length": str(len(reply.body))}
-        return Reply(status=reply.status, body=b"", content_type=reply.content_type, headers=headers)
+        kind = "" if reply is MISSING else reply.content_type
+        return Reply(status=reply.status, body=b"", content_type=kind, headers=headers)
     return reply
 
 
-def _route(state: State, parts: list[str], in_api: bool) -> tuple[str, str]:
-    """The route's name in the table, and what its `{...}` is; an unknown name for none."""
-    if parts[0] == "jobs":
-        if not in_api or not state.settings.since(0, 6):
-            return "", ""
-        if parts[-1] == "cancel" and not state.settings.since(0, 26):
-            return "", ""
-        if len(parts) == 3 and parts[2] == "cancel":
-            return "api/jobs/{id}/cancel", parts[1]
-        if parts[1:] and parts[1] != "cancel":
-            return ("api/jobs/{id}", parts[1]) if len(parts) == 2 else ("", "")
-        return "/".join(["api", *parts]), ""
-    if len(parts) == 3 and parts[:2] == ["comfyload", "v1"] and state.probe is not None:
-        return "comfyload/v1/{id}", parts[2]
-    if len(parts) == 2 and f"{parts[0]}/{{id}}" in _ROUTES:
-        return f"{parts[0]}/{{id}}", parts[1]
-    return "/".join(parts), ""
+def _route(state: State, parts: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
+    """The route's name in the table, and what its `{...}` are; None for no route.
+
+    Every route is there with `api/` before it, too, but for those that only the page asks for.
+    """
+    found, names = _lookup(parts)
+    if found is None and parts[0] == "api" and parts[1:2] != ("internal",):
+        found, names = _lookup(parts[1:])
+    known = found is not None and state.settings.since(*_SINCE.get(found, (0,)))
+    return (found, names) if known else (None, ())
+
+
+def _lookup(parts: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
+    fixed = _FIXED.get(parts)
+    if fixed is not None:
+        return fixed, ()
+    for template in _TEMPLATES.get(len(parts), ()):
+        if all(part if wanted[0] == "{" else part == wanted for wanted, part in zip(template, parts, strict=True)):
+            names = tuple(part for wanted, part in zip(template, parts, strict=True) if wanted[0] == "{")
+            return "/".join(template), names
+    return None, ()
+
+
+def _not_allowed(methods: Collection[str]) -> Reply:
+    allowed = {*methods, *(("HEAD",) if "GET" in methods else ())}
+    return structs.replace(text(405, "405: Method Not Allowed"), headers={"Allow": ",".join(sorted(allowed))})
 
 
 def _get_queue(state: State, _: Call) -> Reply:
@@ -83,10 +103,12 @@ def _get_queue(state: State, _: Call) -> Reply:
 
 def _remove(call: Call, clear: Callable[[], None], delete: Callable[[str], object]) -> Reply:
     body = call.json()
-    if body.get("clear"):
+    # The body may be a list, which has no get.
+    if "clear" in body and body["clear"]:  # noqa: RUF019
         clear()
-    for prompt_id in body.get("delete", []):
-        delete(prompt_id)
+    if "delete" in body:
+        for prompt_id in body["delete"]:
+            delete(prompt_id)
     return empty(200)
 
 
@@ -132,7 +154,7 @@ def _free(state: State, call: Call) -> Reply:
 
 
 def _job(state: State, call: Call) -> Reply:
-    job = find_job(state.queue, call.tail, state.clock.now())
+    job = find_job(state.queue, call.names[0] if call.names else "cancel", state.clock.now())
     return json_reply({"error": "Job not found"}, 404) if job is None else json_reply(job)
 
 
@@ -157,10 +179,52 @@ def _cancel_many(state: State, call: Call) -> Reply:
 
 
 def _probe(state: State, call: Call) -> Reply:
-    return NOT_FOUND if state.probe is None else state.probe.reply(call.tail, call.query)
+    return MISSING if state.probe is None else state.probe.reply(call.tail, call.query)
 
 
-_ROUTES: dict[str, dict[str, Callable[[State, Call], Reply]]] = {
+def _follow_log(state: State, call: Call) -> Reply:
+    body = call.json()
+    change = state.log.readers.add if body["enabled"] else state.log.readers.discard
+    change(body["clientId"])
+    return empty(200)
+
+
+def _raw_log(state: State, _: Call) -> Reply:
+    return json_reply({"entries": state.log.entries(), "size": {"cols": 80, "rows": 24}})
+
+
+def _folder(state: State, call: Call) -> Reply:
+    if call.tail not in content.FILE_KINDS:
+        return json_reply({"error": "Invalid directory type"}, 400)
+    return json_reply([f"{name} [{call.tail}]" for name in state.files.newest(call.tail)])
+
+
+def _no_assets(_state: State, _: Call) -> Reply:
+    message = "Assets system is disabled. Start the server with --enable-assets to use this feature."
+    return json_reply({"error": {"code": "SERVICE_DISABLED", "message": message, "details": {}}}, 503)
+
+
+def _asset(state: State, call: Call) -> Reply:
+    return _no_assets(state, call) if is_uuid(call.tail.lower()) else MISSING
+
+
+def _save_settings(state: State, call: Call) -> Reply:
+    new = call.json()
+    return state.user.save_settings({call.tail: new} if call.names else new, state.clock.stamp())
+
+
+def _write_userdata(state: State, call: Call) -> Reply:
+    return state.user.write(call.tail, call.query, call.request.body or b"", state.clock.stamp())
+
+
+def _nothing(_state: State, _: Call) -> Reply:
+    return json_reply({})
+
+
+Methods = dict[str, Callable[[State, Call], Reply]]
+
+_ROUTES: dict[str, Methods] = {
+    "": {"GET": lambda state, _: front_page(state.settings.frontend)},
     "prompt": {
         "GET": lambda state, _: json_reply(state.status()),
         "POST": lambda state, call: submit(state, call.json()),
@@ -174,18 +238,63 @@ _ROUTES: dict[str, dict[str, Callable[[State, Call], Reply]]] = {
     "interrupt": {"POST": _interrupt},
     "free": {"POST": _free},
     "api/jobs": {"GET": lambda state, call: json_reply(*list_jobs(state.queue, call.query, state.clock.now()))},
+    "api/jobs/cancel": {"GET": _job, "POST": _cancel_many},
     "api/jobs/{id}": {"GET": _job},
     "api/jobs/{id}/cancel": {"POST": lambda state, call: json_reply({"cancelled": _cancel(state, call.tail)})},
-    "api/jobs/cancel": {"POST": _cancel_many},
     "comfyload/v1/{id}": {"GET": _probe},
     "view": {"GET": lambda state, call: content.view(state, call.query)},
     "upload/image": {"POST": lambda state, call: content.upload(state, call.request)},
-    "object_info": {"GET": lambda state, call: content.object_info(state, call.tail)},
+    "object_info": {"GET": lambda state, _: content.object_info(state, "")},
     "object_info/{id}": {"GET": lambda state, call: content.object_info(state, call.tail)},
     "system_stats": {"GET": lambda state, _: json_reply(content.system_stats(state))},
     "features": {"GET": lambda state, _: json_reply(state.sockets.features)},
     "embeddings": {"GET": lambda _state, _: json_reply([])},
-    "extensions": {"GET": lambda _state, _: json_reply([])},
-    "models": {"GET": lambda _, call: content.models(call.tail)},
-    "models/{id}": {"GET": lambda _, call: content.models(call.tail)},
+    "extensions": {"GET": lambda state, _: json_reply(extensions(state.settings.frontend))},
+    "models": {"GET": lambda _state, _: json_reply(list(MODEL_FOLDERS))},
+    "models/{folder}": {"GET": lambda _, call: content.models(call.tail)},
+    "experiment/models": {"GET": lambda _state, _: json_reply(content.model_folders())},
+    "experiment/models/{folder}": {"GET": lambda _, call: content.model_files(call.tail)},
+    "internal/logs": {"GET": lambda state, _: json_reply(state.log.text())},
+    "internal/logs/raw": {"GET": _raw_log},
+    "internal/logs/subscribe": {"PATCH": _follow_log},
+    "internal/folder_paths": {"GET": lambda _state, _: json_reply(content.folder_paths())},
+    "internal/files/{kind}": {"GET": _folder},
+    "users": {"GET": lambda state, _: state.user.users(), "POST": lambda state, call: state.user.add_user(call.json())},
+    "settings": {"GET": lambda state, _: json_reply(state.user.settings()), "POST": _save_settings},
+    "settings/{id}": {
+        "GET": lambda state, call: json_reply(state.user.settings().get(call.tail)),
+        "POST": _save_settings,
+    },
+    "userdata": {"GET": lambda state, call: state.user.listing(call.query)},
+    "v2/userdata": {"GET": lambda state, call: state.user.tree(call.query)},
+    "userdata/{file}": {
+        "GET": lambda state, call: state.user.read(call.tail),
+        "POST": _write_userdata,
+        "DELETE": lambda state, call: state.user.delete(call.tail),
+    },
+    "userdata/{file}/move/{dest}": {
+        "POST": lambda state, call: state.user.move(call.names[0], call.names[1], call.query)
+    },
+    # What custom nodes bring, and there are none.
+    "i18n": {"GET": _nothing},
+    "workflow_templates": {"GET": _nothing},
+    "global_subgraphs": {"GET": _nothing},
+    "global_subgraphs/{id}": {"GET": lambda _state, _: json_reply(None)},
+    "node_replacements": {"GET": _nothing},
+    "api/assets": {"GET": _no_assets, "POST": _no_assets},
+    "api/assets/from-hash": {"POST": _no_assets},
+    "api/assets/{id}": dict.fromkeys(("GET", "PUT", "DELETE"), _asset),
+    "api/assets/{id}/content": {"GET": _asset},
+    "api/assets/{id}/tags": dict.fromkeys(("POST", "DELETE"), _asset),
+    "api/assets/tags/refine": {"GET": _no_assets},
+    "api/assets/seed": {"POST": _no_assets},
+    "api/assets/seed/status": {"GET": _no_assets},
+    "api/assets/seed/cancel": {"POST": _no_assets},
+    "api/assets/prune": {"POST": _no_assets},
+    "api/tags": {"GET": _no_assets},
 }
+_SINCE = {"api/jobs": (0, 6), "api/jobs/{id}": (0, 6), "api/jobs/cancel": (0, 26), "api/jobs/{id}/cancel": (0, 26)}
+_FIXED = {tuple(name.split("/")): name for name in _ROUTES if "{" not in name}
+_TEMPLATES: dict[int, list[tuple[str, ...]]] = {}
+for _name in _ROUTES.keys() - _FIXED.values():
+    _TEMPLATES.setdefault(_name.count("/") + 1, []).append(tuple(_name.split("/")))

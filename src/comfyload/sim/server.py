@@ -220,6 +220,7 @@ class Server(Settings):
         if state.probe is not None:
             state.probe.ended(item, truth, entry["status"]["messages"])
         truth.finished = clock.now()
+        state.say(f"Prompt executed in {truth.finished - truth.started:.2f} seconds")
         truth.posts = self.posts[item.prompt_id]
         state.queue.done(item, entry, truth.finished + self._faults.no_history_s)
         if item.client_id is not None:

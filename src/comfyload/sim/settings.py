@@ -3,6 +3,7 @@
 import asyncio
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -22,6 +23,7 @@ class Settings:
         overhead_s: what the server spends on each prompt besides its nodes, over `speed`.
         host_ram_gib, vram_gib: the machine's memory; more than 128 GiB let the `ram` cache keep old results.
         probe: whether it has the instrumentation pack, with a GPU to read.
+        frontend: the folder of ComfyUI's page, of which `index.html` is; None for a page that says what this is.
     """
 
     speed: float = 1.0
@@ -35,6 +37,7 @@ class Settings:
     host_ram_gib: float = 64.0
     vram_gib: float = 24.0
     probe: bool = False
+    frontend: Path | None = None
 
     def since(self, *version: int) -> bool:
         """Whether this server is of that version or newer."""

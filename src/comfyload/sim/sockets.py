@@ -36,13 +36,15 @@ class Socket:
             yield found[1]
 
     def receive(self, text: str) -> None:
-        """A message from the client: only the first can matter, and only if it is `feature_flags`."""
-        first, self._first = self._first, False
+        """A message from the client: only the first JSON object can matter, and only if it is `feature_flags`."""
         try:
             message = json.loads(text)
         except ValueError:
             return
-        if first and isinstance(message, dict) and message.get("type") == "feature_flags":
+        if not isinstance(message, dict):
+            return
+        first, self._first = self._first, False
+        if first and message.get("type") == "feature_flags":
             flags = message.get("data") or {}
             self.previews_with_metadata = bool(flags.get("supports_preview_metadata"))
             self.push(json.dumps({"type": "feature_flags", "data": self._owner.features}))

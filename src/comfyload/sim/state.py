@@ -8,21 +8,24 @@ import msgspec
 
 from comfyload.sim.cache import Cache
 from comfyload.sim.files import Files
+from comfyload.sim.log import Log, entry
 from comfyload.sim.probe import Probe
 from comfyload.sim.queue import Queue
 from comfyload.sim.settings import Clock, Settings
 from comfyload.sim.sockets import Sockets
 from comfyload.sim.timing import Timing
+from comfyload.sim.userdata import UserData
 
 
 class State:
-    """The clock, the files and the counts a test reads outlive a restart; `boot` makes everything else anew."""
+    """The clock, all files and the counts a test reads outlive a restart; `boot` makes everything else anew."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.rng = random.Random(settings.seed)
         self.clock = Clock()
         self.files = Files(self.rng)
+        self.user = UserData()
         self.posts: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
         self.boot()
@@ -36,10 +39,12 @@ class State:
                 "supports_preview_metadata": True,
                 "supports_model_type_tags": True,
                 "max_upload_size": 100 * 2**20,
+                "extension": {"manager": {"supports_v4": True}},
                 "node_replacements": True,
                 "assets": False,
             }
         )
+        self.log = Log()
         self.queue = Queue(self._announce)
         self.cache = Cache(settings.cache, settings.lru, settings.roomy)
         self.timing = Timing(settings.speed, self.rng)
@@ -58,6 +63,17 @@ class State:
     def _announce(self) -> None:
         frame = msgspec.json.encode({"type": "status", "data": {"status": self.status()}}).decode()
         self.sockets.send(frame, None)
+
+    def say(self, line: str) -> None:
+        """Write a line to the log, which those who follow it get at once."""
+        stamp = self.clock.stamp()
+        self.log.write(stamp, line)
+        for client_id in list(self.log.readers):
+            if self.sockets.find(client_id) is None:
+                self.log.readers.discard(client_id)
+            else:
+                message = {"type": "logs", "data": {"entries": [entry(stamp, line)], "size": None}}
+                self.sockets.send(msgspec.json.encode(message).decode(), client_id)
 
     def handle_flags(self) -> None:
         """What the worker does between prompts."""

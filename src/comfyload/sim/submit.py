@@ -18,6 +18,7 @@ def submit(state: State, body: Any) -> Reply:
     Raises:
         TypeError, ValueError, KeyError, AttributeError: a body of another shape (a real server answers 500).
     """
+    state.say("got prompt")
     if "number" in body:
         number = float(body["number"])
     else:

@@ -6,12 +6,14 @@ from typing import Any
 from msgspec import Struct
 
 from comfyload.sim.catalog import CLASSES
+from comfyload.sim.reply import traceback
 from comfyload.workflow.graph import is_link
 from comfyload.workflow.object_info import InputSpec
 
 Graph = dict[str, Any]
 Error = dict[str, Any]
 
+_TRACEBACK = traceback(("execution.py", 1184, "validate_prompt"), ("execution.py", 933, "validate_inputs"))
 _CAST = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
 
@@ -124,7 +126,7 @@ class _Checker:
         try:
             return self._node(node_id, path)
         except (KeyError, IndexError, TypeError, AttributeError) as error:
-            extra = {"exception_type": type(error).__name__, "traceback": ["<traceback line>"]}
+            extra = {"exception_type": type(error).__name__, "traceback": _TRACEBACK}
             extra |= {} if link is None else {**link, "exception_message": str(error)}
             self._fail(node_id, kind, message, str(error), extra)
             return False
