@@ -6,10 +6,9 @@ import asyncio
 import secrets
 import signal
 import ssl
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -17,10 +16,11 @@ import aiohttp
 from aiohttp import web
 from msgspec import Struct, structs
 
+from comfyload.comfy.http import Http
 from comfyload.comfy.link import ClientOptions
 from comfyload.errors import UsageError
 from comfyload.gateway.files import Files
-from comfyload.gateway.fleet import Fleet, Given
+from comfyload.gateway.fleet import Connect, Fleet, Given
 from comfyload.gateway.guard import Guard
 from comfyload.gateway.http import Front
 from comfyload.gateway.intake import Intake, recover
@@ -28,6 +28,7 @@ from comfyload.gateway.ledger import Ledger, wall_clock
 from comfyload.gateway.passing import Passing
 from comfyload.gateway.service import Gateway
 from comfyload.gateway.store import Store
+from comfyload.gateway.tap import HELLO
 from comfyload.record.lock import alone_in
 from comfyload.record.policy import Policy
 from comfyload.retry.client import RetryingClient
@@ -54,6 +55,7 @@ class GatewayOptions(Struct, frozen=True, kw_only=True):
     allowed_hosts: Sequence[str] = ()
     tls: tuple[str, str] | None = None
     keep_workflow: bool = False
+    connect: Connect | None = None
     drain_s: float = 30.0
 
 
@@ -68,7 +70,7 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
     depth = policy.admission.depth
     within = PREFETCHED if depth is None else min(PREFETCHED, depth)
     policy = structs.replace(policy, admission=structs.replace(policy.admission, depth=within))
-    clock, midnight = wall_clock(time.monotonic)
+    clock, midnight = wall_clock()
     options.ledger.mkdir(parents=True, exist_ok=True)
     unsure: set[str] = set()
     async with AsyncExitStack() as stack:
@@ -85,17 +87,19 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         )
-        gateway: Gateway
-        woken: list[Callable[[], None]] = []
+        gateway: Gateway | None = None
+
+        def wake() -> None:
+            if gateway is not None:
+                gateway.wake()
+
         client = await stack.enter_async_context(
             RetryingClient.open(
                 [],
                 policy,
                 clock,
                 rng=Random(secrets.randbits(64)),
-                options=ClientOptions(
-                    unconfirmed_ids=unsure, on_queue=lambda _t, _n: [wake() for wake in woken] and None
-                ),
+                options=ClientOptions(unconfirmed_ids=unsure, on_queue=lambda _t, _n: wake()),
             )
         )
         files = Files(options.ledger / "uploads", lambda: [given.name for given in options.servers])
@@ -109,9 +113,9 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
             unsure=unsure,
             keep_payloads=options.keep_workflow,
         )
-        fleet = gateway.fleet = Fleet(client, gateway, connect_s=policy.connect_s, on_change=gateway.wake)
+        connect = options.connect or partial(_connect, connect_s=policy.connect_s)
+        fleet = gateway.fleet = Fleet(client, gateway, connect=connect, on_change=gateway.wake)
         stack.push_async_callback(fleet.close)
-        woken.append(gateway.wake)
         for given in options.servers:
             await fleet.add(given)
         await fleet.settle(SETTLE_S)
@@ -122,7 +126,14 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
         try:
             yield gateway, intake, Front(gateway, intake, guard, Passing(fleet, session))
         finally:
+            client.leave_jobs()
             await end_tasks([running])
+
+
+def _connect(given: Given, *, connect_s: float) -> AbstractAsyncContextManager[Http]:
+    return Http.connect(
+        given.url, given.headers, ca_file=given.ca_file, insecure=given.insecure, connect_s=connect_s, hello=HELLO
+    )
 
 
 async def serve_gateway(options: GatewayOptions, say: Callable[[str], None]) -> None:
@@ -158,5 +169,3 @@ async def serve_gateway(options: GatewayOptions, say: Callable[[str], None]) -> 
         intake.closed = True
         await gateway.drain(options.drain_s)
         gateway.sockets.close(aiohttp.WSCloseCode.GOING_AWAY)
-
-

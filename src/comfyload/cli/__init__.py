@@ -26,6 +26,7 @@ PANELS = {
     "Judge": ("again.show", "logs.logs", "judge.check", "judge.compare", "judge.trend"),
     "Advise": ("advise.saturate", "advise.capacity", "advise.policy", "faults.faults"),
     "Reports and baselines": ("report.report", "report.export", "baseline.baseline"),
+    "In production": ("gateway.gateway",),
     "Without a server": ("sim.demo", "sim.sim"),
     "On the server": ("probe.probe",),
 }

@@ -46,6 +46,8 @@ class ComfyClient:
         """Of the job that was sent first: one for all, as each of its own takes memory."""
         self._fault: BaseException | None = None
         """The error of a background task, without which no job can be followed."""
+        self.leaves_jobs = False
+        """Whether our jobs stay on the server when this is left, for another process to take up."""
         self.api = api_of(transport, server, noticed.unread)
         self.inflight = InFlight(clock, self._on_queue, server.url, noticed.unread)
         self.inflight.earlier_ids.update(options.earlier_ids)
@@ -78,7 +80,8 @@ class ComfyClient:
             yield client
         finally:
             try:
-                await client._ending.clear_up()
+                if not client.leaves_jobs:
+                    await client._ending.clear_up()
             finally:
                 if client._expiry is not None:
                     client._expiry.cancel()

@@ -74,7 +74,7 @@ class Files:
         """Keep an input; returns its name: another one if the name is taken by other bytes, as in ComfyUI."""
         stem, dot, ending = name.rpartition(".") if "." in name else (name, "", "")
         stored, number = name, 0
-        while not overwrite and (known := self._digest(stored, subfolder)) not in (None, _digest(content)):
+        while not overwrite and self._digest(stored, subfolder) not in (None, _digest(content)):
             number += 1
             stored = f"{stem} ({number}){dot}{ending}"
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,21 +15,23 @@ import msgspec
 from msgspec import Struct
 from yarl import URL
 
+from comfyload.comfy.address import redacted
 from comfyload.comfy.api import api_of
-from comfyload.comfy.http import Http
 from comfyload.comfy.identify import identify
-from comfyload.comfy.wire.calls import TransportError
+from comfyload.comfy.wire.calls import Transport, TransportError
 from comfyload.comfy.wire.lenient import decode_json
 from comfyload.errors import ServerUnreachable, UsageError
 from comfyload.gateway import forms
-from comfyload.gateway.tap import HELLO, Listener, Tap
+from comfyload.gateway.tap import Listener, Tap
 from comfyload.record.model import Server
 from comfyload.retry.client import RetryingClient
+from comfyload.tasks import end_tasks
 from comfyload.workflow.object_info import ObjectInfo
 
 TRY_AGAIN_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Pauses between attempts to reach a server that has not answered yet; the last is repeated."""
 
+JOIN_S = 15.0
 CLASSES_S = 300.0
 """How long a server's classes are believed; each look holds its event loop for 0.2 s or more."""
 
@@ -47,22 +49,30 @@ class Given(Struct, frozen=True, kw_only=True):
     insecure: bool = False
 
 
+Connect = Callable[[Given], AbstractAsyncContextManager[Transport]]
+"""Opens the transport to a server."""
+
+
 @dataclass(eq=False)
 class Member:
     """One server. `facts` None: it has not answered yet, and `why` says what is wrong."""
 
     given: Given
-    http: Http
+    transport: Transport
     tap: Tap
     stack: AsyncExitStack
     facts: Server | None = None
     why: str = "it has not answered yet"
     drained: bool = False
+    skew_ms: int = 0
+    """What is added to a stamp of its clock to make it one of ours."""
     uploads: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Files that were put there from here: by name, their digest and what they are called there."""
     classes: Mapping[str, Any] = field(default_factory=dict)
     classes_at: float = -1e9
     joining: asyncio.Task[None] | None = None
+    tried: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once it has answered, or failed to."""
 
     @property
     def name(self) -> str:
@@ -70,18 +80,18 @@ class Member:
 
     @property
     def address(self) -> str:
-        return self.http.name
+        return redacted(self.given.url)
 
 
 class Fleet:
     """All servers, by name, in the order given. `on_change` is called when one joins or leaves."""
 
     def __init__(
-        self, client: RetryingClient, listener: Listener, *, connect_s: float, on_change: Callable[[], None]
+        self, client: RetryingClient, listener: Listener, *, connect: Connect, on_change: Callable[[], None]
     ) -> None:
         self._client = client
         self._listener = listener
-        self._connect_s = connect_s
+        self._connect = connect
         self._on_change = on_change
         self._members: dict[str, Member] = {}
         self._home = ""
@@ -123,26 +133,17 @@ class Fleet:
         if given.name in self._members:
             raise UsageError(f"there are two servers called {given.name!r}", "give each a name of its own")
         stack = AsyncExitStack()
-        http = await stack.enter_async_context(
-            Http.connect(
-                given.url,
-                given.headers,
-                ca_file=given.ca_file,
-                insecure=given.insecure,
-                connect_s=self._connect_s,
-                hello=HELLO,
-            )
-        )
-        member = Member(given, http, Tap(http, given.name, self._listener), stack)
+        transport = await stack.enter_async_context(self._connect(given))
+        member = Member(given, transport, Tap(transport, given.name, self._listener), stack)
         self._members[given.name] = member
         member.joining = asyncio.create_task(self._join(member))
 
     async def settle(self, within_s: float) -> None:
         """Wait until each server has answered or failed to once, at most so long."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                while any(member.facts is None and member.why.startswith("it has not") for member in self.members):
-                    await asyncio.sleep(0.02)
+        waits = [asyncio.ensure_future(member.tried.wait()) for member in self.members]
+        if waits:
+            await asyncio.wait(waits, timeout=within_s)
+        await end_tasks(waits)
 
     def drain(self, name: str, drained: bool = True) -> bool:
         """Give the server no more jobs, or jobs again; False: there is no such server."""
@@ -177,7 +178,7 @@ class Fleet:
     async def _join(self, member: Member) -> None:
         for pause in itertools.chain(TRY_AGAIN_S, itertools.repeat(TRY_AGAIN_S[-1])):
             try:
-                async with asyncio.timeout(self._connect_s + 10.0):
+                async with asyncio.timeout(JOIN_S):
                     facts = await identify(member.tap, member.address, [])
             except ServerUnreachable as error:
                 member.why = str(error)
@@ -189,8 +190,10 @@ class Fleet:
                 if member.drained:
                     self._client.drain(member.address)
                 await self.read_classes(member)
+                member.tried.set()
                 self._on_change()
                 return
+            member.tried.set()
             await asyncio.sleep(pause)
 
     # --- what each can run
@@ -201,7 +204,7 @@ class Fleet:
             return
         member.classes_at = time.monotonic()
         try:
-            reply = await api_of(member.http).node_classes()
+            reply = await api_of(member.transport).node_classes()
             known = self._described.get(reply.body)
             if known is None and reply.status == 200:
                 known = self._described[reply.body] = decode_json(reply.body, dict[str, Any])
@@ -254,7 +257,7 @@ class Fleet:
 
     async def free(self) -> None:
         """Have every server unload its models once it is idle."""
-        await asyncio.gather(*(api_of(member.http).free() for member in self.joined))
+        await asyncio.gather(*(api_of(member.transport).free() for member in self.joined))
 
     async def stats(self) -> bytes | None:
         """The facts of the home server, with the devices of all, no older than two seconds; None: none answers."""
@@ -283,17 +286,17 @@ def named(urls: Sequence[URL]) -> list[str]:
 
 async def _stats(member: Member) -> dict[str, Any] | None:
     try:
-        reply = await api_of(member.http).stats()
+        reply = await api_of(member.transport).stats()
         return decode_json(reply.body, dict[str, Any]) if reply.status == 200 else None
     except (TransportError, msgspec.MsgspecError):
         return None
 
 
-def _both(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _both(each: Sequence[Any]) -> dict[str, Any]:
     """The flags that all have: true where all are, the least of numbers."""
     found: dict[str, Any] = {}
     for key in each[0]:
-        values = [flags.get(key) for flags in each]
+        values: list[Any] = [flags.get(key) for flags in each]
         if all(isinstance(value, bool) for value in values):
             found[key] = all(values)
         elif all(isinstance(value, int | float) for value in values):

@@ -4,8 +4,6 @@ import json
 from typing import Any
 
 from comfyload.gateway.job import Job, State
-from comfyload.sim.jobs import ended_item as ended_item
-from comfyload.sim.jobs import list_jobs as list_jobs
 from comfyload.record.model import Attempt, Execution, Failure
 
 SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
@@ -37,9 +35,11 @@ def words_of(failure: Failure | None, attempts: int) -> str:
 
 
 def entry_of(
-    job: Job, found: Entry | None, graph: Entry, extra: Entry, execution: Execution, ended_ms: int
+    job: Job, found: Entry | None, graph: Entry, extra: Entry, execution: Execution, ended_ms: int, skew_ms: int
 ) -> tuple[Entry, State]:
-    """The job's entry in the history, and its state. `found`: the entry of the server that ran it, if there is one."""
+    """The job's entry in the history, and its state. `found`: the entry of the server that ran it, if there is one.
+    `skew_ms`: what makes a stamp of that server's clock one of ours.
+    """
     extra = {**extra, "create_time": job.created_ms}
     if job.client_id is not None:
         extra["client_id"] = job.client_id
@@ -54,7 +54,7 @@ def entry_of(
         entry |= {key: value for key, value in found.items() if key not in ("prompt", "status")}
         status = found.get("status")
         said = status.get("messages") if isinstance(status, dict) else None
-        messages = [_renamed(message, job) for message in said] if isinstance(said, list) else []
+        messages = [_ours(message, job, skew_ms) for message in said] if isinstance(said, list) else []
     kinds = {message[0] for message in messages if isinstance(message, list) and message}
     cancelled = job.cancelled or (execution.failure is not None and execution.failure.kind == "interrupted")
     if completed:
@@ -70,11 +70,25 @@ def entry_of(
     return entry | {"status": status}, "cancelled" if cancelled else "failed"
 
 
-def _renamed(message: Any, job: Job) -> Any:
-    """A message of the attempt as one of the job."""
-    if isinstance(message, list) and len(message) == 2 and isinstance(message[1], dict):
-        return [message[0], message[1] | {"prompt_id": job.id}]
-    return message
+def _ours(message: Any, job: Job, skew_ms: int) -> Any:
+    """A message of the attempt as one of the job, by our clock."""
+    if not isinstance(message, list) or len(message) != 2 or not isinstance(message[1], dict):
+        return message
+    data = message[1] | {"prompt_id": job.id}
+    stamp = data.get("timestamp")
+    return [message[0], data | {"timestamp": stamp + skew_ms} if isinstance(stamp, int) else data]
+
+
+def skew_of(job: Job, execution: Execution, due: float) -> int | None:
+    """Milliseconds to add to a stamp of the server to make it one of our clock, by when it took the job; None: unknown.
+
+    It took the job between our sending and its answer: the clocks may agree if its stamp lies there.
+    """
+    created, sent, heard = execution.server.create_ms, execution.sent, execution.acknowledged
+    if created is None or sent is None or heard is None:
+        return None
+    first, last = (job.created_ms + (instant - due) * 1000 for instant in (sent, heard))
+    return 0 if first - 1 <= created <= last + 1 else round((first + last) / 2 - created)
 
 
 def error_of(job: Job, execution: Execution, ended_ms: int) -> Entry:

@@ -47,7 +47,8 @@ class Guard:
         host = headers.get("Host", "")
         self._check_host(host)
         origin = headers.get("Origin", "")
-        if origin and origin != f"{'https' if secure else 'http'}://{host}" and not self._same_behind_a_proxy(origin, host):
+        own = f"{'https' if secure else 'http'}://{host}"
+        if origin not in ("", own) and not self._same_behind_a_proxy(origin, host):
             raise Denied(403, "the call comes from another site's page")
         if headers.get("Sec-Fetch-Site", "") == "cross-site" and headers.get("Sec-Fetch-Mode", "") != "navigate":
             raise Denied(403, "the call comes from another site's page")

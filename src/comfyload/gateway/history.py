@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from comfyload.comfy.wire.listed import list_jobs
 from comfyload.gateway import forms
 from comfyload.gateway.job import Job
 from comfyload.gateway.service import Gateway
@@ -59,7 +60,7 @@ class History:
         """The body and the status of `GET /api/jobs`."""
         jobs = [forms.unended_item(job) for job in self._gateway.jobs.values() if job.tenant == tenant]
         jobs += [forms.loads(item) for item in self._gateway.store.items(tenant)]
-        return forms.list_jobs(jobs, query)
+        return list_jobs(jobs, query)
 
     def job(self, job_id: str, tenant: str) -> dict[str, Any] | None:
         """One job in full."""
@@ -70,7 +71,8 @@ class History:
         if row is None or entry is None or row.item is None:
             return None
         found = forms.loads(entry)
-        return forms.loads(row.item) | {
+        item: dict[str, Any] = forms.loads(row.item)
+        return item | {
             "outputs": found["outputs"],
             "execution_status": found["status"],
             "workflow": {"prompt": found["prompt"][2], "extra_data": found["prompt"][3]},

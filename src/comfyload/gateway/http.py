@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from comfyload.comfy.wire.ids import is_uuid
 from comfyload.gateway import forms
 from comfyload.gateway.guard import Denied, Guard
 from comfyload.gateway.history import History
@@ -17,7 +18,6 @@ from comfyload.gateway.intake import Intake, Posted, Refused
 from comfyload.gateway.passing import Passing
 from comfyload.gateway.service import Gateway
 from comfyload.gateway.sockets import ClientSocket, status_frame
-from comfyload.sim.reply import is_uuid
 
 MOST_BODY = 100 << 20
 OWN = "/comfyload/"
@@ -209,7 +209,7 @@ class Front:
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get("Upgrade", "").lower() != "websocket":
-            return web.Response(status=400, text="No WebSocket UPGRADE hdr: None\n Can \"Upgrade\" only to \"WebSocket\".")
+            return web.Response(status=400, text='No WebSocket UPGRADE hdr: None\n Can "Upgrade" only to "WebSocket".')
         gateway, tenant = self._gateway, request[TENANT]
         connection = web.WebSocketResponse(max_msg_size=4 << 20, heartbeat=30.0)
         await connection.prepare(request)

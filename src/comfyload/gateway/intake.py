@@ -54,7 +54,7 @@ class Posted(Struct, kw_only=True):
 class Intake:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._number = float(gateway.store.fact("number") or 0.0)
+        self._number = int(gateway.store.fact("number") or 0)
         self.closed = False
         """Whether the gateway is being stopped, and takes no more."""
 
@@ -188,9 +188,7 @@ class Intake:
         on_servers = gateway.client.backlog_s()
         if not on_servers:
             return 0.0
-        waiting = sum(
-            queue.ahead_s(job.tenant, job.number, job.expected_s) for queue in gateway.queues.values()
-        )
+        waiting = sum(queue.ahead_s(job.tenant, job.number, job.expected_s) for queue in gateway.queues.values())
         return (sum(on_servers) + waiting) / len(on_servers)
 
     async def _answer(self, job: Job) -> bytes:

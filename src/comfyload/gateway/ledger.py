@@ -14,6 +14,7 @@ from typing import Any
 
 from msgspec import structs
 
+from comfyload.clock import stopwatch
 from comfyload.record.environment.host import describe_host
 from comfyload.record.model import FORMAT, Attempt, Execution, Manifest, Record, Server, Span, WorkflowFacts
 from comfyload.record.plan import Plan, Replay
@@ -30,12 +31,12 @@ MOST_WORKFLOWS = 1_000
 OTHERS = "others"
 
 
-def wall_clock(now: Callable[[], float]) -> tuple[Callable[[], float], datetime]:
-    """A clock that counts seconds from the last midnight, UTC, and that midnight; `now` never goes back."""
+def wall_clock() -> tuple[Callable[[], float], datetime]:
+    """A clock that counts seconds from the last midnight, UTC, and never goes back; and that midnight."""
     today = datetime.now(UTC)
     midnight = today.replace(hour=0, minute=0, second=0, microsecond=0)
-    zero = now() - (today - midnight).total_seconds()
-    return (lambda: now() - zero), midnight
+    before, seconds = (today - midnight).total_seconds(), stopwatch()
+    return (lambda: before + seconds()), midnight
 
 
 class Ledger:
@@ -149,7 +150,9 @@ def _shape(workflow: Workflow) -> str:
     parts: list[Any] = []
     for node in graph:
         links = {
-            key: [ranks.get(value[0], -1), value[1]] for key, value in workflow.inputs_of(node).items() if is_link(value)
+            key: [ranks.get(value[0], -1), value[1]]
+            for key, value in workflow.inputs_of(node).items()
+            if is_link(value)
         }
         parts.append([workflow.class_of(node), sorted(links.items()), sorted(workflow.inputs_of(node))])
     return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogatepass")).hexdigest()

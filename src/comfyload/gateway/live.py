@@ -46,11 +46,20 @@ class Attempt:
 
 
 class Live:
-    """The attempts under way. `tagged`: an output's message with the names by which clients find its files."""
+    """The attempts under way. `tagged`: what a node reported, with the names by which clients find its files.
+    `skew_ms`: what makes a stamp of a server's clock one of ours.
+    """
 
-    def __init__(self, sockets: Sockets, tagged: Callable[[Any, str], Any], on_start: Callable[[Job], None]) -> None:
+    def __init__(
+        self,
+        sockets: Sockets,
+        tagged: Callable[[Any, str], Any],
+        skew_ms: Callable[[str], int],
+        on_start: Callable[[Job], None],
+    ) -> None:
         self._sockets = sockets
         self._tagged = tagged
+        self._skew_ms = skew_ms
         self._on_start = on_start
         self._attempts: dict[str, Attempt] = {}
         self._running: dict[str, Attempt] = {}
@@ -88,6 +97,9 @@ class Live:
         kind, job = found[1], attempt.job
         if job.attempt_id != job.id:
             frame = frame.replace(job.attempt_id.encode(), job.id.encode())
+        skew = self._skew_ms(server) if kind.startswith(b"execution_") else 0
+        if skew:
+            frame = _STAMP.sub(lambda stamp: b'"timestamp": %d' % (int(stamp[1]) + skew), frame, count=1)
         stamped = kind in ENDS and _STAMP.search(frame) is not None
         if stamped or attempt.ends or (kind == b"executing" and _NO_NODE.search(frame)):
             attempt.ends.append(frame)

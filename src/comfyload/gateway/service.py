@@ -15,6 +15,7 @@ from typing import Any
 
 from comfyload.comfy.api import api_of
 from comfyload.comfy.wire.calls import Reply, Request, TransportError
+from comfyload.comfy.wire.listed import ended_item
 from comfyload.gateway import forms
 from comfyload.gateway.fair import FairQueue
 from comfyload.gateway.files import Files
@@ -66,7 +67,7 @@ class Gateway:
         self.files = folder
         self.clock = clock
         self.sockets = Sockets()
-        self.live = Live(self.sockets, folder.tagged, self._on_start)
+        self.live = Live(self.sockets, folder.tagged, self._skew_ms, self._on_start)
         self.entries = Entries()
         self.fleet: Fleet
         self.jobs: dict[str, Job] = {}
@@ -235,6 +236,10 @@ class Gateway:
                 self.live.forget(job.attempt_id)
                 job.next_attempt_at_ms = int((time.time() + event.wait_s) * 1000)
 
+    def _skew_ms(self, server: str) -> int:
+        member = self.fleet.get(server)
+        return 0 if member is None else member.skew_ms
+
     def _on_start(self, job: Job) -> None:
         self.changed(job.tenant)
 
@@ -271,7 +276,7 @@ class Gateway:
         if content is None or (known is not None and known[0] == digest):
             return name if known is None else known[1]
         folder, base = posixpath.split(name)
-        reply = await api_of(member.http).upload(base, content, folder)
+        reply = await api_of(member.transport).upload(base, content, folder)
         stored = name
         if reply.status == 200:
             with suppress(ValueError, KeyError, TypeError):
@@ -311,7 +316,11 @@ class Gateway:
         found = await self._entry_there(job, attempt)
         member, ended_ms = self.fleet.get(job.server), int(time.time() * 1000)
         graph, extra, _ = self.store.payload(job.id)
-        entry, state = forms.entry_of(job, found, forms.loads(graph), forms.loads(extra), execution, ended_ms)
+        skew_ms = forms.skew_of(job, execution, job.due)
+        if member is not None and skew_ms is not None:
+            member.skew_ms = skew_ms
+        skew_ms = member.skew_ms if member is not None else 0
+        entry, state = forms.entry_of(job, found, forms.loads(graph), forms.loads(extra), execution, ended_ms, skew_ms)
         if member is not None:
             entry["outputs"] = self.files.tagged(entry["outputs"], member.name)
         self._write_record(job, execution, member)
@@ -320,8 +329,15 @@ class Gateway:
         if seen:
             self.entries.keep(job.id, forms.dumps(entry))
             on_disk = forms.dumps(entry if self._keep_payloads else forms.without_payload(entry))
-            item = forms.dumps(forms.ended_item(entry) | {"comfyload": forms.more_of(job)})
-            self.store.end(job.id, state, item, on_disk, attention=state == "failed", keep_payload=state == "failed" or self._keep_payloads)
+            item = forms.dumps(ended_item(entry) | {"comfyload": forms.more_of(job)})
+            self.store.end(
+                job.id,
+                state,
+                item,
+                on_disk,
+                attention=state == "failed",
+                keep_payload=state == "failed" or self._keep_payloads,
+            )
         else:
             self.store.drop(job.id)
         self._remove(job)
@@ -357,13 +373,7 @@ class Gateway:
         name = member.name if member is not None else members[0].name if members else "none"
         facts = next((each.facts for each in members if each.name == name), None)
         record = Record(
-            index=0,
-            prompt_id=job.id,
-            workflow=job.workflow,
-            warmup=False,
-            due=job.due,
-            values={},
-            execution=execution,
+            index=0, prompt_id=job.id, workflow=job.workflow, warmup=False, due=job.due, values={}, execution=execution
         )
         self.ledger.write(record, name, facts or NOWHERE)
 

@@ -33,7 +33,7 @@ class ClientSocket:
         self.tenant = tenant
         self.with_metadata = False
         self.closed: int | None = None
-        self._frames: deque[_Cell] = deque()
+        self.waiting: deque[_Cell] = deque()
         self._latest: dict[str, _Cell] = {}
         self._bytes = 0
         self._something = asyncio.Event()
@@ -42,7 +42,7 @@ class ClientSocket:
         """`newest_of`: of frames of this name a slow reader needs only the newest."""
         if self.closed is not None:
             return
-        if newest_of and len(self._frames) > BACKLOG and newest_of in self._latest:
+        if newest_of and len(self.waiting) > BACKLOG and newest_of in self._latest:
             cell = self._latest[newest_of]
             self._bytes += len(frame) - len(cell.frame)
             cell.frame = frame
@@ -50,29 +50,29 @@ class ClientSocket:
         cell = _Cell(frame, is_text)
         if newest_of:
             self._latest[newest_of] = cell
-        self._frames.append(cell)
+        self.waiting.append(cell)
         self._bytes += len(frame)
-        if len(self._frames) > MOST_FRAMES or self._bytes > MOST_BYTES:
+        if len(self.waiting) > MOST_FRAMES or self._bytes > MOST_BYTES:
             self.close(TRY_AGAIN_LATER)
         self._something.set()
 
     def close(self, code: int) -> None:
         if self.closed is None:
             self.closed = code
-            self._frames.clear()
+            self.waiting.clear()
             self._something.set()
 
     async def next(self) -> tuple[bytes, bool] | None:
         """The next frame, and whether it is text; None: the socket is to be closed."""
-        while not self._frames:
+        while not self.waiting:
             if self.closed is not None:
                 return None
             self._latest.clear()
             self._something.clear()
             await self._something.wait()
-        cell = self._frames.popleft()
+        cell = self.waiting.popleft()
         self._bytes -= len(cell.frame)
-        if not self._frames:
+        if not self.waiting:
             self._latest.clear()
         return cell.frame, cell.is_text
 

@@ -174,7 +174,9 @@ class Store:
         """Of one tenant or all, the oldest first; `newest`: so many of the newest."""
         where = f"WHERE NOT {_OPEN}" + (" AND attention" if attention else "")
         where += " AND tenant = ?" if tenant is not None else ""
-        found = self._rows(f"{where} ORDER BY seq DESC LIMIT ?", *([tenant] if tenant is not None else []), newest or -1)
+        found = self._rows(
+            f"{where} ORDER BY seq DESC LIMIT ?", *([tenant] if tenant is not None else []), newest or -1
+        )
         return list(found)[::-1]
 
     def items(self, tenant: str) -> Iterator[bytes]:

@@ -70,6 +70,9 @@ class AttemptRunner:
         try:
             await asyncio.wait([task], timeout=None if timeout_s == math.inf else timeout_s)
         except asyncio.CancelledError:
+            if backend.client.leaves_jobs:
+                task.cancel()
+                raise
             backend.client.give_up(prompt.id, Failure(kind="cancelled", message="cancelled by us"))
             self._leave(task)
             raise

@@ -57,6 +57,7 @@ class RetryingClient:
         self._abandoned: Failure | None = None
         self._idle = asyncio.Event()
         self._under_way = 0
+        self._leaves_jobs = False
         self._jobs: dict[str, PendingPrompt] = {}
         self._attempts = AttemptRunner(clock, self._timeouts)
 
@@ -93,10 +94,12 @@ class RetryingClient:
             try:
                 yield client
             finally:
-                await client._end()
+                if not client._leaves_jobs:
+                    await client._end()
                 await end_tasks([pool])
                 await client._attempts.settled()
-                await asyncio.gather(*(clean(backend) for backend in client._pool.backends))
+                if not client._leaves_jobs:
+                    await asyncio.gather(*(clean(backend) for backend in client._pool.backends))
 
     async def join(self, transport: Transport, facts: Server) -> None:
         """Use another server from now on."""
@@ -132,6 +135,12 @@ class RetryingClient:
             self._pool.remove(backend)
             await backend.stack.aclose()
         return True
+
+    def leave_jobs(self) -> None:
+        """From now on our jobs stay on their servers when this is left, for another process that knows their ids."""
+        self._leaves_jobs = True
+        for client in self.clients:
+            client.leaves_jobs = True
 
     @property
     def clients(self) -> list[ComfyClient]:
@@ -216,9 +225,7 @@ class RetryingClient:
     def works(self, server: str) -> bool:
         """Whether the server of that name takes jobs, as far as is known."""
         now = self._clock()
-        return any(
-            backend.name == server and backend.circuit.state(now) != "open" for backend in self._pool.backends
-        )
+        return any(backend.name == server and backend.circuit.state(now) != "open" for backend in self._pool.backends)
 
     def expected_s(self, workflow: str) -> float:
         """What a job of that workflow takes on a server that has its models; 0 where nothing is known."""

@@ -141,7 +141,7 @@ class Pool:
                 continue
             state = backend.circuit.state(now)
             if state == "closed":
-                free += 1 if most is None else max(0, most + 1 - max(len(backend.held), backend.depth))
+                free += 1 if most is None else max(0, most + 1 - len(backend.held))
             elif state == "due":
                 free += not backend.held
         return free - sum(not assigned.done() for assigned in self._waiting.values())
@@ -293,9 +293,7 @@ class Pool:
         if not others_than({backend}, self.backends, now):
             return
         liveness_s = self._policy.liveness_s
-        if not backend.drained and (
-            backend.circuit.resting or backend.circuit.state(now) in ("closed", "half_open")
-        ):
+        if not backend.drained and (backend.circuit.resting or backend.circuit.state(now) in ("closed", "half_open")):
             if liveness_s is None or now - self._last_change(backend) < liveness_s:
                 return
             backend.circuit.trip(now)

@@ -1,7 +1,6 @@
 """The forms a reply of ComfyUI takes."""
 
 import json
-import uuid
 
 from comfyload.comfy.wire.calls import Reply
 
@@ -28,11 +27,3 @@ SERVER_ERROR = text(500, "500 Internal Server Error\n\nServer got itself in trou
 def traceback(*frames: tuple[str, int, str]) -> list[str]:
     """The lines that Python writes down of an error, for frames of (file, line, function)."""
     return [f'  File "/comfyui/{file}", line {line}, in {function}\n    ...\n' for file, line, function in frames]
-
-
-def is_uuid(value: object) -> bool:
-    """Whether it is a UUID in the one form the server accepts: canonical, lower case, hyphenated."""
-    try:
-        return isinstance(value, str) and str(uuid.UUID(value)) == value
-    except ValueError:
-        return False

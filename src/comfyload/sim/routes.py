@@ -8,11 +8,12 @@ from urllib.parse import parse_qsl, unquote
 from msgspec import Struct, structs
 
 from comfyload.comfy.wire.calls import Reply, Request
+from comfyload.comfy.wire.ids import is_uuid
 from comfyload.sim import content
 from comfyload.sim.catalog import MODEL_FOLDERS
 from comfyload.sim.jobs import find_job, list_jobs
 from comfyload.sim.page import extensions, front_page, static_file
-from comfyload.sim.reply import MISSING, NOT_FOUND, SERVER_ERROR, empty, is_uuid, json_reply, text
+from comfyload.sim.reply import MISSING, NOT_FOUND, SERVER_ERROR, empty, json_reply, text
 from comfyload.sim.state import State
 from comfyload.sim.submit import submit
 

@@ -4,8 +4,9 @@ import uuid
 from typing import Any
 
 from comfyload.comfy.wire.calls import Reply
+from comfyload.comfy.wire.ids import is_uuid
 from comfyload.sim.queue import Item
-from comfyload.sim.reply import is_uuid, json_reply
+from comfyload.sim.reply import json_reply
 from comfyload.sim.state import State
 from comfyload.sim.validation import error_of, validate
 
