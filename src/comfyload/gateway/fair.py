@@ -80,7 +80,12 @@ class FairQueue(Generic[T]):
         return job
 
     def ahead_s(self, tenant: str, number: float, cost_s: float) -> float:
-        """Seconds of work that are served before a new job: its tenant's, and of each other tenant as much at most."""
+        """Seconds of work that are served before a new job: its tenant's, and of each other tenant as much at most.
+
+        Of a tenant without a name: all of it.
+        """
+        if not tenant:
+            return sum(each.total_s for each in self._tenants.values())
         own = self._tenants.get(tenant)
         mine = 0.0 if own is None or not own.heap or number < own.heap[0][0] else own.total_s
         others = (each.total_s for name, each in self._tenants.items() if name != tenant)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from comfyload.comfy.wire.ids import is_uuid
 from comfyload.gateway import forms
@@ -38,6 +39,7 @@ class Front:
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=MOST_BODY, middlewares=[self._guarded])
+        app.router.add_get(f"{OWN}metrics", self._metrics)
         for method, path, handler in self._routes():
             for prefix in ("/api",) if path.startswith("/jobs") else ("", "/api"):
                 app.router.add_route(method, prefix + path, handler)
@@ -201,6 +203,10 @@ class Front:
         if found is None:
             return web.Response(status=503, text="no server answers", headers={"Retry-After": "5"})
         return _json(found)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        kind = {"Content-Type": CONTENT_TYPE_LATEST}
+        return web.Response(body=self._gateway.metrics.text(), headers=kind)
 
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         return await self._passing.on(request)

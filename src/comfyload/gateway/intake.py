@@ -173,7 +173,7 @@ class Intake:
         """
         gateway = self._gateway
         waiting = sum(map(len, gateway.queues.values()))
-        ahead_s = self.ahead_s(job)
+        ahead_s = gateway.backlog_s(job.tenant, job.number, job.expected_s)
         late_s = ahead_s + job.expected_s - job.limit_s if ahead_s else -math.inf
         if waiting < MOST_WAITING and late_s <= 0.0:
             return
@@ -181,15 +181,6 @@ class Intake:
         gateway.counts["refused"] += 1
         message = f"The servers are busy: {ahead_s:.0f} s of work are waiting. Try again in {wait_s} s."
         raise Refused(503, forms.refusal("queue_full", message, f"{waiting} jobs wait"), {"Retry-After": str(wait_s)})
-
-    def ahead_s(self, job: Job) -> float:
-        """Seconds until a job that came now would begin, by what the servers have to do before it."""
-        gateway = self._gateway
-        on_servers = gateway.client.backlog_s()
-        if not on_servers:
-            return 0.0
-        waiting = sum(queue.ahead_s(job.tenant, job.number, job.expected_s) for queue in gateway.queues.values())
-        return (sum(on_servers) + waiting) / len(on_servers)
 
     async def _answer(self, job: Job) -> bytes:
         """What the client hears: what a server says that is free; else that the job was taken.

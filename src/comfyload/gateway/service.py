@@ -24,6 +24,7 @@ from comfyload.gateway.job import Job
 from comfyload.gateway.ledger import DAY_S, Ledger
 from comfyload.gateway.live import Attempt, Live
 from comfyload.gateway.memory import Entries
+from comfyload.gateway.metrics import Metrics
 from comfyload.gateway.sockets import STATUS_S, Sockets
 from comfyload.gateway.store import Store
 from comfyload.record.job_events import JobEvent, Retrying, Sending
@@ -73,6 +74,7 @@ class Gateway:
         self.jobs: dict[str, Job] = {}
         self.secrets: dict[str, dict[str, Any]] = {}
         self.counts = Counter[str]()
+        self.metrics = Metrics(self)
         self.queues: dict[frozenset[str], FairQueue[Job]] = {}
         """Jobs that wait here, by the servers that lack what they need."""
         self.fault: BaseException | None = None
@@ -111,6 +113,14 @@ class Gateway:
         if job.limit_s < math.inf:
             heapq.heappush(self._deadlines, (job.due + job.limit_s, job.id))
         self.changed(job.tenant)
+
+    def backlog_s(self, tenant: str = "", number: float = math.inf, cost_s: float = 0.0) -> float:
+        """Seconds until a job that came now would begin, by what the servers have to do before it."""
+        on_servers = self.client.backlog_s()
+        if not on_servers:
+            return 0.0
+        waiting = sum(queue.ahead_s(tenant, number, cost_s) for queue in self.queues.values())
+        return (sum(on_servers) + waiting) / len(on_servers)
 
     def launched(self, job: Job) -> bool:
         """Whether it waits no more for its turn."""
@@ -324,7 +334,7 @@ class Gateway:
         if member is not None:
             entry["outputs"] = self.files.tagged(entry["outputs"], member.name)
         self._write_record(job, execution, member)
-        self.counts[state] += 1
+        self.metrics.ended(job, execution, state)
         seen = state != "cancelled" or job.began  # one that was removed before it ran never was, as in ComfyUI
         if seen:
             self.entries.keep(job.id, forms.dumps(entry))

@@ -185,6 +185,11 @@ class Store:
             for (item,) in self._db.execute(f"SELECT item FROM jobs WHERE tenant = ? AND NOT {_OPEN}", (tenant,)):
                 yield item
 
+    def needing_attention(self) -> int:
+        """How many jobs do."""
+        with self._errors():
+            return int(self._db.execute("SELECT count(*) FROM jobs WHERE attention").fetchone()[0])
+
     def payload(self, job_id: str) -> tuple[bytes, bytes, bytes]:
         """The graph of a job, its `extra_data`, and its targets."""
         with self._errors():

@@ -227,6 +227,10 @@ class RetryingClient:
         now = self._clock()
         return any(backend.name == server and backend.circuit.state(now) != "open" for backend in self._pool.backends)
 
+    def held(self, server: str) -> int:
+        """Our jobs on the server of that name."""
+        return sum(len(backend.held) for backend in self._pool.backends if backend.name == server)
+
     def expected_s(self, workflow: str) -> float:
         """What a job of that workflow takes on a server that has its models; 0 where nothing is known."""
         return self._pool.dispatcher.times.predict_s(workflow, workflow)
