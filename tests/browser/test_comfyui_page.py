@@ -110,7 +110,7 @@ def test_a_failed_job_is_told_with_its_node(tmp_path: Path) -> None:
         await until(page, "app.lastExecutionError")
         error = json.loads(await page.value("JSON.stringify(app.lastExecutionError)"))
         assert (error["node_type"], error["exception_type"]) == ("SimFail", "RuntimeError")
-        await until(page, "document.body.innerText.includes('it broke')")
+        await until(page, "document.body.innerText.includes('Fail failed')")
         assert [truth.outcome for truth in server.truth] == ["failed"]
 
     see(tmp_path, look)
