@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, unquote
 from msgspec import Struct
 
 from comfyload.comfy.wire.calls import Reply, Request
-from comfyload.sim import content
+from comfyload.sim import content, downloads
 from comfyload.sim.jobs import find_job, list_jobs
 from comfyload.sim.reply import NOT_FOUND, SERVER_ERROR, empty, is_uuid, json_reply, text
 from comfyload.sim.state import State
@@ -178,8 +178,9 @@ _ROUTES: dict[str, dict[str, Callable[[State, Call], Reply]]] = {
     "api/jobs/{id}/cancel": {"POST": lambda state, call: json_reply({"cancelled": _cancel(state, call.tail)})},
     "api/jobs/cancel": {"POST": _cancel_many},
     "comfyload/v1/{id}": {"GET": _probe},
-    "view": {"GET": lambda state, call: content.view(state, call.query)},
-    "upload/image": {"POST": lambda state, call: content.upload(state, call.request)},
+    "view": {"GET": lambda state, call: downloads.view(state, call.request, call.query)},
+    "upload/image": {"POST": lambda state, call: downloads.upload_image(state, call.request)},
+    "upload/mask": {"POST": lambda state, call: downloads.upload_mask(state, call.request)},
     "object_info": {"GET": lambda state, call: content.object_info(state, call.tail)},
     "object_info/{id}": {"GET": lambda state, call: content.object_info(state, call.tail)},
     "system_stats": {"GET": lambda state, _: json_reply(content.system_stats(state))},
