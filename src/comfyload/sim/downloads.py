@@ -6,10 +6,12 @@ import json
 import mimetypes
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 from urllib.parse import parse_qsl
+
+from msgspec import Struct
 
 from comfyload.comfy.wire.calls import Reply, Request
 from comfyload.sim import reencode
@@ -134,54 +136,63 @@ def upload_image(state: State, request: Request) -> Reply:
     Raises:
         ValueError, TypeError, KeyError: a form of another shape (a real server answers 500).
     """
-    return _upload(state, *_form(request))
+    return _upload(state, _form(request), lambda form: form.data)
 
 
 def upload_mask(state: State, request: Request) -> Reply:
     """Store the picture that `original_ref` names, with the alpha channel of the form's `image`; nothing if there is
     no such picture.
     """
-    fields, name, data = _form(request)
-    if not name:
-        return _upload(state, fields, name, data)
-    reference = json.loads(fields["original_ref"])
-    bare, kind = annotated(reference["filename"])
-    kind = kind or reference.get("type", "output")
-    folder = place(kind, reference.get("subfolder", "")) if kind in KINDS else None
-    path = None if folder is None else place(kind, folder, bare)
-    original = None if path is None or ".." in bare else state.files.read(kind, path)
-    if original is None:
-        return _upload(state, fields, name, None)
+
+    def masked(form: Form) -> bytes | None:
+        reference = json.loads(form.fields["original_ref"])
+        name, kind = annotated(reference["filename"])
+        kind = kind or reference.get("type", "output")
+        folder = place(kind, reference.get("subfolder", "")) if kind in KINDS else None
+        path = None if folder is None or ".." in name else place(kind, folder, name)
+        original = None if path is None else state.files.read(kind, path)
+        return None if original is None else reencode.masked(original, form.data)
+
     try:
-        return _upload(state, fields, name, reencode.masked(original, data or b""))
+        return _upload(state, _form(request), masked)
     except reencode.NoPillow as error:
         return text(501, str(error))
 
 
-def _upload(state: State, fields: dict[str, str], name: str, data: bytes | None) -> Reply:
-    kind = fields.get("type", "input")
+class Form(Struct):
+    """The text fields of a form, and the name and bytes of its `image`; no name if that is no file."""
+
+    fields: dict[str, str]
+    name: str = ""
+    data: bytes = b""
+
+
+def _upload(state: State, form: Form, stored: Callable[[Form], bytes | None]) -> Reply:
+    kind, name, files = form.fields.get("type", "input"), form.name, state.files
     if kind not in KINDS:
         raise ValueError(kind)
     if not name:
-        if fields.get("image"):
+        if form.fields.get("image"):
             raise ValueError("image is no file")
         return empty(400)
-    subfolder = fields.get("subfolder", "")
-    folder, path = place(kind, subfolder), place(kind, subfolder, name)
-    if folder is None or not path:
+    subfolder = form.fields.get("subfolder", "")
+    folder = place(kind, subfolder)
+    if folder is None or not place(kind, folder, name):
         return empty(400)
+    there = False
+    if form.fields.get("overwrite") not in ("true", "1"):
+        name, there = files.free_name(kind, folder, name, form.data)
+    data = None if there else stored(form)
     if data is not None:
-        overwrite = fields.get("overwrite") in ("true", "1")
-        name = state.files.upload(kind, folder, name, data, overwrite)
+        files.put(kind, folder, name, data)
     return json_reply({"name": name, "subfolder": subfolder, "type": kind})
 
 
-def _form(request: Request) -> tuple[dict[str, str], str, bytes | None]:
-    """The text fields of a form, and the name and bytes of its `image`; no name if that is no file."""
+def _form(request: Request) -> Form:
     if request.content_type.startswith("application/x-www-form-urlencoded"):
-        return dict(parse_qsl((request.body or b"").decode(), keep_blank_values=True)), "", None
+        return Form(dict(parse_qsl((request.body or b"").decode(), keep_blank_values=True)))
     if not request.content_type.startswith("multipart/"):
-        return {}, "", None
+        return Form({})
     head = f"Content-Type: {request.content_type}\r\n\r\n".encode()
     try:
         message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + (request.body or b""))
@@ -190,15 +201,14 @@ def _form(request: Request) -> tuple[dict[str, str], str, bytes | None]:
         raise ValueError("no form") from error
     if not message.is_multipart():
         raise ValueError("no form")
-    fields: dict[str, str] = {}
-    name, data = "", None
+    form = Form({})
     for part in parts:
         field = str(part.get_param("name", header="content-disposition"))
         payload = part.get_payload(decode=True)
         raw = payload if isinstance(payload, bytes) else b""
         file_name = (part.get_filename() or "").lstrip("/\\")
         if not file_name:
-            fields[field] = raw.decode()
+            form.fields[field] = raw.decode()
         elif field == "image":
-            name, data = file_name, raw
-    return fields, name, data
+            form.name, form.data = file_name, raw
+    return form

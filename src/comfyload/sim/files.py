@@ -26,13 +26,14 @@ Texts = dict[str, Any]  # what a picture holds of its making, by name
 
 
 class File(Struct, gc=False):
-    """`modified` in ms of wall time. Uploaded bytes are its `content`; any other file is drawn from `frame` and
-    `seed`, with `texts` inside, as (prompt, extra_pnginfo).
+    """`modified` in ms of wall time. Uploaded bytes are its `content`; any other file is drawn: picture `index` of a
+    batch like `frame`, by `seed`, with `texts` inside, as (prompt, extra_pnginfo).
     """
 
     modified: int
     frame: Frame | None
     seed: bytes = b""
+    index: int = 0
     texts: tuple[Any, Any] | None = None
     content: bytes | None = None
 
@@ -86,20 +87,26 @@ class Files:
             SaveRefused: no file can be named so.
         """
         size = (0, 0) if suffix == ".latent" else (frame.width, frame.height)
-        subfolder, stem = posixpath.split(posixpath.normpath(_filled(prefix, *size, self._now())))
+        prefix = _filled(prefix, *size, self._now())
+        subfolder, stem = posixpath.split(posixpath.normpath(prefix))
         folder = place("output", subfolder)
         if folder is None:
             raise SaveRefused("Exception", "**** ERROR: Saving image outside the output folder is not allowed.\n")
         if "\0" in prefix:
             raise SaveRefused("ValueError", "embedded null byte\n")
         count = 1 if suffix == ".latent" else frame.batch
-        longest = max(len(part.encode()) for part in [*folder.split("/"), f"{stem}_00001_{suffix}"])
+        try:
+            longest = max(len(part.encode()) for part in [*folder.split("/"), f"{stem}_00001_{suffix}"])
+        except UnicodeEncodeError as error:
+            raise SaveRefused("UnicodeEncodeError", f"{error}\n") from error
         if longest > _LONGEST_NAME:
             raise SaveRefused("OSError", f"[Errno 36] File name too long: '{ROOT}/output/{folder}'\n")
         key = f"{folder}/{stem}"
-        first = self._counters.get(key, 0) + 1
-        if "%batch_num%" not in stem:  # else no later job finds these files, and they are written over
-            self._counters[key] = first + count - 1
+        last = self._counters.get(key, 0)
+        # A prefix that is not the file's name does not find the earlier files, and they are written over.
+        finds = len(posixpath.basename(prefix)) == len(stem) and "%batch_num%" not in stem
+        first = last + 1 if finds else 1
+        self._counters[key] = max(last, first + count - 1)
         names = [f"{stem.replace('%batch_num%', str(n))}_{first + n:05}_{suffix}" for n in range(count)]
         return self._write("output", folder, subfolder, names, frame, seed, texts)
 
@@ -109,26 +116,30 @@ class Files:
         names = [f"ComfyUI_temp_{letters}_{n + 1:05}_.png" for n in range(frame.batch)]
         return self._write("temp", "", "", names, frame, seed, texts)
 
-    def upload(self, kind: str, folder: str, name: str, content: bytes, overwrite: bool) -> str:
-        """The name it was stored under: another one if the name is taken by other bytes.
-
-        Raises:
-            ValueError: its name leads to a folder that is not there.
+    def free_name(self, kind: str, folder: str, name: str, content: bytes) -> tuple[str, bool]:
+        """The name under which `content` can be stored, another one if it is taken by other bytes; and whether it is
+        there already.
         """
-        files = self._of(kind)
-        within = posixpath.dirname(posixpath.join(folder, name))
-        if "/" in name and not any(path.startswith(f"{within}/") for path in files):
-            raise ValueError(within)
         stem, ending = posixpath.splitext(name)
         stored, index = name, 0
-        while not overwrite and (taken := self.read(kind, posixpath.join(folder, stored))) not in (None, content):
+        while (taken := self.read(kind, posixpath.join(folder, stored))) not in (None, content):
             index += 1
             stored = f"{stem} ({index}){ending}"
+        return stored, taken is not None
+
+    def put(self, kind: str, folder: str, name: str, content: bytes) -> None:
+        """Store uploaded bytes.
+
+        Raises:
+            ValueError: the name leads to a folder that is not there.
+        """
+        files, path = self._of(kind), posixpath.join(folder, name)
+        within = posixpath.dirname(path)
+        if "/" in name and not any(found.startswith(f"{within}/") for found in files):
+            raise ValueError(within)
         size = size_of(content)
         frame = None if size is None else Frame(*size)
-        if overwrite or taken is None:
-            files[posixpath.join(folder, stored)] = File(self._now(), frame, _digest(content), content=content)
-        return stored
+        files[path] = File(self._now(), frame, _digest(content), content=content)
 
     def find(self, kind: str, path: str) -> File | None:
         return self._of(kind).get(path)
@@ -155,8 +166,7 @@ class Files:
         prompt, extra = found.texts or (None, None)
         texts = {} if found.texts is None else {"prompt": prompt, **(extra if isinstance(extra, dict) else {})}
         draw = drawing.latent if path.endswith(".latent") else drawing.png
-        # Each picture of a batch is another one, and the same again whenever it is fetched.
-        return draw(found.frame, found.seed + path[-12:].encode(), texts)
+        return draw(found.frame, found.seed + found.index.to_bytes(4), texts)
 
     def inputs(self) -> list[str]:
         """The names LoadImage offers."""
@@ -183,8 +193,8 @@ class Files:
         texts: tuple[Any, Any],
     ) -> list[dict[str, str]]:
         now = self._now()
-        for name in names:
-            file = self._of(kind)[posixpath.join(folder, name)] = File(now, frame, seed, texts)
+        for index, name in enumerate(names):
+            file = self._of(kind)[posixpath.join(folder, name)] = File(now, frame, seed, index, texts)
             self._with_texts.append(file)
             if len(self._with_texts) > _TEXTS_KEPT:
                 self._with_texts.popleft().texts = None

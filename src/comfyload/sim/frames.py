@@ -1,6 +1,6 @@
 """What the images and latents of a graph are like: size, batch and colour. Their other values are not computed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -11,9 +11,7 @@ from comfyload.workflow.graph import is_link
 Graph = dict[str, Any]
 
 READS_FILE = frozenset({"LoadImage", "LoadImageMask", "LoadImageOutput"})
-_CARRIERS = (
-    "latent_image", "samples", "pixels", "image", "images", "image1", "source", "mask"
-)  # fmt: skip
+_CARRIERS = ("latent_image", "samples", "pixels", "image", "images", "image1", "source", "mask")
 _BY_FACTOR = ("ImageScaleBy", "LatentUpscaleBy")
 _LATENT_CHANNELS = {"EmptyLatentImage": 4, "EmptySD3LatentImage": 16}
 _KEEPS_COLOUR = frozenset({
@@ -21,7 +19,7 @@ _KEEPS_COLOUR = frozenset({
     "ImageBatch", "SaveImage", "PreviewImage", "LatentUpscale", "LatentUpscaleBy", "RepeatLatentBatch", "SaveLatent",
 })  # fmt: skip
 _MEGA = 1024 * 1024
-_BYTES_A_PIXEL = 12  # three channels of 32 bits
+_MOST = 2.0**24
 
 
 class Frame(Struct, frozen=True, gc=False):
@@ -43,6 +41,15 @@ class Frame(Struct, frozen=True, gc=False):
         """Megapixels to work on."""
         return 0.0 if self.free else self.width * self.height * self.batch / _MEGA
 
+    @property
+    def image_bytes(self) -> int:
+        """Of three channels of 32 bits."""
+        return 12 * self.width * self.height * self.batch
+
+    @property
+    def latent_bytes(self) -> int:
+        return 4 * self.channels * self.batch * (self.width // 8) * (self.height // 8)
+
 
 UNKNOWN = Frame(1024, 1024)
 
@@ -51,7 +58,19 @@ def number(graph: Graph, value: object, default: float) -> float:
     """A widget's number, also when a PrimitiveInt supplies it."""
     if is_link(value) and graph.get(value[0], {}).get("class_type") == "PrimitiveInt":
         value = graph[value[0]]["inputs"].get("value")
-    return float(value) if isinstance(value, int | float) else default
+    return float(value) if isinstance(value, int | float) and -1e300 < value < 1e300 else default
+
+
+def _widgets(graph: Graph, node_id: str) -> Callable[[str, float], float]:
+    """A node's numbers, by name and with a default. No check has looked at those of a node that only an undeclared link
+    leads to.
+    """
+    inputs = graph[node_id]["inputs"]
+
+    def given(name: str, default: float) -> float:
+        return max(-_MOST, min(_MOST, number(graph, inputs.get(name), default)))
+
+    return given
 
 
 def source_of(graph: Graph, node_id: str) -> str | None:
@@ -63,15 +82,12 @@ def source_of(graph: Graph, node_id: str) -> str | None:
 def frame_of(graph: Graph, node_id: str, frames: Mapping[str, Frame]) -> Frame:
     """What a node makes or handles, where `frames` are those of the nodes before it."""
     kind, inputs = graph[node_id]["class_type"], graph[node_id]["inputs"]
-
-    def given(name: str, default: float = 0.0) -> float:
-        return number(graph, inputs.get(name), default)
-
+    given = _widgets(graph, node_id)
     if kind in ("SimSleep", "SimFail"):
         return Frame(8, 8, free=True)
     if kind == "EmptyImage":
-        size = int(given("width", 512)), int(given("height", 512))
-        return Frame(*size, batch=int(given("batch_size", 1)), colour=int(given("color")))
+        size = max(1, int(given("width", 512))), max(1, int(given("height", 512)))
+        return Frame(*size, batch=int(given("batch_size", 1)), colour=int(given("color", 0)) & 0xFFFFFF)
     if kind in _LATENT_CHANNELS:
         size = _eighths(given("width", 512)), _eighths(given("height", 512))
         return Frame(*size, batch=int(given("batch_size", 1)), colour=0, channels=_LATENT_CHANNELS[kind])
@@ -89,29 +105,29 @@ def frame_of(graph: Graph, node_id: str, frames: Mapping[str, Frame]) -> Frame:
     return Frame(max(1, width), max(1, height), batch, colour, source.channels, source.free)
 
 
-def _size(kind: str, source: Frame, given: Any) -> tuple[int, int]:
+def _size(kind: str, source: Frame, given: Callable[[str, float], float]) -> tuple[int, int]:
     width, height = source.width, source.height
     match kind:
         case "ImageScaleBy":
             return round(width * given("scale_by", 1.0)), round(height * given("scale_by", 1.0))
         case "ImageScale":
-            return _fitted(width, height, int(given("width")), int(given("height")))
+            return _fitted(width, height, int(given("width", 0)), int(given("height", 0)))
         case "ImageScaleToTotalPixels":
             scale = (given("megapixels", 1.0) * _MEGA / (width * height)) ** 0.5
-            step = int(given("resolution_steps", 1))
+            step = max(1, int(given("resolution_steps", 1)))
             return round(width * scale / step) * step, round(height * scale / step) * step
         case "ImageUpscaleWithModel":
             return 4 * width, 4 * height
         case "ImageCrop":
-            left, top = min(given("x"), width - 1), min(given("y"), height - 1)
+            left, top = min(given("x", 0), width - 1), min(given("y", 0), height - 1)
             return int(min(given("width", 512), width - left)), int(min(given("height", 512), height - top))
         case "ImagePadForOutpaint":
-            return width + int(given("left") + given("right")), height + int(given("top") + given("bottom"))
+            return width + int(given("left", 0) + given("right", 0)), height + int(given("top", 0) + given("bottom", 0))
         case "LatentUpscaleBy":
             scale = given("scale_by", 1.0)
             return 8 * round(width // 8 * scale), 8 * round(height // 8 * scale)
         case "LatentUpscale":
-            wanted = _fitted(width, height, int(given("width")), int(given("height")))
+            wanted = _fitted(width, height, int(given("width", 0)), int(given("height", 0)))
             return wanted if wanted == (width, height) else (_eighths(max(64, wanted[0])), _eighths(max(64, wanted[1])))
         case "VAEEncode" | "VAEEncodeTiled" | "VAEEncodeForInpaint":
             return _eighths(width), _eighths(height)
@@ -139,25 +155,23 @@ def misfit(graph: Graph, node_id: str, frames: Mapping[str, Frame], made: Frame,
     """
     kind, inputs = graph[node_id]["class_type"], graph[node_id]["inputs"]
     source = frames.get(source_of(graph, node_id) or "", UNKNOWN)
-
-    def given(name: str) -> float:
-        return number(graph, inputs.get(name), 1.0)
-
+    given = _widgets(graph, node_id)
     if kind in ("ImageBlur", "ImageSharpen"):
-        radius = given("blur_radius" if kind == "ImageBlur" else "sharpen_radius")
+        radius = given("blur_radius" if kind == "ImageBlur" else "sharpen_radius", 1)
         if radius >= min(source.width, source.height):
             shown = f"[{source.batch}, 3, {source.height}, {source.width}]"
             return "RuntimeError", f"Padding of {radius:.0f} must be smaller than the sides of the input {shown}\n"
-    elif kind == "Canny" and given("low_threshold") > given("high_threshold"):
-        shown = f"{given('low_threshold')} > {given('high_threshold')}"
+    elif kind == "Canny" and given("low_threshold", 1) > given("high_threshold", 1):
+        shown = f"{given('low_threshold', 1)} > {given('high_threshold', 1)}"
         return "kornia.core.exceptions.BaseError", f"Invalid thresholds, low is above high: {shown}\n"
-    elif _nothing_left(kind, source, made, inputs.get("crop"), given("scale_by")):
+    elif _nothing_left(kind, source, made, inputs.get("crop"), given("scale_by", 1)):
         if inputs.get("upscale_method") != "lanczos":
             return "RuntimeError", "Input and output sizes must be greater than 0\n"
         if kind in _BY_FACTOR:
             return "ValueError", "height and width must be > 0\n"
-    needed = made.width * made.height * made.batch * _BYTES_A_PIXEL
-    if needed > memory and "IMAGE" in (CLASSES[kind].slots or ()):
+    slots = CLASSES[kind].slots or ()
+    needed = made.image_bytes if "IMAGE" in slots else made.latent_bytes if "LATENT" in slots else 0
+    if needed > memory:
         return "RuntimeError", f"DefaultCPUAllocator: can't allocate memory: you tried to allocate {needed} bytes\n"
     return None
 
