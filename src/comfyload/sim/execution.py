@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from comfyload.sim.cache import Result, signatures
+from comfyload.sim.catalog import CLASSES
 from comfyload.sim.events import ODD_FRAMES, preview_frame
 from comfyload.sim.faults import Faults, Plan
 from comfyload.sim.files import SaveRefused
@@ -62,6 +63,7 @@ class Execution:
         self._messages: list[list[Any]] = []
         self._progress: dict[str, Entry] = {}
         self._outputs: Entry = {}
+        self._keys: dict[str, bytes] = {}  # in the cache, of each node
         self._frames: dict[str, Frame] = {}  # what the nodes made, as far as known
         self._first = True  # no node ran yet
         self._last_step = -math.inf  # loop time of the last step that was sent
@@ -88,6 +90,7 @@ class Execution:
         state.cache.begin(keys.values())
         truth.cached = [node_id for node_id in self._item.graph if state.cache.get(keys[node_id])]
         self._mark("execution_cached", {"nodes": truth.cached})
+        self._keys = keys
         self._frames = {node_id: found.frame for node_id, key in keys.items() if (found := state.cache.get(key))}
         success = await self._nodes(keys)
         truth.ended = state.clock.now()
@@ -111,7 +114,7 @@ class Execution:
             for node_id in run_order(graph, self._item.outputs, held, follows_slots=self._state.settings.since(0, 29)):
                 found = cache.get(keys[node_id])
                 if found is None:
-                    cache.put(keys[node_id], await self._node(node_id, keys))
+                    cache.put(keys[node_id], await self._node(node_id))
                     self._finish(node_id)
                     truth.executed.append(node_id)
                 else:
@@ -133,7 +136,7 @@ class Execution:
         self._mark("execution_success", {})
         return True
 
-    async def _node(self, node_id: str, keys: dict[str, bytes]) -> Result:
+    async def _node(self, node_id: str) -> Result:
         graph, state = self._item.graph, self._state
         start = state.clock.now()
         if state.probe is not None:
@@ -158,7 +161,7 @@ class Execution:
             if state.interrupted:
                 raise _Interrupted
             self._step(node_id, step, cost.steps)
-        ui = self._ui(node_id, frame, keys.get(source_of(graph, node_id) or "", b""))
+        ui = self._ui(node_id, frame)
         if ui is not None:
             self._executed(node_id, ui)
         self._truth.spans[node_id] = (start, state.clock.now())
@@ -233,11 +236,14 @@ class Execution:
         file = self._state.files.named(str(node["inputs"].get("image")))
         return UNKNOWN if file is None or file.frame is None else file.frame
 
-    def _ui(self, node_id: str, frame: Frame, seed: bytes) -> Entry | None:
-        """The output of an output node; files are written here, other ones for each `seed`."""
+    def _ui(self, node_id: str, frame: Frame) -> Entry | None:
+        """The output of an output node; files are written here, other ones for each cache key of what they show."""
         graph, files = self._item.graph, self._state.files
         node = graph[node_id]
+        if not CLASSES[node["class_type"]].output:
+            return None
         prefix = str(node["inputs"].get("filename_prefix", "ComfyUI"))
+        seed = self._keys.get(source_of(graph, node_id) or "", b"")
         texts = (graph, self._item.extra_data.get("extra_pnginfo"))
         try:
             match node["class_type"]:

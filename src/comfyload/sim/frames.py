@@ -13,6 +13,7 @@ Graph = dict[str, Any]
 READS_FILE = frozenset({"LoadImage", "LoadImageMask", "LoadImageOutput"})
 _CARRIERS = ("latent_image", "samples", "pixels", "image", "images", "image1", "source", "mask")
 _BY_FACTOR = ("ImageScaleBy", "LatentUpscaleBy")
+_PARTICULAR = frozenset({*_BY_FACTOR, "ImageScale", "LatentUpscale", "ImageBlur", "ImageSharpen", "Canny"})
 _LATENT_CHANNELS = {"EmptyLatentImage": 4, "EmptySD3LatentImage": 16}
 _KEEPS_COLOUR = frozenset({
     "ImageScale", "ImageScaleBy", "ImageScaleToTotalPixels", "ImageCrop", "ImageBlur", "ImageSharpen", "ImageInvert",
@@ -154,6 +155,12 @@ def misfit(graph: Graph, node_id: str, frames: Mapping[str, Frame], made: Frame,
     what it would make, in a `memory` of so many bytes.
     """
     kind, inputs = graph[node_id]["class_type"], graph[node_id]["inputs"]
+    slots = CLASSES[kind].slots or ()
+    needed = made.image_bytes if "IMAGE" in slots else made.latent_bytes if "LATENT" in slots else 0
+    if needed > memory:
+        return "RuntimeError", f"DefaultCPUAllocator: can't allocate memory: you tried to allocate {needed} bytes\n"
+    if kind not in _PARTICULAR:
+        return None
     source = frames.get(source_of(graph, node_id) or "", UNKNOWN)
     given = _widgets(graph, node_id)
     if kind in ("ImageBlur", "ImageSharpen"):
@@ -169,10 +176,6 @@ def misfit(graph: Graph, node_id: str, frames: Mapping[str, Frame], made: Frame,
             return "RuntimeError", "Input and output sizes must be greater than 0\n"
         if kind in _BY_FACTOR:
             return "ValueError", "height and width must be > 0\n"
-    slots = CLASSES[kind].slots or ()
-    needed = made.image_bytes if "IMAGE" in slots else made.latent_bytes if "LATENT" in slots else 0
-    if needed > memory:
-        return "RuntimeError", f"DefaultCPUAllocator: can't allocate memory: you tried to allocate {needed} bytes\n"
     return None
 
 
