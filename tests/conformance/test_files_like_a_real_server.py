@@ -162,6 +162,12 @@ def png(width: int = 20, height: int = 10, mode: str = "RGB", color: Any = (1, 2
         (through(scale(0, 0), start=plain(20, 10)), (20, 10), (0x10, 0x20, 0x30)),
         (through(scale_by(1.5, "nearest-exact"), start=plain(21, 11)), (32, 16), (0x10, 0x20, 0x30)),
         (through(node("ImageCrop", width=90, height=4, x=2, y=3), start=plain(20, 10)), (18, 4), (0x10, 0x20, 0x30)),
+        (
+            through(node("ImageScaleToTotalPixels", upscale_method="area", megapixels=0.01, resolution_steps=8)),
+            (104, 104),
+            (0x10, 0x20, 0x30),
+        ),
+        (through(node("ImageSharpen", sharpen_radius=1, sigma=1.0, alpha=0.0)), (8, 8), (0x10, 0x20, 0x30)),
         (through(noise(), start=plain(64, 48)), (64, 48), None),
     ],
 )
@@ -213,6 +219,50 @@ def test_a_latent_is_a_safetensors_file(host: Host) -> None:
         "latent_tensor": {"dtype": "F32", "shape": [2, 4, 4, 8], "data_offsets": [0, 1024]},
     }
     assert answer.body[8 + length :] == bytes(1024)
+
+
+LATENTS: dict[str, tuple[dict[str, Any], list[int]]] = {
+    "repeated": (node("RepeatLatentBatch", amount=3), [6, 4, 4, 8]),
+    "by a factor": (node("LatentUpscaleBy", upscale_method="area", scale_by=1.7), [2, 4, 7, 14]),
+    "to a size": (node("LatentUpscale", upscale_method="area", width=130, height=70, crop="center"), [2, 4, 8, 16]),
+    "to a width": (node("LatentUpscale", upscale_method="area", width=128, height=0, crop="disabled"), [2, 4, 8, 16]),
+    "to nothing": (node("LatentUpscale", upscale_method="area", width=0, height=0, crop="disabled"), [2, 4, 4, 8]),
+}
+
+
+@pytest.mark.parametrize("name", LATENTS)
+def test_a_latent_has_the_shape_that_the_job_wanted(host: Host, name: str) -> None:
+    step, shape = LATENTS[name]
+    graph = latent(host.fresh, width=70, height=36, batch=2)
+    graph["2"] = node(step["class_type"], **step["inputs"], samples=["0", 0])
+    graph["1"]["inputs"]["samples"] = ["2", 0]
+    (answer,) = host.saved(graph)
+    (length,) = struct.unpack("<Q", answer.body[:8])
+    assert json.loads(answer.body[8 : 8 + length])["latent_tensor"]["shape"] == shape
+
+
+def test_a_batch_holds_the_pictures_of_both(host: Host) -> None:
+    graph = {
+        "0": plain(16, 8, batch=2),
+        "1": plain(24, 24),
+        "2": node("ImageBatch", image1=["0", 0], image2=["1", 0]),
+        "3": node("PreviewImage", images=["2", 0]),
+    }
+    assert [picture(answer).size for answer in host.saved(graph)] == [(16, 8)] * 3
+
+
+def test_a_padded_or_blended_picture_has_its_size(host: Host) -> None:
+    padded = node("ImagePadForOutpaint", left=8, top=16, right=24, bottom=0, feathering=0)
+    blended = node("ImageBlend", image1=["0", 0], image2=["0", 0], blend_factor=0.5, blend_mode="normal")
+    for step, size in ((padded, (48, 24)), (blended, (16, 8))):
+        given = {} if "image1" in step["inputs"] else {"image": ["0", 0]}
+        graph = {
+            "0": plain(16, 8),
+            "1": node(step["class_type"], **step["inputs"], **given),
+            "2": node("PreviewImage", images=["1", 0]),
+        }
+        (answer,) = host.saved(graph)
+        assert picture(answer).size == size
 
 
 # Names.

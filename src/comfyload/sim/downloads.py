@@ -8,6 +8,7 @@ import posixpath
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from email.message import EmailMessage
 from email.utils import format_datetime, parsedate_to_datetime
 from urllib.parse import parse_qsl
 
@@ -196,13 +197,16 @@ def _form(request: Request) -> Form:
     head = f"Content-Type: {request.content_type}\r\n\r\n".encode()
     try:
         message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + (request.body or b""))
-        parts = list(message.iter_parts())
-    except (LookupError, ValueError) as error:  # the parser of mail falls over some headers
+        return _parts(message)
+    except LookupError as error:  # the parser of mail falls over some headers
         raise ValueError("no form") from error
+
+
+def _parts(message: EmailMessage) -> Form:
     if not message.is_multipart():
         raise ValueError("no form")
     form = Form({})
-    for part in parts:
+    for part in message.iter_parts():
         field = str(part.get_param("name", header="content-disposition"))
         payload = part.get_payload(decode=True)
         raw = payload if isinstance(payload, bytes) else b""
