@@ -40,7 +40,7 @@ def process(*words: str, cpu: int | None = None) -> Iterator[subprocess.Popen[st
         yield running
     finally:
         running.terminate()
-        running.wait(30)
+        running.wait(60)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -21,6 +22,13 @@ CLASSES: dict[str, Any] = {
         "input": {"required": {"images": ["IMAGE"]}}, "output": [], "output_node": True, "name": "SaveImage",
     },
 }  # fmt: skip
+
+
+def _answering(body: Any) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.json_response(body)
+
+    return answer
 
 
 class Fake:
@@ -39,13 +47,13 @@ class Fake:
     def app(self) -> web.Application:
         app = web.Application(client_max_size=100 << 20)
         for prefix in ("", "/api"):
-            app.router.add_get(f"{prefix}/system_stats", lambda _: web.json_response(FACTS))
-            app.router.add_get(f"{prefix}/features", lambda _: web.json_response({}))
-            app.router.add_get(f"{prefix}/object_info", lambda _: web.json_response(CLASSES))
+            app.router.add_get(f"{prefix}/system_stats", _answering(FACTS))
+            app.router.add_get(f"{prefix}/features", _answering({}))
+            app.router.add_get(f"{prefix}/object_info", _answering(CLASSES))
             app.router.add_get(f"{prefix}/prompt", self._count)
             app.router.add_post(f"{prefix}/prompt", self._post)
             app.router.add_get(f"{prefix}/history/{{id}}", self._entry)
-            app.router.add_post(f"{prefix}/queue", lambda _: web.Response())
+            app.router.add_post(f"{prefix}/queue", _answering({}))
             app.router.add_get(f"{prefix}/ws", self._socket)
         app.router.add_get("/api/jobs/{id}", self._job)
         return app

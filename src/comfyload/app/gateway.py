@@ -102,6 +102,8 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
                 options=ClientOptions(unconfirmed_ids=unsure, on_queue=lambda _t, _n: wake()),
             )
         )
+        for workflow, took_s in ledger.times():
+            client.learn(workflow, took_s)
         files = Files(options.ledger / "uploads", lambda: [given.name for given in options.servers])
         gateway = Gateway(
             policy=policy,

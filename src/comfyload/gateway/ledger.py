@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +21,7 @@ from comfyload.record.model import FORMAT, Attempt, Execution, Manifest, Record,
 from comfyload.record.plan import Plan, Replay
 from comfyload.record.policy import Policy
 from comfyload.record.run import MANIFEST, RunReader, RunWriter
+from comfyload.retry.pool import executed_s
 from comfyload.workflow.graph import Graph, Workflow, is_link
 from comfyload.workflow.object_info import ObjectInfo
 from comfyload.workflow.vary import Variation
@@ -27,6 +29,9 @@ from comfyload.workflow.vary import Variation
 DAY_S = 86_400.0
 MOST_WORKFLOWS = 1_000
 """Different workflows of a day that are told apart; an application that builds its graphs may have any number."""
+
+MOST_TIMES, MOST_FOLDERS = 500, 8
+"""How much of the ledger is read again at a start: jobs, and the directories that they are in."""
 
 OTHERS = "others"
 
@@ -63,6 +68,18 @@ class Ledger:
             facts = Variation(named, info, seed=0, as_is=True).facts({}, keep_graph=self._keep_graphs)
             self._facts[name] = structs.replace(facts, sha256=_shape(workflow))
         return name
+
+    def times(self) -> Iterator[tuple[str, float]]:
+        """What the newest jobs took that are recorded here: their workflows, and seconds of their servers' work."""
+        folders = sorted(path.parent for path in self._folder.glob(f"*/{MANIFEST}"))
+        recent: deque[tuple[str, float]] = deque(maxlen=MOST_TIMES)
+        for folder in folders[-MOST_FOLDERS:]:
+            for line in RunReader(folder, salvage=True).lines():
+                if isinstance(line, Record) and line.execution.outcome == "completed":
+                    took_s = executed_s(line.execution)
+                    if took_s is not None:
+                        recent.append((line.workflow, took_s))
+        yield from recent
 
     def write(self, record: Record, server: str, facts: Server) -> None:
         """Write the record of a job that has ended. `server`: the name of its last."""

@@ -60,8 +60,9 @@ class Metrics:
             self._latency.labels(workflow).observe(execution.done - job.due)
         if execution.sent is not None:
             self._waits.observe(max(0.0, execution.sent - job.due))
-        for attempt in execution.attempts or [execution]:
-            self._attempts.labels(job.server, attempt.failure.kind if attempt.failure else "").inc()
+        failures = [attempt.failure for attempt in execution.attempts] or [execution.failure]
+        for failure in failures:
+            self._attempts.labels(job.server, failure.kind if failure else "").inc()
 
     def text(self) -> bytes:
         """In the text exposition format."""

@@ -227,6 +227,10 @@ class RetryingClient:
         now = self._clock()
         return any(backend.name == server and backend.circuit.state(now) != "open" for backend in self._pool.backends)
 
+    def learn(self, workflow: str, seconds: float) -> None:
+        """A job of that workflow took a server so long, as an earlier process saw it."""
+        self._pool.dispatcher.times.learn(workflow, workflow, seconds)
+
     def held(self, server: str) -> int:
         """Our jobs on the server of that name."""
         return sum(len(backend.held) for backend in self._pool.backends if backend.name == server)
