@@ -78,7 +78,6 @@ class Intake:
         name = "unreadable" if workflow is None else gateway.ledger.know(workflow, gateway.fleet.info)
         job = self._job(posted, name, lacking)
         self._admit(job)
-        gateway.secrets[job.id] = {key: posted.extra[key] for key in forms.SECRETS if key in posted.extra}
         gateway.store.add(
             Row(
                 id=job.id,
@@ -95,6 +94,7 @@ class Intake:
                 targets=targets,
             )
         )
+        gateway.secrets[job.id] = {key: posted.extra[key] for key in forms.SECRETS if key in posted.extra}
         job.asked, job.sent = True, asyncio.Event()
         gateway.counts["accepted"] += 1
         gateway.add(job)
