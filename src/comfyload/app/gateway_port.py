@@ -82,5 +82,6 @@ def _logger() -> logging.Logger:
     """What goes wrong in a request of ours, but not what a client wrote that is no HTTP: it may hold its token."""
     found = logging.getLogger("comfyload.gateway.port")
     found.filters.clear()
-    found.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
+    faults = (HttpProcessingError, web.RequestPayloadError)
+    found.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], faults)))
     return found

@@ -95,6 +95,8 @@ class Front:
             return web.json_response({"error": denied.why}, status=denied.status, headers=headers)
         try:
             return await handler(request)
+        except web.RequestPayloadError:
+            return web.Response(status=400, text="400: Bad Request")
         except Unfit as unfit:
             if unfit.status == 503:
                 return _json(forms.refusal("queue_full", unfit.why), 503, {"Retry-After": "5"})
@@ -329,6 +331,8 @@ def _posted(body: Any, request: web.Request) -> Posted:
     if targets is not None and not isinstance(targets, list):
         raise TypeError("not a list of nodes")
     for node_id, node in graph.items():
+        if isinstance(node.get("class_type"), dict | list):
+            raise TypeError("not a class")
         if "class_type" in node and not isinstance(node.get("inputs"), dict):
             text = f"Node '#{node_id}' has no inputs. A ComfyUI would stop working on it."
             raise Refused(400, forms.refusal("invalid_prompt", text, f"Node ID '#{node_id}'"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import math
 import time
 import uuid
@@ -18,7 +17,7 @@ from comfyload.gateway.job import Job
 from comfyload.gateway.service import Gateway
 from comfyload.gateway.store import Row
 from comfyload.tasks import within
-from comfyload.workflow.graph import Workflow, parse
+from comfyload.workflow.graph import Workflow, checked
 
 ASSIGNED_S, ANSWERED_S = 0.2, 10.0
 """How long a POST waits, where a server seems free, until one is chosen, and for that server's answer."""
@@ -257,7 +256,7 @@ def recover(gateway: Gateway) -> int:
 def _workflow(graph: dict[str, Any]) -> Workflow | None:
     """The graph, if we can read it; a server may still say what is wrong with it."""
     try:
-        return parse(json.dumps(graph).encode(), "workflow", "the workflow")
+        return checked(graph, {}, "workflow", "the workflow")
     except WorkflowError:
         return None
 

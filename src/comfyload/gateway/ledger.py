@@ -28,6 +28,9 @@ DAY_S = 86_400.0
 MOST_WORKFLOWS = 1_000
 """Different workflows of a day that are told apart; an application that builds its graphs may have any number."""
 
+MOST_NODES, MOST_NODES_TOGETHER = 5_000, 200_000
+"""Nodes of a workflow whose shape is kept, and of all such; a larger one is one of the others."""
+
 OTHERS = "others"
 
 
@@ -52,13 +55,18 @@ class Ledger:
         self._keep_graphs = keep_graphs
         self._open: dict[tuple[int, str], _Day] = {}
         self._facts: dict[str, WorkflowFacts] = {}
+        self._nodes = 0
 
     def know(self, workflow: Workflow, info: ObjectInfo) -> str:
         """The name under which jobs of this shape are recorded."""
+        nodes = len(workflow.graph)
+        if nodes > MOST_NODES:
+            return OTHERS
         name = name_of(workflow, info)
         if name not in self._facts:
-            if len(self._facts) >= MOST_WORKFLOWS:
+            if len(self._facts) >= MOST_WORKFLOWS or self._nodes + nodes > MOST_NODES_TOGETHER:
                 return OTHERS
+            self._nodes += nodes
             named = structs.replace(workflow, name=name)
             facts = Variation(named, info, seed=0, as_is=True).facts({}, keep_graph=self._keep_graphs)
             self._facts[name] = structs.replace(facts, sha256=_shape(workflow))

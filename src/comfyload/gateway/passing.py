@@ -69,6 +69,7 @@ class Passing:
     async def _call(self, request: web.Request, member: Member, path: str) -> web.StreamResponse:
         dropped = _dropped(request.headers)
         headers = CIMultiDict((name, value) for name, value in request.headers.items() if name.lower() not in dropped)
+        headers.popall("Content-Encoding", None)  # its body is unpacked when we read it
         headers.update(member.given.headers)
         base = str(member.given.url)
         url = URL(base + ("" if base.endswith("/") else "/") + path, encoded=True)
