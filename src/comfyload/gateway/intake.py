@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import math
 import time
 import uuid
@@ -18,7 +17,7 @@ from comfyload.gateway.job import Job
 from comfyload.gateway.service import Gateway
 from comfyload.gateway.store import Row
 from comfyload.tasks import within
-from comfyload.workflow.graph import Workflow, parse
+from comfyload.workflow.graph import Workflow, checked
 
 ASSIGNED_S, ANSWERED_S = 0.2, 10.0
 """How long a POST waits, where a server seems free, until one is chosen, and for that server's answer."""
@@ -78,7 +77,6 @@ class Intake:
         name = "unreadable" if workflow is None else gateway.ledger.know(workflow, gateway.fleet.info)
         job = self._job(posted, name, lacking)
         self._admit(job)
-        gateway.secrets[job.id] = {key: posted.extra[key] for key in forms.SECRETS if key in posted.extra}
         gateway.store.add(
             Row(
                 id=job.id,
@@ -95,6 +93,7 @@ class Intake:
                 targets=targets,
             )
         )
+        gateway.secrets[job.id] = {key: posted.extra[key] for key in forms.SECRETS if key in posted.extra}
         job.asked, job.sent = True, asyncio.Event()
         gateway.counts["accepted"] += 1
         gateway.add(job)
@@ -248,7 +247,7 @@ def recover(gateway: Gateway) -> int:
 def _workflow(graph: dict[str, Any]) -> Workflow | None:
     """The graph, if we can read it; a server may still say what is wrong with it."""
     try:
-        return parse(json.dumps(graph).encode(), "workflow", "the workflow")
+        return checked(graph, {}, "workflow", "the workflow")
     except WorkflowError:
         return None
 

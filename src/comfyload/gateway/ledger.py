@@ -33,6 +33,9 @@ MOST_WORKFLOWS = 1_000
 MOST_TIMES, MOST_FOLDERS = 500, 8
 """How much of the ledger is read again at a start: jobs, and the directories that they are in."""
 
+MOST_NODES, MOST_NODES_TOGETHER = 5_000, 200_000
+"""Nodes of a workflow whose shape is kept, and of all such; a larger one is one of the others."""
+
 OTHERS = "others"
 
 
@@ -57,13 +60,18 @@ class Ledger:
         self._keep_graphs = keep_graphs
         self._open: dict[tuple[int, str], _Day] = {}
         self._facts: dict[str, WorkflowFacts] = {}
+        self._nodes = 0
 
     def know(self, workflow: Workflow, info: ObjectInfo) -> str:
         """The name under which jobs of this shape are recorded."""
+        nodes = len(workflow.graph)
+        if nodes > MOST_NODES:
+            return OTHERS
         name = name_of(workflow, info)
         if name not in self._facts:
-            if len(self._facts) >= MOST_WORKFLOWS:
+            if len(self._facts) >= MOST_WORKFLOWS or self._nodes + nodes > MOST_NODES_TOGETHER:
                 return OTHERS
+            self._nodes += nodes
             named = structs.replace(workflow, name=name)
             facts = Variation(named, info, seed=0, as_is=True).facts({}, keep_graph=self._keep_graphs)
             self._facts[name] = structs.replace(facts, sha256=_shape(workflow))

@@ -20,8 +20,14 @@ OF_STEPS = (b"progress", b"progress_state")
 TO_ALL = (b"progress", b"progress_state", b"execution_interrupted")
 """What ComfyUI sends to every socket for a prompt without a client id; nobody gets the rest."""
 
+KEPT_FRAME = 1 << 20
+"""A larger message is told once, and not again to a socket that is opened later."""
+
+MOST_ENDS, MOST_END_BYTES = 64, 32 << 20
+"""Of one attempt."""
+
 _TYPE = re.compile(rb'\s*\{\s*"type":\s*"([A-Za-z0-9_.-]+)"')
-_ID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_ID = re.compile(rb'"prompt_id":\s*"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"')
 _NO_NODE = re.compile(rb'"node":\s*null')
 _STAMP = re.compile(rb'"timestamp":\s*(\d{1,16})')
 
@@ -43,6 +49,11 @@ class Attempt:
     progress: bytes = b""
     executing: bytes = b""
     ends: list[bytes] = field(default_factory=list)
+
+    def hold(self, frame: bytes) -> None:
+        """Keep a message of its end."""
+        if len(self.ends) < MOST_ENDS and sum(map(len, self.ends)) + len(frame) <= MOST_END_BYTES:
+            self.ends.append(frame)
 
 
 class Live:
@@ -91,7 +102,7 @@ class Live:
             self._on_preview(server, frame)
             return
         found = _TYPE.match(frame)
-        attempt = self._attempt_in(frame)
+        attempt = self._attempt_in(server, frame)
         if found is None or attempt is None:
             return
         kind, job = found[1], attempt.job
@@ -102,14 +113,14 @@ class Live:
             frame = _STAMP.sub(lambda stamp: b'"timestamp": %d' % (int(stamp[1]) + skew), frame, count=1)
         stamped = kind in ENDS and _STAMP.search(frame) is not None
         if stamped or attempt.ends or (kind == b"executing" and _NO_NODE.search(frame)):
-            attempt.ends.append(frame)
+            attempt.hold(frame)
             return
         if kind == b"execution_start":
             self._started(attempt, frame)
         elif kind == b"executing":
-            attempt.executing = frame
+            attempt.executing = frame if len(frame) <= KEPT_FRAME else b""
         elif kind == b"progress_state":
-            attempt.progress = frame
+            attempt.progress = frame if len(frame) <= KEPT_FRAME else b""
         elif kind == b"executed":
             frame = self._tag(frame, server)
         if job.client_id is None and kind not in TO_ALL:
@@ -127,16 +138,19 @@ class Live:
         if found is not None and not found.answer.done():
             found.answer.set_result(reply)
 
-    def _attempt_in(self, frame: bytes) -> Attempt | None:
-        """The attempt that a message is about: its id stands in it, perhaps behind ids in its outputs."""
-        for found in _ID.finditer(frame):
-            attempt = self._attempts.get(found[0].decode())
-            if attempt is not None:
-                return attempt
-        return None
+    def _attempt_in(self, server: str, frame: bytes) -> Attempt | None:
+        """The attempt on that server that a message is about."""
+        ids = {found[1] for found in _ID.finditer(frame)}
+        if len(ids) > 1:  # its outputs name other prompts
+            try:
+                ids = {json.loads(frame)["data"]["prompt_id"].encode()}
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                return None
+        attempt = self._attempts.get(ids.pop().decode()) if ids else None
+        return attempt if attempt is not None and attempt.server == server else None
 
     def _started(self, attempt: Attempt, frame: bytes) -> None:
-        attempt.start = frame
+        attempt.start = frame if len(frame) <= KEPT_FRAME else b""
         self._running[attempt.server] = attempt
         stamp = _STAMP.search(frame)
         attempt.job.began = True
@@ -149,20 +163,22 @@ class Live:
             message = json.loads(frame)
             data = message["data"]
             tagged = self._tagged(data.get("output"), server)
-        except (ValueError, KeyError, AttributeError, RecursionError):
+            return frame if tagged is data.get("output") else dumps(message | {"data": data | {"output": tagged}})
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return frame
-        return frame if tagged is data.get("output") else dumps(message | {"data": data | {"output": tagged}})
 
     def _on_preview(self, server: str, frame: bytes) -> None:
         """A picture of the prompt that runs there, or a text of one of its nodes."""
-        attempt = self._running.get(server)
-        if attempt is None or attempt.ends:
-            return
-        job, kind = attempt.job, int.from_bytes(frame[:4], "big")
-        plain = frame
+        kind, head, picture = int.from_bytes(frame[:4], "big"), b"", b""
         if kind == PREVIEW_WITH_METADATA:
             length = int.from_bytes(frame[4:8], "big")
             head, picture = frame[8 : 8 + length], frame[8 + length :]
+        running = self._running.get(server)
+        attempt = self._attempt_in(server, head) if _ID.search(head) else running
+        if attempt is None or attempt is not running or attempt.ends:
+            return
+        job, plain = attempt.job, frame
+        if kind == PREVIEW_WITH_METADATA:
             if job.attempt_id != job.id:
                 head = head.replace(job.attempt_id.encode(), job.id.encode())
                 frame = frame[:8] + head + picture
@@ -199,5 +215,5 @@ def _no_node(job: Job) -> Entry:
 def _format_in(head: bytes) -> int:
     try:
         return _FORMATS.get(json.loads(head).get("image_type"), 1)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         return 1

@@ -371,11 +371,7 @@ class Gateway:
         if not attempt.history and job.began and member is not None:
             with suppress(TransportError):
                 await member.tap.call(Request(method="GET", path=f"history/{job.attempt_id}", timeout_s=ENTRY_S))
-        try:
-            entry = forms.loads(attempt.history).get(job.attempt_id)
-        except (ValueError, AttributeError, RecursionError):
-            return None
-        return entry if isinstance(entry, dict) else None
+        return forms.entry_in(attempt.history, job.attempt_id)
 
     def _write_record(self, job: Job, execution: Execution, member: Member | None) -> None:
         """Write it to the ledger, as its server's job; one that no server had, as the first server's."""
@@ -394,7 +390,8 @@ def renamed(body: bytes, old: str, new: str) -> bytes:
         return body
     message = forms.loads(body)
     for node in message["prompt"].values():
-        for key, value in node.get("inputs", {}).items():
+        inputs = node.get("inputs")
+        for key, value in inputs.items() if isinstance(inputs, dict) else ():
             if value in (old, f"{old} [input]"):
-                node["inputs"][key] = new
+                inputs[key] = new
     return forms.dumps(message)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from comfyload.comfy.wire.ids import is_uuid
 from comfyload.errors import RunFilesError
 from comfyload.gateway.job import State
 
@@ -160,7 +161,8 @@ class Store:
             self._db.execute("UPDATE jobs SET attention = 0 WHERE id = ?", (job_id,))
 
     def find(self, job_id: str) -> Row | None:
-        return next(self._rows("WHERE id = ?", job_id), None)
+        # An id with bytes that are no text is nobody's, and the file cannot be asked for it.
+        return next(self._rows("WHERE id = ?", job_id), None) if is_uuid(job_id) else None
 
     def find_key(self, tenant: str, key: str) -> Row | None:
         """The job that the tenant sent with that key."""
