@@ -226,7 +226,9 @@ def limit_s(gateway: Gateway, asked_s: float | None) -> float:
 
 
 def recover(gateway: Gateway) -> int:
-    """Take up the jobs of an earlier process; how many there are."""
+    """Take up the jobs of an earlier process, and what it owed the ledger; how many there are."""
+    if gateway.store.owed:
+        gateway.ledger.settle(gateway.store.owed)
     for row in gateway.store.unended():
         graph = forms.loads(row.graph)
         workflow, lacking = _workflow(graph), frozenset[str]()

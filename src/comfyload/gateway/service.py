@@ -323,7 +323,7 @@ class Gateway:
         entry, state = forms.entry_of(job, found, forms.loads(graph), forms.loads(extra), execution, ended_ms, skew_ms)
         if member is not None:
             entry["outputs"] = self.files.tagged(entry["outputs"], member.name)
-        self._write_record(job, execution, member)
+        owed = self._record(job, execution, member)
         self.counts[state] += 1
         seen = state != "cancelled" or job.began  # one that was removed before it ran never was, as in ComfyUI
         if seen:
@@ -337,9 +337,11 @@ class Gateway:
                 on_disk,
                 attention=state == "failed",
                 keep_payload=state == "failed" or self._keep_payloads,
+                owed=owed,
             )
         else:
-            self.store.drop(job.id)
+            self.store.drop(job.id, owed)
+        self.ledger.write(owed)  # if we die before, the next process does it
         self._remove(job)
         if seen:
             self.live.tell_end(job, [] if attempt is None else attempt.ends, entry)
@@ -367,15 +369,15 @@ class Gateway:
             return None
         return entry if isinstance(entry, dict) else None
 
-    def _write_record(self, job: Job, execution: Execution, member: Member | None) -> None:
-        """Write it to the ledger, as its server's job; one that no server had, as the first server's."""
+    def _record(self, job: Job, execution: Execution, member: Member | None) -> bytes:
+        """What the ledger is to hold of it, as its server's job; of one that no server had, as the first server's."""
         members = self.fleet.members
         name = member.name if member is not None else members[0].name if members else "none"
         facts = next((each.facts for each in members if each.name == name), None)
         record = Record(
             index=0, prompt_id=job.id, workflow=job.workflow, warmup=False, due=job.due, values={}, execution=execution
         )
-        self.ledger.write(record, name, facts or NOWHERE)
+        return self.ledger.prepare(record, name, facts or NOWHERE)
 
 
 def renamed(body: bytes, old: str, new: str) -> bytes:

@@ -123,10 +123,22 @@ class Store:
         with self._errors():
             self._db.execute(_INSERT, tuple(getattr(row, name) for name in _COLUMNS))
 
-    def drop(self, job_id: str) -> None:
-        """The job was refused, or removed before it ran: it never was."""
-        with self._errors():
+    def drop(self, job_id: str, owed: bytes = b"") -> None:
+        """The job was refused, or removed before it ran: it never was. `owed`: what is still to be written of it."""
+        with self._whole():
+            self._owe(owed)
             self._db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+
+    @property
+    def owed(self) -> bytes:
+        """What was to be written elsewhere when the last job ended; it may have been, or not."""
+        with self._errors():
+            found = self._db.execute("SELECT value FROM facts WHERE name = 'owed'").fetchone()
+        return b"" if found is None else bytes(found[0])
+
+    def _owe(self, owed: bytes) -> None:
+        if owed:
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES ('owed', ?)", (owed,))
 
     def began(self, job_id: str) -> None:
         """From now on it may be on a server."""
@@ -138,10 +150,23 @@ class Store:
         with self._errors():
             self._db.execute("UPDATE jobs SET node_errors = ? WHERE id = ?", (node_errors, job_id))
 
-    def end(self, job_id: str, state: State, item: bytes, entry: bytes, *, attention: bool, keep_payload: bool) -> None:
-        """The job has ended. `keep_payload`: what it takes to run it again is kept."""
+    def end(
+        self,
+        job_id: str,
+        state: State,
+        item: bytes,
+        entry: bytes,
+        *,
+        attention: bool,
+        keep_payload: bool,
+        owed: bytes = b"",
+    ) -> None:
+        """The job has ended. `keep_payload`: what it takes to run it again is kept. `owed`: what is still to be written
+        of it elsewhere.
+        """
         payload = "" if keep_payload else ", graph = '', extra = '', targets = ''"
-        with self._errors():
+        with self._whole():
+            self._owe(owed)
             self._db.execute(
                 f"UPDATE jobs SET state = ?, item = ?, entry = ?, attention = ?{payload} WHERE id = ?",
                 (state, item, entry, attention, job_id),
@@ -197,6 +222,18 @@ class Store:
                 row = Row(**dict(zip(_COLUMNS, found, strict=True)))
                 row.begun, row.attention = bool(row.begun), bool(row.attention)
                 yield row
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """All of it is on disk afterwards, or nothing."""
+        with self._errors():
+            self._db.execute("BEGIN")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
