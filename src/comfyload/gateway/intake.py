@@ -24,6 +24,8 @@ ASSIGNED_S, ANSWERED_S = 0.2, 10.0
 """How long a POST waits, where a server seems free, until one is chosen, and for that server's answer."""
 
 MOST_WAITING = 100_000
+MOST_UNTOLD, TELLING_MS = 200, 2_000
+"""How many clients may not have been told of ends when a process died, and how long telling may take."""
 
 
 class Refused(Exception):
@@ -226,9 +228,11 @@ def limit_s(gateway: Gateway, asked_s: float | None) -> float:
 
 
 def recover(gateway: Gateway) -> int:
-    """Take up the jobs of an earlier process, and what it owed the ledger; how many there are."""
+    """Take up the jobs of an earlier process, and what it owed the ledger and its clients; how many jobs there are."""
     if gateway.store.owed:
         gateway.ledger.settle(gateway.store.owed)
+    for row in _last_ended(gateway):
+        gateway.live.owe_end(row.tenant, row.client_id or "", row.id, forms.loads(row.entry or b""))
     for row in gateway.store.unended():
         graph = forms.loads(row.graph)
         workflow, lacking = _workflow(graph), frozenset[str]()
@@ -248,12 +252,23 @@ def recover(gateway: Gateway) -> int:
             not_on=lacking,
             files=gateway.files.named_in(graph),
             expected_s=gateway.client.expected_s(row.workflow),
+            server=row.server,
+            began=row.started_ms is not None,
+            started_ms=row.started_ms,
+            cancelled=row.cancelled,
         )
-        if row.begun:
+        if row.begun or row.cancelled:
             gateway.take_up(job)
         else:
             gateway.add(job)
     return len(gateway.jobs)
+
+
+def _last_ended(gateway: Gateway) -> list[Row]:
+    """The jobs of whose end an earlier process may have died before it could tell it."""
+    rows = [row for row in gateway.store.ended(None, newest=MOST_UNTOLD) if row.item and row.client_id]
+    ends = [forms.loads(row.item or b"").get("execution_end_time") or 0 for row in rows]
+    return [row for row, end in zip(rows, ends, strict=True) if end >= max(ends) - TELLING_MS]
 
 
 def _workflow(graph: dict[str, Any]) -> Workflow | None:

@@ -33,6 +33,7 @@ from comfyload.retry.client import RetryingClient
 from comfyload.tasks import within
 
 TICK_S = 0.25
+UNREACHABLE_S = 120.0
 ENTRY_S = 2.0
 """How long a server is asked for the history of a job that was cancelled there."""
 
@@ -100,10 +101,13 @@ class Gateway:
         self._launch_all()
 
     def take_up(self, job: Job) -> None:
-        """Take a job of an earlier process, which may have sent it."""
+        """Take a job of an earlier process, which may have sent it, or was about to cancel it."""
         self._note(job)
-        self._unsure.add(job.id)
-        self._launch(job)
+        if job.server:
+            self._unsure.add(job.id)
+            self._launch(job)
+        else:
+            self._spawn(job, self._settle(job, Execution(outcome="cancelled", done=self.clock(), failure=BY_CLIENT)))
 
     def _note(self, job: Job) -> None:
         self.jobs[job.id] = job
@@ -202,8 +206,16 @@ class Gateway:
             self._day = now // DAY_S
             self.ledger.close_before(min((job.due for job in self.jobs.values()), default=now))
 
+    async def _until_joined(self, job: Job) -> None:
+        """Wait a while for the server that may have a job of an earlier process: only there it can be looked up."""
+        until = min(job.due + job.limit_s, self.clock() + min(UNREACHABLE_S, self.policy.liveness_s or UNREACHABLE_S))
+        while self.clock() < until and not any(member.name == job.server for member in self.fleet.joined):
+            await asyncio.sleep(TICK_S)
+
     async def _run(self, job: Job) -> None:
         self._starting -= 1
+        if job.id in self._unsure:
+            await self._until_joined(job)
         _, extra, targets = self.store.payload(job.id)
         mark = {"comfyload": {"job": job.id, "attempt": 1}}
         prompt = Prompt(
@@ -216,6 +228,8 @@ class Gateway:
             targets=targets,
         )
         left_s = None if job.limit_s == math.inf else max(0.001, job.due + job.limit_s - self.clock())
+        if job.cancelled:
+            self._stop(job)
         execution = await self.client.run(
             prompt, deadline_s=left_s, tell=partial(self._on_event, job), not_on=job.not_on
         )
@@ -241,6 +255,8 @@ class Gateway:
         return 0 if member is None else member.skew_ms
 
     def _on_start(self, job: Job) -> None:
+        if job.started_ms is not None:
+            self.store.started(job.id, job.started_ms)
         self.changed(job.tenant)
 
     # --- what passes between us and a server (a `Listener`)
@@ -260,7 +276,7 @@ class Gateway:
         if attempt is None or member is None:
             return body
         job = attempt.job
-        self.store.began(job.id)
+        self.store.began(job.id, server)
         for name in job.files:
             body = renamed(body, name, await self._bring(member, name))
         return body
@@ -293,14 +309,19 @@ class Gateway:
         if job is None or job.tenant != tenant or (only_running and not job.began):
             return False
         job.cancelled = True
+        self.store.cancel(job_id)
         queue = self.queues.get(job.not_on)
         if queue is not None and queue.remove(job_id) is not None:
             await self._settle(job, Execution(outcome="cancelled", done=self.clock(), failure=BY_CLIENT))
         else:
-            task = asyncio.create_task(self.client.cancel(job_id))
-            self._others.add(task)
-            task.add_done_callback(self._others.discard)
+            self._stop(job)
         return True
+
+    def _stop(self, job: Job) -> None:
+        """End the job where it is. One that is about to be sent is ended then."""
+        task = asyncio.create_task(self.client.cancel(job.id))
+        self._others.add(task)
+        task.add_done_callback(self._others.discard)
 
     async def _settle(self, job: Job, execution: Execution) -> None:
         """Write how the job ended, then tell its client."""

@@ -39,6 +39,9 @@ CREATE TABLE IF NOT EXISTS jobs (
   extra BLOB NOT NULL,
   targets BLOB NOT NULL,
   begun INTEGER NOT NULL DEFAULT 0,
+  server TEXT NOT NULL DEFAULT '',
+  started_ms INTEGER,
+  cancelled INTEGER NOT NULL DEFAULT 0,
   attention INTEGER NOT NULL DEFAULT 0,
   item BLOB,
   entry BLOB
@@ -53,7 +56,8 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 class Row(Struct, kw_only=True, gc=False):
     """One job as it is kept. `item`: its form in `/api/jobs`; `entry`: in `/history`; both JSON, of an ended job.
 
-    `begun`: it may be on a server. `attention`: it failed for good, and nobody has sent it again yet. `digest`: of what
+    `begun`: it may be on a server: on that `server`, if it was not lost there. `started_ms`: when one began to work on
+    it. `cancelled`: its client wants it no more. `attention`: it failed for good, and nobody has sent it again yet. `digest`: of what
     was posted. `extra`: its `extra_data`, without secrets.
     """
 
@@ -72,6 +76,9 @@ class Row(Struct, kw_only=True, gc=False):
     state: State = "pending"
     node_errors: bytes | None = None
     begun: bool = False
+    server: str = ""
+    started_ms: int | None = None
+    cancelled: bool = False
     attention: bool = False
     item: bytes | None = None
     entry: bytes | None = None
@@ -140,10 +147,20 @@ class Store:
         if owed:
             self._db.execute("INSERT OR REPLACE INTO facts VALUES ('owed', ?)", (owed,))
 
-    def began(self, job_id: str) -> None:
-        """From now on it may be on a server."""
+    def began(self, job_id: str, server: str) -> None:
+        """From now on it may be on that server."""
         with self._errors():
-            self._db.execute("UPDATE jobs SET begun = 1 WHERE id = ?", (job_id,))
+            self._db.execute("UPDATE jobs SET begun = 1, server = ? WHERE id = ?", (server, job_id))
+
+    def started(self, job_id: str, at_ms: int) -> None:
+        """A server works on it."""
+        with self._errors():
+            self._db.execute("UPDATE jobs SET state = 'in_progress', started_ms = ? WHERE id = ?", (at_ms, job_id))
+
+    def cancel(self, job_id: str) -> None:
+        """Its client wants it no more."""
+        with self._errors():
+            self._db.execute("UPDATE jobs SET cancelled = 1 WHERE id = ?", (job_id,))
 
     def noted(self, job_id: str, node_errors: bytes) -> None:
         """Some outputs of the job will not run."""
@@ -220,7 +237,7 @@ class Store:
         with self._errors():
             for found in self._db.execute(f"SELECT {_NAMES} FROM jobs {where}", values):
                 row = Row(**dict(zip(_COLUMNS, found, strict=True)))
-                row.begun, row.attention = bool(row.begun), bool(row.attention)
+                row.begun, row.cancelled, row.attention = bool(row.begun), bool(row.cancelled), bool(row.attention)
                 yield row
 
     @contextmanager
