@@ -8,12 +8,14 @@ import json
 import math
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
 
 from comfyload.errors import WorkflowError
 from comfyload.gateway import forms
+from comfyload.gateway.fair import Demand
 from comfyload.gateway.job import Job
 from comfyload.gateway.service import Gateway
 from comfyload.gateway.store import Row
@@ -24,6 +26,9 @@ ASSIGNED_S, ANSWERED_S = 0.2, 10.0
 """How long a POST waits, where a server seems free, until one is chosen, and for that server's answer."""
 
 MOST_WAITING = 100_000
+LOOKS = 4
+SURE = 2.33
+"""Standard deviations of a normal distribution below which are 99 %."""
 MOST_UNTOLD, TELLING_MS = 200, 2_000
 """How many clients may not have been told of ends when a process died, and how long telling may take."""
 
@@ -56,6 +61,7 @@ class Posted(Struct, kw_only=True):
 class Intake:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._demand = Demand()
         self._number = int(gateway.store.fact("number") or 0)
         self.closed = False
         """Whether the gateway is being stopped, and takes no more."""
@@ -175,23 +181,38 @@ class Intake:
         """
         gateway = self._gateway
         waiting = sum(map(len, gateway.queues.values()))
-        ahead_s = self.ahead_s(job)
-        late_s = ahead_s + job.expected_s - job.limit_s if ahead_s else -math.inf
+        ahead_s, doubt_s = self._ahead_s(job)
+        late_s = ahead_s + job.expected_s + doubt_s - job.limit_s if ahead_s else -math.inf
         if waiting < MOST_WAITING and late_s <= 0.0:
+            self._demand.note(job.tenant, job.expected_s, job.due)
             return
         wait_s = max(1, math.ceil(late_s)) if late_s > 0.0 else 60
         gateway.counts["refused"] += 1
         message = f"The servers are busy: {ahead_s:.0f} s of work are waiting. Try again in {wait_s} s."
         raise Refused(503, forms.refusal("queue_full", message, f"{waiting} jobs wait"), {"Retry-After": str(wait_s)})
 
-    def ahead_s(self, job: Job) -> float:
-        """Seconds until a job that came now would begin, by what the servers have to do before it."""
+    def _ahead_s(self, job: Job) -> tuple[float, float]:
+        """Seconds until a job that came now would begin, by what the servers have to do before it; and by how much its
+        end may be later than expected, by how wrong that was before, and how much more others may bring.
+        """
         gateway = self._gateway
         on_servers = gateway.client.backlog_s()
         if not on_servers:
-            return 0.0
-        waiting = sum(queue.ahead_s(job.tenant, job.number, job.expected_s) for queue in gateway.queues.values())
-        return (sum(on_servers) + waiting) / len(on_servers)
+            return 0.0, 0.0
+        rates = self._demand.rates(job.due)
+        rates.pop(job.tenant, None)
+        servers, found_s, waiting = len(on_servers), 0.0, 0.0
+        for _ in range(LOOKS):  # the longer it waits, the more of others' work comes meanwhile, up to their shares
+            coming_s = {name: rate * found_s for name, rate in rates.items()}
+            waiting = self._waiting_s(job, coming_s)
+            found_s = (sum(on_servers) + waiting) / servers
+        coming = waiting - self._waiting_s(job, {})  # jobs that come at random: the variance of their number is its mean
+        before = gateway.client.variance(found_s * servers) + coming * job.expected_s
+        return found_s, SURE * math.sqrt(before / servers**2 + gateway.client.variance(job.expected_s))
+
+    def _waiting_s(self, job: Job, coming_s: Mapping[str, float]) -> float:
+        queues = self._gateway.queues.values()
+        return sum(queue.ahead_s(job.tenant, job.number, job.expected_s, coming_s) for queue in queues)
 
     async def _answer(self, job: Job) -> bytes:
         """What the client hears: what a server says that is free; else that the job was taken.

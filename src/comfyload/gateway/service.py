@@ -97,7 +97,8 @@ class Gateway:
         """Take a job that is in the store; it is sent as soon as it is its turn."""
         self._note(job)
         queue = self.queues.setdefault(job.not_on, FairQueue())
-        queue.put(job.id, job, job.tenant, job.number, job.expected_s)
+        begin_by = job.due + job.limit_s - job.expected_s
+        queue.put(job.id, job, job.tenant, job.number, job.expected_s, begin_by)
         self._launch_all()
 
     def take_up(self, job: Job) -> None:
@@ -173,7 +174,7 @@ class Gateway:
             return
         for lane in sorted(self.queues, key=len, reverse=True):
             queue = self.queues[lane]
-            while self.client.room(lane) > self._starting and (job := queue.next()) is not None:
+            while self.client.room(lane) > self._starting and (job := queue.next(self.clock())) is not None:
                 self._launch(job)
             if not len(queue):
                 del self.queues[lane]

@@ -25,9 +25,13 @@ class ExpectedTimes:
         self._warm: dict[str, _Mean] = {}
         self._swap: dict[str, _Mean] = {}
         self._all = _Mean()
+        self._spread = _Mean()
 
     def learn(self, workflow: str, after: str | None, seconds: float) -> None:
         """A job took so long on a server that had a job of `after` before it (None: none of ours)."""
+        known = self.predict_s(workflow, after)
+        if known > 0.0:
+            self._spread.add((seconds - known) ** 2 / known)
         kind = self._warm if after == workflow else self._swap
         kind.setdefault(workflow, _Mean()).add(seconds)
         self._all.add(seconds)
@@ -36,6 +40,15 @@ class ExpectedTimes:
     def mean_s(self) -> float:
         """Of any job; 0 where nothing is known."""
         return self._all.value
+
+    def variance(self, work_s: float) -> float:
+        """Of what so many seconds of predicted work take, by how wrong predictions were: it adds up over the jobs, and
+        all of them are wrong together by as much as the mean is.
+        """
+        if not self.mean_s:
+            return 0.0
+        values = min(float(self._all.n), (2.0 - STEP) / STEP)
+        return self._spread.value * (work_s + work_s**2 / (self.mean_s * values))
 
     def predict_s(self, workflow: str, after: str | None) -> float:
         """Seconds of the job after one of `after`; the best estimate where that is not known."""

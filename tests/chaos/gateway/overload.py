@@ -51,13 +51,14 @@ class Load:
     took_s: list[float] = field(default_factory=list)
     done_s: float = 0.0
     wasted_s: float = 0.0
+    lasted_s: float = 0.0
     retries: int = 0
     twice: int = 0
 
     @property
     def goodput(self) -> float:
         """Work on jobs done in time while there was too much, as a share of what the servers could do."""
-        return self.done_s / (SERVERS * OVERLOAD_S - self.wasted_s)
+        return self.done_s / (SERVERS * self.lasted_s - self.wasted_s)
 
     @property
     def within(self) -> float:
@@ -66,9 +67,9 @@ class Load:
 
 
 def overload(folder: Path, shape: str, seed: int = 1, *, failing: float = 0.0) -> Load:
-    """Play it. `failing`: the share of executions that fail in a node, which may pass if they are tried again."""
+    """Play it. `failing`: the share of executions that fail in a node, by lack of memory, which may pass if they are tried again."""
     policy = Policy(deadline_s=DEADLINE_S, liveness_s=60.0, budget=Budget(ratio=BUDGET[0], cap=BUDGET[1]))
-    faults = Faults(node_error=Which(share=failing)) if failing else Faults()
+    faults = Faults(oom=Which(share=failing)) if failing else Faults()
 
     async def main() -> Load:
         async with farm(SERVERS, faults=faults, seed=seed) as servers, desk(folder, servers, policy=policy) as front:
@@ -91,6 +92,7 @@ class _Play:
             begin, self._counted = clock.now(), True
             await self._arrivals(jobs, OVERLOAD_S, TIMES * capacity)
             end, self._counted = clock.now(), False
+        load.lasted_s = end - begin
         for server in self._servers:
             for truth in server.truth:
                 overlap_s = max(0.0, min(end, truth.finished or end) - max(begin, truth.started))
