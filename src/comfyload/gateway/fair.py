@@ -9,6 +9,9 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 FADES_S, LEAST_LOOK_S = 120.0, 30.0
+AHEAD = 2.0
+"""How early a job is urgent, in times of what it takes: a server that just began another is busy for so long."""
+
 LEAST_S = 1e-3
 """What a job of unknown length counts as."""
 
@@ -59,7 +62,7 @@ class FairQueue(Generic[T]):
         found.total_s += cost_s
         self._arrivals += 1
         if begin_by < math.inf:
-            heapq.heappush(self._urgent, (begin_by - cost_s, job_id))
+            heapq.heappush(self._urgent, (begin_by - AHEAD * cost_s, job_id))
 
     def next(self, now: float = -math.inf) -> T | None:
         """Take the job that is next at the instant `now`; None: none waits."""

@@ -27,8 +27,8 @@ ASSIGNED_S, ANSWERED_S = 0.2, 10.0
 
 MOST_WAITING = 100_000
 LOOKS = 4
-SURE = 2.33
-"""Standard deviations of a normal distribution below which are 99 %."""
+SURE = 3.0
+"""Standard deviations: what is promised must hold for 99 in 100, also where jobs are unlike those before."""
 MOST_UNTOLD, TELLING_MS = 200, 2_000
 """How many clients may not have been told of ends when a process died, and how long telling may take."""
 

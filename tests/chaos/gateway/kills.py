@@ -118,20 +118,23 @@ def _show(run: Path) -> int:
 
 
 def _executions(processes: Processes, seen: Seen) -> list[str]:
-    """Each job was executed once. Where a server died, the one that it had begun last may have been begun again: the
-    server has forgotten it.
+    """Each job was executed once. What a server had begun before it died may have been begun again, unless its history
+    was read: the server has forgotten it.
     """
     begun: Counter[str] = Counter()
     forgotten: Counter[str] = Counter()
     for number in range(SERVERS):
-        last = ""
+        unread = set[str]()
         for line in processes.executed(number).read_text(encoding="utf-8").splitlines():
             what, _, prompt_id = line.partition(" ")
             if what == "begun":
                 begun[prompt_id] += 1
-                last = prompt_id
-            elif what == "booted" and last:
-                forgotten[last] += 1
+                unread.add(prompt_id)
+            elif what == "read":
+                unread.discard(prompt_id)
+            elif what == "booted":
+                forgotten.update(unread)
+                unread.clear()
     broken = []
     for job_id in seen.ends:
         ids = [id_of(job_id, number) for number in range(1, LATER_IDS + 2)]

@@ -106,6 +106,8 @@ class Mortal(Counted):
         self._pass_by(f"{name}: come")
         reply = await super().call(request)
         self._pass_by(f"{name}: not answered")
+        if name == "GET history/ID" and len(reply.body) > len("{}"):
+            self._tell("read", request.path.rpartition("/")[2])
         return reply
 
     async def _execute(self, state: State, item: Item) -> None:
