@@ -112,22 +112,23 @@ class Demand:
     """How much work each tenant brings, in seconds a second: of the last minutes, and soon forgotten."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, tuple[float, float, float]] = {}
-        """Of each tenant: since when, the sum that fades away, and of when that is."""
+        self._seen: dict[str, tuple[float, float, float, float]] = {}
+        """Of each tenant: since when, the sum that fades away, of when that is, and what its last job takes."""
 
     def note(self, tenant: str, cost_s: float, now: float) -> None:
         """The tenant's job was taken."""
-        since, total, then = self._seen.get(tenant, (now, 0.0, now))
-        self._seen[tenant] = since, total * math.exp((then - now) / FADES_S) + cost_s, now
+        since, total, then, _ = self._seen.get(tenant, (now, 0.0, now, 0.0))
+        self._seen[tenant] = since, total * math.exp((then - now) / FADES_S) + cost_s, now, cost_s
 
     def rates(self, now: float) -> dict[str, float]:
+        """Of each tenant, as if one more of its jobs had come: what was seen of a few jobs may be too little."""
         found = {}
-        for name, (since, total, then) in list(self._seen.items()):
+        for name, (since, total, then, cost_s) in list(self._seen.items()):
             left = total * math.exp((then - now) / FADES_S)
             if left < LEAST_S:
                 del self._seen[name]
             else:
                 # What came first was not preceded by nothing: the time before it is not known, at least for a while.
                 weight = 1.0 - math.exp(-max(now - since, LEAST_LOOK_S) / FADES_S)
-                found[name] = left / (FADES_S * weight)
+                found[name] = (left + cost_s) / (FADES_S * weight)
         return found

@@ -8,14 +8,16 @@ STEP = 1.0 - 0.5 ** (1.0 / HALF_LIFE_JOBS)
 
 @dataclass(slots=True)
 class _Mean:
-    """A mean that forgets: half of its weight is on the last 20 values."""
+    """A mean that forgets: half of its weight is on the last 20 values. `slow` forgets ten times as slowly."""
 
     n: int = 0
     value: float = 0.0
+    slow: float = 0.0
 
     def add(self, value: float) -> None:
         self.n += 1
         self.value += max(STEP, 1.0 / self.n) * (value - self.value)
+        self.slow += max(STEP / 10.0, 1.0 / self.n) * (value - self.slow)
 
 
 class ExpectedTimes:
@@ -52,9 +54,16 @@ class ExpectedTimes:
 
     def predict_s(self, workflow: str, after: str | None) -> float:
         """Seconds of the job after one of `after`; the best estimate where that is not known."""
+        return self._known(workflow, after).value
+
+    def cautious_s(self, workflow: str) -> float:
+        """Seconds of the job after one like it, where a promise hangs on it: the last few may all have been short."""
+        known = self._known(workflow, workflow)
+        return max(known.value, known.slow)
+
+    def _known(self, workflow: str, after: str | None) -> _Mean:
         first, other = (self._warm, self._swap) if after == workflow else (self._swap, self._warm)
-        known = first.get(workflow) or other.get(workflow) or self._all
-        return known.value
+        return first.get(workflow) or other.get(workflow) or self._all
 
     def swap_s(self, workflow: str) -> float:
         """What loading the workflow's models costs; 0 where it is not known."""
