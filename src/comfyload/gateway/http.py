@@ -43,7 +43,7 @@ class Front:
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=MOST_BODY, middlewares=[self._guarded])
-        app.router.add_get(f"{OWN}metrics", self._metrics)
+        app.router.add_get("/comfyload/metrics", self._metrics)
         for method, path, handler in self._routes():
             for prefix in ("/api",) if path.startswith("/jobs") else ("", "/api"):
                 app.router.add_route(method, prefix + path, handler)

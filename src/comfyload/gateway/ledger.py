@@ -13,9 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from msgspec import structs
+import msgspec
+from msgspec import Struct, structs
 
 from comfyload.clock import stopwatch
+from comfyload.record.codec import encode
 from comfyload.record.environment.host import describe_host
 from comfyload.record.model import FORMAT, Attempt, Execution, Manifest, Record, Server, Span, WorkflowFacts
 from comfyload.record.plan import Plan, Replay
@@ -89,19 +91,45 @@ class Ledger:
                         recent.append((line.workflow, took_s))
         yield from recent
 
-    def write(self, record: Record, server: str, facts: Server) -> None:
-        """Write the record of a job that has ended. `server`: the name of its last."""
+    def prepare(self, record: Record, server: str, facts: Server) -> bytes:
+        """What to `write` once the end of the job is in the store, which keeps it, so that a process that dies between
+        the two owes it to the next. `server`: the name of the job's last.
+        """
         number = int(record.due // DAY_S)
-        day = self._open.get((number, server))
-        if day is None:
-            day = self._open[number, server] = self._begin(number, server, facts, record.due % DAY_S)
+        day = self._day(number, server, facts, record.due % DAY_S)
         known = self._facts.get(record.workflow)
         if record.workflow not in day.workflows and known is not None:
             day.workflows.add(record.workflow)
             day.manifest.workflows.append(known)
             day.writer.write_manifest(day.manifest)
-        day.writer.write_line(structs.replace(shifted(record, -number * DAY_S), index=day.count))
+        date = f"{self._midnight + timedelta(days=number):%Y-%m-%d}"
+        return encode(Owed(date=date, server=server, facts=facts, record=shifted(record, -number * DAY_S)))
+
+    def write(self, owed: bytes) -> None:
+        """Write the record of a job that has ended."""
+        self._write(msgspec.json.decode(owed, type=Owed))
+
+    def settle(self, owed: bytes) -> None:
+        """Write what an earlier process was about to write last, unless it did."""
+        found = msgspec.json.decode(owed, type=Owed)
+        path = self._folder / f"{found.date}-{found.server}"
+        if (path / MANIFEST).exists():
+            lines = RunReader(path).lines()
+            if any(isinstance(line, Record) and line.prompt_id == found.record.prompt_id for line in lines):
+                return
+        self._write(found)
+
+    def _write(self, owed: Owed) -> None:
+        number = (datetime.fromisoformat(owed.date).replace(tzinfo=UTC) - self._midnight).days
+        day = self._day(number, owed.server, owed.facts, owed.record.due)
+        day.writer.write_line(structs.replace(owed.record, index=day.count))
         day.count += 1
+
+    def _day(self, number: int, server: str, facts: Server, since: float) -> _Day:
+        day = self._open.get((number, server))
+        if day is None:
+            day = self._open[number, server] = self._begin(number, server, facts, since)
+        return day
 
     def close_before(self, now: float) -> None:
         """End the days whose jobs have all ended; `now`: the arrival of the oldest that has not."""
@@ -151,6 +179,15 @@ class Ledger:
         day.manifest.end = "complete"
         day.writer.write_manifest(day.manifest)
         day.writer.close()
+
+
+class Owed(Struct, kw_only=True):
+    """A record, and the run directory to which it belongs. Its instants count from the date's midnight."""
+
+    date: str
+    server: str
+    facts: Server
+    record: Record
 
 
 class _Day:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,9 @@ _TYPE = re.compile(rb'\s*\{\s*"type":\s*"([A-Za-z0-9_.-]+)"')
 _ID = re.compile(rb'"prompt_id":\s*"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"')
 _NO_NODE = re.compile(rb'"node":\s*null')
 _STAMP = re.compile(rb'"timestamp":\s*(\d{1,16})')
+
+UNTOLD_S, MOST_UNTOLD, MOST_UNTOLD_CLIENTS = 60.0, 100, 1_000
+"""How long it is remembered which ends a client without a socket was not told of, how many, and of how many clients."""
 
 PREVIEW, PREVIEW_WITH_METADATA = 1, 4
 _FORMATS = {"image/jpeg": 1, "image/png": 2}
@@ -74,6 +78,8 @@ class Live:
         self._on_start = on_start
         self._attempts: dict[str, Attempt] = {}
         self._running: dict[str, Attempt] = {}
+        self._untold: OrderedDict[tuple[str, str], list[tuple[float, list[bytes]]]] = OrderedDict()
+        """Ends of which clients were not told, as they had no socket open then, by tenant and client id; since when."""
         self.unread = 0
 
     def begin(self, job: Job, server: str, attempt_id: str) -> Attempt:
@@ -189,17 +195,35 @@ class Live:
 
     def tell_end(self, job: Job, ends: list[bytes], entry: Entry) -> None:
         """Tell how a job ended: what its server said of that, or what no server said."""
-        messages = entry["status"]["messages"]
-        kind, data = messages[-1]
+        kind = entry["status"]["messages"][-1][0]
         if not any(f'"{kind}"'.encode() in frame[:60] for frame in ends):
-            ends = [dumps({"type": kind, "data": data}), dumps(_no_node(job))]
+            ends = _frames_of_end(job.id, entry)
         elif not any(_NO_NODE.search(frame) for frame in ends):
-            ends = [*ends, dumps(_no_node(job))]
+            ends = [*ends, dumps(_no_node(job.id))]
+        if job.client_id is not None and not self._sockets.of(job.tenant, job.client_id):
+            self._owe(job.tenant, job.client_id, ends)
         for frame in ends:
             self._sockets.send(job.tenant, job.client_id, frame)
 
+    def owe_end(self, tenant: str, client_id: str, job_id: str, entry: Entry) -> None:
+        """Tell the client how the job ended as soon as it opens a socket."""
+        self._owe(tenant, client_id, _frames_of_end(job_id, entry))
+
+    def _owe(self, tenant: str, client_id: str, ends: list[bytes]) -> None:
+        untold = self._untold.setdefault((tenant, client_id), [])
+        untold.append((asyncio.get_running_loop().time(), ends))
+        del untold[:-MOST_UNTOLD]
+        if len(self._untold) > MOST_UNTOLD_CLIENTS:
+            self._untold.popitem(last=False)
+
     def greet(self, socket: ClientSocket, jobs: list[Job]) -> None:
-        """Tell a socket that was just opened what its client's jobs under way do, as if it had been there."""
+        """Tell a socket that was just opened which of its client's jobs ended while it had none, and what those under
+        way do, as if it had been there.
+        """
+        now = asyncio.get_running_loop().time()
+        for since, frames in self._untold.pop((socket.tenant, socket.client_id), []):
+            for frame in frames if now - since < UNTOLD_S else []:
+                socket.push(frame, True)
         for job in jobs:
             attempt = self._attempts.get(job.attempt_id)
             if attempt is not None:
@@ -208,8 +232,13 @@ class Live:
                         socket.push(frame, True)
 
 
-def _no_node(job: Job) -> Entry:
-    return {"type": "executing", "data": {"node": None, "prompt_id": job.id}}
+def _frames_of_end(job_id: str, entry: Entry) -> list[bytes]:
+    kind, data = entry["status"]["messages"][-1]
+    return [dumps({"type": kind, "data": data}), dumps(_no_node(job_id))]
+
+
+def _no_node(job_id: str) -> Entry:
+    return {"type": "executing", "data": {"node": None, "prompt_id": job_id}}
 
 
 def _format_in(head: bytes) -> int:

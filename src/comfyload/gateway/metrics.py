@@ -95,7 +95,7 @@ class _Now(Collector):
         )
         yield _gauge(
             "comfyload_gateway_backlog_seconds",
-            "Seconds until a job that came now would begin, by what jobs before it are expected to take.",
+            "Seconds of work that are here and on the servers, for each server.",
             gateway.backlog_s(),
         )
         yield _gauge(

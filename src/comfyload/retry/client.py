@@ -237,7 +237,11 @@ class RetryingClient:
 
     def expected_s(self, workflow: str) -> float:
         """What a job of that workflow takes on a server that has its models; 0 where nothing is known."""
-        return self._pool.dispatcher.times.predict_s(workflow, workflow)
+        return self._pool.dispatcher.times.cautious_s(workflow)
+
+    def variance(self, work_s: float) -> float:
+        """Of what so many seconds of expected work take."""
+        return self._pool.dispatcher.times.variance(work_s)
 
     def backlog_s(self) -> list[float]:
         """Of each server that takes jobs: seconds of work there."""
