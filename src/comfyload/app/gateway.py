@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import secrets
-import signal
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from random import Random
 
 import aiohttp
 from aiohttp import web
-from msgspec import Struct, structs
+from msgspec import Struct
 
+from comfyload.app.gateway_reload import load_certificate, reload
+from comfyload.app.signals import Signals
+from comfyload.app.supervisor import notify
 from comfyload.comfy.http import Http
 from comfyload.comfy.link import ClientOptions
 from comfyload.errors import UsageError
+from comfyload.gateway.binding import late_bound
+from comfyload.gateway.console import Console
 from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import Connect, Fleet, Given
 from comfyload.gateway.guard import Guard
@@ -34,15 +39,13 @@ from comfyload.record.policy import Policy
 from comfyload.retry.client import RetryingClient
 from comfyload.tasks import end_tasks
 
-PREFETCHED = 1
-"""Prompts that wait on a server beside the one that runs: more would only be harder to move, cancel and order."""
-
 SETTLE_S = 5.0
 MOST_PAGE_CONNECTIONS = 100
 
 
 class GatewayOptions(Struct, frozen=True, kw_only=True):
-    """How a gateway serves. `tokens`: each tenant's; None: nobody is asked for one. `drain_s`: how long jobs that run
+    """How a gateway serves. `tokens`: each tenant's; None: nobody is asked for one. `operators`: tenants who may direct
+    the servers and see everybody's jobs; None: whoever is let in. `drain_s`: how long jobs that run
     may go on after it is told to stop; those that wait are taken up by the next process.
     """
 
@@ -52,6 +55,7 @@ class GatewayOptions(Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8189
     tokens: Mapping[str, str] | None = None
+    operators: Collection[str] | None = None
     allowed_hosts: Sequence[str] = ()
     tls: tuple[str, str] | None = None
     keep_workflow: bool = False
@@ -66,10 +70,7 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
     Raises:
         UsageError: a server's address or files are not valid, or another process uses the ledger.
     """
-    policy = options.policy
-    depth = policy.admission.depth
-    within = PREFETCHED if depth is None else min(PREFETCHED, depth)
-    policy = structs.replace(policy, admission=structs.replace(policy.admission, depth=within))
+    policy = late_bound(options.policy)
     clock, midnight = wall_clock()
     options.ledger.mkdir(parents=True, exist_ok=True)
     unsure: set[str] = set()
@@ -102,7 +103,7 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
                 options=ClientOptions(unconfirmed_ids=unsure, on_queue=lambda _t, _n: wake()),
             )
         )
-        files = Files(options.ledger / "uploads", lambda: [given.name for given in options.servers])
+        files = Files(options.ledger / "uploads", lambda: [member.name for member in fleet.members])
         gateway = Gateway(
             policy=policy,
             client=client,
@@ -122,12 +123,21 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
         recover(gateway)
         running = asyncio.create_task(gateway.run())
         intake = Intake(gateway)
-        guard = Guard(options.tokens, options.allowed_hosts, loopback=options.host in ("127.0.0.1", "::1", "localhost"))
+        guard = Guard(options.tokens, options.allowed_hosts, loopback=is_loopback(options.host))
+        console = Console(gateway, intake, options.operators)
         try:
-            yield gateway, intake, Front(gateway, intake, guard, Passing(fleet, session))
+            yield gateway, intake, Front(gateway, intake, guard, Passing(fleet, session), console.routes())
         finally:
             client.leave_jobs()
             await end_tasks([running])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _connect(given: Given, *, connect_s: float) -> AbstractAsyncContextManager[Http]:
@@ -136,36 +146,51 @@ def _connect(given: Given, *, connect_s: float) -> AbstractAsyncContextManager[H
     )
 
 
-async def serve_gateway(options: GatewayOptions, say: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM; `say` gets the address once it listens.
+async def serve_gateway(
+    options: GatewayOptions,
+    say: Callable[[str], None],
+    *,
+    read: Callable[[Mapping[str, str]], GatewayOptions] | None = None,
+    note: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; a second one ends it without waiting for jobs. `say` gets the address once it
+    listens, `note` what an operator should know later. `read`: what the options are at a SIGHUP, given the names of
+    servers by their addresses.
 
     Raises:
-        UsageError: it cannot listen there.
+        UsageError: it cannot listen there, or its certificate cannot be read.
     """
-    stop = asyncio.Event()
-    with suppress(NotImplementedError):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with opened(options) as (gateway, intake, front), AsyncExitStack() as stack:
-        runner = web.AppRunner(front.app(), access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        tls = None
-        if options.tls is not None:
-            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            tls.load_cert_chain(*options.tls)
-        try:
-            await web.TCPSite(runner, options.host, options.port, ssl_context=tls, backlog=1024).start()
-        except OSError as error:
-            text = f"cannot listen on {options.host}:{options.port}: {error.strerror or error}"
-            raise UsageError(text.lower(), "give another --port, or 0") from None
-        port = runner.addresses[0][1]
-        host = f"[{options.host}]" if ":" in options.host else options.host
-        say(f"http{'s' if tls else ''}://{host}:{port}")
-        ended = asyncio.create_task(gateway.over.wait())
-        stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait([ended, stopped], return_when=asyncio.FIRST_COMPLETED)
-        await end_tasks([ended, stopped])
-        intake.closed = True
-        await gateway.drain(options.drain_s)
-        gateway.sockets.close(aiohttp.WSCloseCode.GOING_AWAY)
+    tls = None if options.tls is None else _tls(options.tls)
+    with Signals() as signals:
+        async with opened(options) as (gateway, intake, front), AsyncExitStack() as stack:
+            runner = web.AppRunner(front.app(), access_log=None, shutdown_timeout=1.0)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            try:
+                await web.TCPSite(runner, options.host, options.port, ssl_context=tls, backlog=1024).start()
+            except OSError as error:
+                text = f"cannot listen on {options.host}:{options.port}: {error.strerror or error}"
+                raise UsageError(text.lower(), "give another --port, or 0") from None
+            port = runner.addresses[0][1]
+            host = f"[{options.host}]" if ":" in options.host else options.host
+            say(f"http{'s' if tls else ''}://{host}:{port}")
+            notify("READY=1")
+            ended = asyncio.create_task(gateway.over.wait())
+            stack.push_async_callback(end_tasks, [ended])
+            while (asked := await signals.next(ended)) == "reload":
+                if read is not None:
+                    options = await reload(gateway, options, read, tls, note)
+            notify("STOPPING=1")
+            intake.closed = True
+            if asked == "stop":
+                drained = asyncio.create_task(gateway.drain(options.drain_s))
+                stack.push_async_callback(end_tasks, [drained])
+                while not drained.done() and await signals.next(drained) == "reload":
+                    pass
+            gateway.sockets.close(aiohttp.WSCloseCode.GOING_AWAY)
+
+
+def _tls(files: tuple[str, str]) -> ssl.SSLContext:
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    load_certificate(tls, files)
+    return tls

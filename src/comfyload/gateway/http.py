@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -24,27 +24,48 @@ OWN = "/comfyload/"
 TENANT: web.RequestKey[str] = web.RequestKey("tenant", str)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Route = tuple[str, str, Handler]
+
+UNGUARDED = (f"{OWN}livez", f"{OWN}readyz")
+"""What a supervisor may ask without a token."""
+
+PROTECTED = {
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""On everything of ours; a page of ours has a policy of its own instead."""
 
 
 class Front:
     """All routes. `own`: those under `/comfyload/`."""
 
-    def __init__(self, gateway: Gateway, intake: Intake, guard: Guard, passing: Passing) -> None:
+    def __init__(
+        self, gateway: Gateway, intake: Intake, guard: Guard, passing: Passing, own: Sequence[Route] = ()
+    ) -> None:
         self._gateway = gateway
         self._intake = intake
         self._guard = guard
         self._passing = passing
         self._history = History(gateway)
+        self._own = own
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=MOST_BODY, middlewares=[self._guarded])
         for method, path, handler in self._routes():
             for prefix in ("/api",) if path.startswith("/jobs") else ("", "/api"):
                 app.router.add_route(method, prefix + path, handler)
+        for method, path, handler in self._own:
+            app.router.add_route(method, path, handler)
+        app.router.add_route("*", OWN + "{path:.*}", _nothing_there)
         app.router.add_route("*", "/{path:.*}", self._pass_on)
+        app.on_response_prepare.append(_protect)
         return app
 
-    def _routes(self) -> list[tuple[str, str, Handler]]:
+    def _routes(self) -> list[Route]:
         return [
             ("GET", "/ws", self._socket),
             ("GET", "/prompt", self._get_prompt),
@@ -75,6 +96,8 @@ class Front:
                 request.headers, request.cookies, request.query.get("token"), request.secure
             )
         except Denied as denied:
+            if denied.status == 401 and request.path in UNGUARDED:
+                return await handler(request)
             headers = {"WWW-Authenticate": "Bearer"} if denied.status == 401 else {}
             return web.json_response({"error": denied.why}, status=denied.status, headers=headers)
         try:
@@ -242,6 +265,16 @@ class Front:
             return False
         socket.push(forms.dumps({"type": "feature_flags", "data": self._gateway.fleet.features()}), True)
         return True
+
+
+async def _protect(request: web.Request, response: web.StreamResponse) -> None:
+    if request.path.startswith(OWN):
+        for name, value in PROTECTED.items():
+            response.headers.setdefault(name, value)
+
+
+async def _nothing_there(_: web.Request) -> web.Response:
+    return web.json_response({"error": "there is nothing of that name"}, status=404)
 
 
 async def _send(socket: ClientSocket, connection: web.WebSocketResponse) -> None:

@@ -78,6 +78,10 @@ class Ledger:
         day.writer.write_line(structs.replace(shifted(record, -number * DAY_S), index=day.count))
         day.count += 1
 
+    def adopt(self, policy: Policy) -> None:
+        """The days that begin from now on have this policy."""
+        self._policy = policy
+
     def close_before(self, now: float) -> None:
         """End the days whose jobs have all ended; `now`: the arrival of the oldest that has not."""
         for (number, server), day in list(self._open.items()):

@@ -70,7 +70,7 @@ class Passing:
         body = request.content if request.can_read_body else None
         try:
             async with self._session.request(
-                request.method, url, headers=headers, data=body, allow_redirects=False
+                request.method, url, headers=headers, data=body, ssl=member.tls, allow_redirects=False
             ) as reply:
                 kept = {
                     name: value

@@ -112,6 +112,13 @@ class Gateway:
             heapq.heappush(self._deadlines, (job.due + job.limit_s, job.id))
         self.changed(job.tenant)
 
+    def adopt(self, policy: Policy) -> None:
+        """Follow this policy from now on."""
+        self.policy = policy
+        self.client.adopt(policy)
+        self.ledger.adopt(policy)
+        self.wake()
+
     def launched(self, job: Job) -> bool:
         """Whether it waits no more for its turn."""
         return job.id in self._launched

@@ -1,0 +1,68 @@
+"""A gateway takes its configuration anew while it runs: the policy, the servers and the certificate."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from comfyload.errors import UsageError
+from comfyload.gateway.binding import late_bound
+from comfyload.gateway.service import Gateway
+
+if TYPE_CHECKING:
+    from comfyload.app.gateway import GatewayOptions
+
+FIXED = ("ledger", "host", "port", "tokens", "operators", "allowed_hosts", "keep_workflow")
+"""What takes a restart to change."""
+
+
+async def reload(
+    gateway: Gateway,
+    before: GatewayOptions,
+    read: Callable[[Mapping[str, str]], GatewayOptions],
+    tls: ssl.SSLContext | None,
+    note: Callable[[str], None],
+) -> GatewayOptions:
+    """Read the options and go by them; what holds now. Where they are not valid, nothing changes.
+
+    Servers that an operator had join or leave stay as they are, unless the file says something new of them.
+    """
+    fleet = gateway.fleet
+    names = {str(member.given.url): member.name for member in fleet.members if not member.leaving}
+    try:
+        after = read(names)
+        if tls is not None and after.tls is not None:
+            load_certificate(tls, after.tls)
+    except UsageError as error:
+        note(f"reload: {error}; nothing was changed")
+        return before
+    old, new = ({given.name: given for given in options.servers} for options in (before, after))
+    said = []
+    for name in [name for name in old if old[name] != new.get(name)]:
+        if fleet.leave(name):
+            said.append(f"{name} leaves")
+    for name, given in new.items():
+        if given != old.get(name) and await fleet.put(given):
+            said.append(f"{name} joins")
+    if after.policy != before.policy:
+        gateway.adopt(late_bound(after.policy))
+        said.append("the retry policy is another")
+    fixed = [name for name in FIXED if getattr(after, name) != getattr(before, name)]
+    if fixed:
+        said.append(f"{', '.join(fixed)}: restart the gateway to change it")
+    note(f"reload: {'; '.join(said) or 'nothing has changed'}")
+    return after
+
+
+def load_certificate(tls: ssl.SSLContext, files: tuple[str, str]) -> None:
+    """Take the certificate for connections from now on.
+
+    Raises:
+        UsageError: it cannot be read, or the key is another's.
+    """
+    try:
+        tls.load_cert_chain(*files)
+    except OSError as error:
+        text = f"--tls-cert {files[0]}, --tls-key {files[1]}: {error.strerror or error}"
+        raise UsageError(text, "give PEM files that belong together") from None

@@ -1,0 +1,62 @@
+"""The signals by which a supervisor directs a service: stop, and read the configuration again."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import deque
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Literal
+
+Asked = Literal["stop", "reload", "ended"]
+
+
+class Signals:
+    """SIGINT and SIGTERM ask to stop, SIGHUP to reload. After two stops the next signal kills, as it would without us."""
+
+    def __init__(self) -> None:
+        self._queue = deque[Asked]()
+        self._came = asyncio.Event()
+        self._stops = 0
+
+    def __enter__(self) -> Signals:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with suppress(NotImplementedError):
+                loop.add_signal_handler(number, self._stop)
+        if hasattr(signal, "SIGHUP"):
+            loop.add_signal_handler(signal.SIGHUP, self._put, "reload")
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self._release()
+
+    async def next(self, ended: asyncio.Task[Any]) -> Asked:
+        """What is asked for next; "ended": the task has ended before."""
+        while not self._queue:
+            if ended.done():
+                return "ended"
+            self._came.clear()
+            came = asyncio.create_task(self._came.wait())
+            await asyncio.wait([came, ended], return_when=asyncio.FIRST_COMPLETED)
+            came.cancel()
+        return self._queue.popleft()
+
+    def _stop(self) -> None:
+        self._stops += 1
+        self._put("stop")
+        if self._stops == 2:
+            self._release()
+
+    def _put(self, asked: Asked) -> None:
+        self._queue.append(asked)
+        self._came.set()
+
+    def _release(self) -> None:
+        loop = asyncio.get_running_loop()
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            with suppress(NotImplementedError, AttributeError):
+                loop.remove_signal_handler(getattr(signal, name))
