@@ -38,10 +38,8 @@ async def reload(
         note(f"reload: {error}; nothing was changed")
         return before
     old, new = ({given.name: given for given in options.servers} for options in (before, after))
-    said = []
-    for name in [name for name in old if old[name] != new.get(name)]:
-        if fleet.leave(name):
-            said.append(f"{name} leaves")
+    gone = [name for name in old if old[name] != new.get(name)]
+    said = [f"{name} leaves" for name in gone if fleet.leave(name)]
     for name, given in new.items():
         if given != old.get(name) and await fleet.put(given):
             said.append(f"{name} joins")

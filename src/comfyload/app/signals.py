@@ -13,7 +13,7 @@ Asked = Literal["stop", "reload", "ended"]
 
 
 class Signals:
-    """SIGINT and SIGTERM ask to stop, SIGHUP to reload. After two stops the next signal kills, as it would without us."""
+    """SIGINT and SIGTERM ask to stop, SIGHUP to reload. After two stops the next one kills, as it would without us."""
 
     def __init__(self) -> None:
         self._queue = deque[Asked]()

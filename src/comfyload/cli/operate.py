@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from enum import StrEnum
+from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -80,7 +80,7 @@ def jobs(
         print_json(found) if json_ else _show_jobs(found)
 
 
-class ServerAction(StrEnum):
+class ServerAction(Enum):
     """What is done with a server."""
 
     drain = "drain"

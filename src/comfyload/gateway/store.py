@@ -169,7 +169,7 @@ class Store:
             return [job_id for (job_id,) in found]
 
     def newest(
-        self, tenant: str | None, states: Collection[State], *, attention: bool, limit: int, offset: int
+        self, tenant: str | None, states: Collection[str], *, attention: bool, limit: int, offset: int
     ) -> tuple[list[Row], int]:
         """Jobs that have ended in one of these states, the newest first, and how many there are in all."""
         where = f"WHERE NOT {_OPEN} AND state IN ({', '.join('?' * len(states))})"
