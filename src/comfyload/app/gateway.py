@@ -15,6 +15,7 @@ from random import Random
 import aiohttp
 from aiohttp import web
 from msgspec import Struct
+from yarl import URL
 
 from comfyload.app.gateway_reload import load_certificate, reload
 from comfyload.app.signals import Signals
@@ -150,7 +151,7 @@ async def serve_gateway(
     options: GatewayOptions,
     say: Callable[[str], None],
     *,
-    read: Callable[[Mapping[str, str]], GatewayOptions] | None = None,
+    read: Callable[[Mapping[URL, str]], GatewayOptions] | None = None,
     note: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; a second one ends it without waiting for jobs. `say` gets the address once it

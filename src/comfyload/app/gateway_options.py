@@ -22,7 +22,6 @@ from comfyload.gateway.fleet import Given, free_name
 from comfyload.gateway.guard import DEFAULT
 from comfyload.hidden import hide
 from comfyload.record.gateway_options import GatewayFile, GatewayFlags, ServersFile, ServerTable, TenantTable
-from comfyload.record.policy import Policy
 from comfyload.retry.policy import decode, default
 from comfyload.text_files import read_text
 
@@ -36,7 +35,7 @@ F = TypeVar("F", bound=Struct)
 
 
 def read_options(
-    flags: GatewayFlags, servers: Sequence[str], config: str | None, *, known: Mapping[str, str] | None = None
+    flags: GatewayFlags, servers: Sequence[str], config: str | None, *, known: Mapping[URL, str] | None = None
 ) -> GatewayOptions:
     """The options: flags that were given over the file. `servers`: `URL` or `NAME=URL`, in place of the file's.
 
@@ -45,21 +44,14 @@ def read_options(
     Raises:
         UsageError: something is not valid, or contradicts something else.
     """
-    file = GatewayFile() if config is None else _read(config, GatewayFile)
-    given = {name: getattr(flags, name) for name in GatewayFlags.__struct_fields__}
-    given = {name: value for name, value in given.items() if value is not None and value is not False and value != []}
-    if servers or flags.servers:
-        file = structs.replace(file, server=[], servers=None)
-    found = structs.replace(file, **given)
+    found = _settings(flags, servers, config)
     tables = [_server(text) for text in servers] + found.server
     if found.servers is not None:
         tables += _read(found.servers, ServersFile).server
     if not tables:
         raise UsageError("no server is given", "give --server URL, --servers FILE, or [[server]] in --config")
-    host, port = found.host or "127.0.0.1", 8189 if found.port is None else found.port
-    if not 0 <= port <= 65535:
-        raise UsageError(f"{config}: port {port} is not from 0 to 65535", "give 0 for a free one")
     tokens, operators = _tenants(found)
+    host = found.host or "127.0.0.1"
     if tokens is None and not is_loopback(host):
         if not found.no_auth:
             hint = "give --token env:NAME or [[tenant]] in --config; or --no-auth, and everybody can use your GPUs"
@@ -69,17 +61,38 @@ def read_options(
         raise UsageError("--no-auth and a token contradict each other", "leave one of them out")
     return GatewayOptions(
         servers=_given(tables, known or {}),
-        policy=_policy(found.retry_policy),
+        policy=default() if found.retry_policy is None else decode(read_text(found.retry_policy).encode()),
         ledger=Path(found.ledger or "ledger"),
         host=host,
-        port=port,
+        port=_within("port", 8189 if found.port is None else found.port, 65535),
         tokens=tokens,
         operators=operators,
         allowed_hosts=found.allow_host or [],
         tls=_tls(found),
         keep_workflow=found.keep_workflow,
-        drain_s=_drain_s(found.drain_s),
+        drain_s=_within("drain_s", 30.0 if found.drain_s is None else found.drain_s, 86_400),
     )
+
+
+def _settings(flags: GatewayFlags, servers: Sequence[str], config: str | None) -> GatewayFile:
+    """The file with the flags over it; servers that are given by flags stand for the file's."""
+    file = GatewayFile() if config is None else _read(config, GatewayFile)
+    if servers or flags.servers:
+        file = structs.replace(file, server=[], servers=None)
+    given = {name: getattr(flags, name) for name in GatewayFlags.__struct_fields__}
+    given = {name: value for name, value in given.items() if value is not None and value is not False and value != []}
+    return structs.replace(file, **given)
+
+
+N = TypeVar("N", int, float)
+
+
+def _within(name: str, value: N, most: int) -> N:
+    if not 0 <= value <= most:
+        raise UsageError(
+            f"{name} = {value:g} is not from 0 to {most}", "a port of 0 is a free one; times are in seconds"
+        )
+    return value
 
 
 def _read(path: str, kind: type[F]) -> F:
@@ -92,18 +105,6 @@ def _read(path: str, kind: type[F]) -> F:
         raise UsageError(f"{path}: {error}", hint) from None
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: invalid TOML: {error}", "see infra/gateway/gateway.toml") from None
-
-
-def _policy(path: str | None) -> Policy:
-    return default() if path is None else decode(read_text(path).encode())
-
-
-def _drain_s(seconds: float | None) -> float:
-    if seconds is None:
-        return 30.0
-    if not 0.0 <= seconds <= 86_400.0:
-        raise UsageError(f"drain_s = {seconds:g} is not from 0 to a day", "give seconds, such as 30")
-    return seconds
 
 
 def _tls(found: GatewayFlags) -> tuple[str, str] | None:
@@ -123,7 +124,7 @@ def _server(text: str) -> ServerTable:
     return ServerTable(url=text) if named is None else ServerTable(name=named[1], url=named[2])
 
 
-def _given(tables: Sequence[ServerTable], known: Mapping[str, str]) -> list[Given]:
+def _given(tables: Sequence[ServerTable], known: Mapping[URL, str]) -> list[Given]:
     """The servers, each with a name of its own.
 
     Raises:
@@ -134,7 +135,7 @@ def _given(tables: Sequence[ServerTable], known: Mapping[str, str]) -> list[Give
     addresses: dict[URL, str] = {}
     for table in tables:
         url = parse_server(table.url)
-        kept = known.get(str(url), "")
+        kept = known.get(url, "")
         name = table.name or (kept if kept not in taken else "") or free_name(taken | set(known.values()))
         if _NAME.fullmatch(name) is None:
             raise UsageError(f"a server is called {name!r}", "use letters, digits, '-', '_' and '.', at most 64")

@@ -6,6 +6,8 @@ import ssl
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from yarl import URL
+
 from comfyload.errors import UsageError
 from comfyload.gateway.binding import late_bound
 from comfyload.gateway.service import Gateway
@@ -20,7 +22,7 @@ FIXED = ("ledger", "host", "port", "tokens", "operators", "allowed_hosts", "keep
 async def reload(
     gateway: Gateway,
     before: GatewayOptions,
-    read: Callable[[Mapping[str, str]], GatewayOptions],
+    read: Callable[[Mapping[URL, str]], GatewayOptions],
     tls: ssl.SSLContext | None,
     note: Callable[[str], None],
 ) -> GatewayOptions:
@@ -29,7 +31,7 @@ async def reload(
     Servers that an operator had join or leave stay as they are, unless the file says something new of them.
     """
     fleet = gateway.fleet
-    names = {str(member.given.url): member.name for member in fleet.members if not member.leaving}
+    names = {member.given.url: member.name for member in fleet.members if not member.leaving}
     try:
         after = read(names)
         if tls is not None and after.tls is not None:

@@ -180,30 +180,27 @@ class Fleet:
         return True
 
     def leave(self, name: str) -> bool:
-        """Begin to `remove` the server; False: there is no such server."""
+        """Use the server no more once its jobs have ended, and give it none; False: there is no such server."""
         self._next = {before: given for before, given in self._next.items() if name not in (before, given.name)}
-        if name not in self._members:
-            return False
-        task = asyncio.create_task(self.remove(name))
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
-        return True
-
-    async def remove(self, name: str) -> None:
-        """Use the server no more, once its jobs have ended."""
         member = self._members.get(name)
-        if member is None or member.leaving:
-            return
-        member.leaving = True
-        self.drain(name)
+        if member is not None and not member.leaving:
+            member.leaving = True
+            self.drain(name)
+            task = asyncio.create_task(self._remove(member))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+        return member is not None
+
+    async def _remove(self, member: Member) -> None:
         if member.joining is not None:
-            member.joining.cancel()
-        await self._client.leave(member.address, LEAVE_S)
-        self._members.pop(name, None)
+            await end_tasks([member.joining])
+        while not await self._client.leave(member.address, LEAVE_S):
+            pass
+        del self._members[member.name]
         self._merged = None
         await member.stack.aclose()
         self._on_change()
-        following = self._next.pop(name, None)
+        following = self._next.pop(member.name, None)
         if following is not None:
             await self.add(following)
 
