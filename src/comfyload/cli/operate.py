@@ -164,28 +164,17 @@ def _show_jobs(found: dict[str, Any]) -> None:
     if not found["jobs"]:
         echo("No jobs.")
         return
-    columns = ("job", "created", "state", "server", ">attempts", "~")
-    rows = [
-        [
-            each["id"],
-            _when(each["created_ms"]),
-            _state(each),
-            each.get("server", DASH),
-            str(len(each["attempts"]) or DASH),
-            each.get("error", ""),
-        ]
-        for each in found["jobs"]
-    ]
+    for each in found["jobs"]:  # one line each, whatever the width: an id is to be copied
+        why = ": ".join(words for words in (each.get("server"), each.get("error")) if words)
+        echo(f"{each['id']}  {_when(each['created_ms'])}  {_state(each):15}  {why}".rstrip())
     needing = found["needing_attention"]
-    notes = [f"{count(len(rows), 'job')} of {found['total']}."]
-    next_ = ["comfyload jobs --retry --all"] if needing else []
+    echo(f"\n{count(len(found['jobs']), 'job')} of {found['total']}.")
     if needing:
-        notes.append(f"{count(needing, 'job needs', 'jobs need')} attention.")
-    render(Page(title="", tables=[table("jobs", columns, rows)], notes=notes, next=next_), Screen())
+        echo(f"{count(needing, 'job needs', 'jobs need')} attention: comfyload jobs --retry --all")
 
 
 def _show_job(job: dict[str, Any]) -> None:
-    echo(f"{job['id']}  {job['state']}{', needs attention' if job['attention'] else ''}")
+    echo(f"{job['id']}  {_state(job)}")
     for label, key in (("workflow", "workflow"), ("tenant", "tenant"), ("sent again as", "became"), ("error", "error")):
         if job.get(key):
             echo(f"{label}: {job[key]}")
@@ -200,11 +189,8 @@ def _show_job(job: dict[str, Any]) -> None:
         render(Page(title="", tables=[table("attempts", (">", "server", "outcome", "~"), rows)]), Screen())
 
 
-def _state(job: dict[str, Any]) -> Value:
-    if job["attention"]:
-        return Value("needs attention", look="bad")
-    looks = {"completed": "good", "failed": "doubt"}
-    return Value(job["state"].replace("_", " "), look=looks.get(job["state"], "plain"))  # type: ignore[arg-type]
+def _state(job: dict[str, Any]) -> str:
+    return "needs attention" if job["attention"] else str(job["state"]).replace("_", " ")
 
 
 def _when(ms: float) -> str:
