@@ -13,7 +13,7 @@ from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
-from comfyload.app.gateway import GatewayOptions
+from comfyload.app.gateway_options import GatewayOptions
 from comfyload.app.gateway_reload import reload
 from comfyload.errors import UsageError
 from comfyload.gateway.fleet import Given

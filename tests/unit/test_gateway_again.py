@@ -10,6 +10,7 @@ import pytest
 
 from comfyload import clock
 from comfyload.gateway.again import Again, NotSent, id_again
+from comfyload.gateway.job import State
 from comfyload.gateway.store import Row, Store
 from comfyload.sim import Server
 from tests.support.gateway import Desk, desk, farm
@@ -130,7 +131,7 @@ def test_the_newest_jobs_are_listed_by_state(tmp_path: Path) -> None:
             )
         )
         if number < 5:
-            state = "failed" if number < 3 else "completed"
+            state: State = "failed" if number < 3 else "completed"
             store.end(job_id, state, b"{}", b"{}", attention=state == "failed", keep_payload=True)
 
     def found(tenant: str | None, *states: str, attention: bool = False, limit: int = 9, offset: int = 0) -> Any:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
-from pathlib import Path
 from random import Random
 
 import aiohttp
 from aiohttp import web
-from msgspec import Struct
 from yarl import URL
 
+from comfyload.app.gateway_options import GatewayOptions, is_loopback
 from comfyload.app.gateway_reload import load_certificate, reload
 from comfyload.app.signals import Signals
 from comfyload.app.supervisor import notify
@@ -26,7 +24,7 @@ from comfyload.errors import UsageError
 from comfyload.gateway.binding import late_bound
 from comfyload.gateway.console import Console
 from comfyload.gateway.files import Files
-from comfyload.gateway.fleet import Connect, Fleet, Given
+from comfyload.gateway.fleet import Fleet, Given
 from comfyload.gateway.guard import Guard
 from comfyload.gateway.http import Front
 from comfyload.gateway.intake import Intake, recover
@@ -36,32 +34,13 @@ from comfyload.gateway.service import Gateway
 from comfyload.gateway.store import Store
 from comfyload.gateway.tap import HELLO
 from comfyload.record.lock import alone_in
-from comfyload.record.policy import Policy
 from comfyload.retry.client import RetryingClient
 from comfyload.tasks import end_tasks
 
+__all__ = ["GatewayOptions", "opened", "serve_gateway"]
+
 SETTLE_S = 5.0
 MOST_PAGE_CONNECTIONS = 100
-
-
-class GatewayOptions(Struct, frozen=True, kw_only=True):
-    """How a gateway serves. `tokens`: each tenant's; None: nobody is asked for one. `operators`: tenants who may direct
-    the servers and see everybody's jobs; None: whoever is let in. `drain_s`: how long jobs that run
-    may go on after it is told to stop; those that wait are taken up by the next process.
-    """
-
-    servers: Sequence[Given]
-    policy: Policy
-    ledger: Path
-    host: str = "127.0.0.1"
-    port: int = 8189
-    tokens: Mapping[str, str] | None = None
-    operators: Collection[str] | None = None
-    allowed_hosts: Sequence[str] = ()
-    tls: tuple[str, str] | None = None
-    keep_workflow: bool = False
-    connect: Connect | None = None
-    drain_s: float = 30.0
 
 
 @asynccontextmanager
@@ -133,14 +112,6 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
             await end_tasks([running])
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens there."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _connect(given: Given, *, connect_s: float) -> AbstractAsyncContextManager[Http]:
     return Http.connect(
         given.url, given.headers, ca_file=given.ca_file, insecure=given.insecure, connect_s=connect_s, hello=HELLO
@@ -178,12 +149,12 @@ async def serve_gateway(
             notify("READY=1")
             ended = asyncio.create_task(gateway.over.wait())
             stack.push_async_callback(end_tasks, [ended])
-            while (asked := await signals.next(ended)) == "reload":
+            while (order := await signals.next(ended)) == "reload":
                 if read is not None:
                     options = await reload(gateway, options, read, tls, note)
             notify("STOPPING=1")
             intake.closed = True
-            if asked == "stop":
+            if order == "stop":
                 drained = asyncio.create_task(gateway.drain(options.drain_s))
                 stack.push_async_callback(end_tasks, [drained])
                 while not drained.done() and await signals.next(drained) == "reload":

@@ -1,19 +1,14 @@
 """A gateway takes its configuration anew while it runs: the policy, the servers and the certificate."""
 
-from __future__ import annotations
-
 import ssl
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from yarl import URL
 
+from comfyload.app.gateway_options import GatewayOptions
 from comfyload.errors import UsageError
 from comfyload.gateway.binding import late_bound
 from comfyload.gateway.service import Gateway
-
-if TYPE_CHECKING:
-    from comfyload.app.gateway import GatewayOptions
 
 FIXED = ("ledger", "host", "port", "tokens", "operators", "allowed_hosts", "keep_workflow")
 """What takes a restart to change."""
@@ -41,17 +36,17 @@ async def reload(
         return before
     old, new = ({given.name: given for given in options.servers} for options in (before, after))
     gone = [name for name in old if old[name] != new.get(name)]
-    said = [f"{name} leaves" for name in gone if fleet.leave(name)]
+    changes = [f"{name} leaves" for name in gone if fleet.leave(name)]
     for name, given in new.items():
         if given != old.get(name) and await fleet.put(given):
-            said.append(f"{name} joins")
+            changes.append(f"{name} joins")
     if after.policy != before.policy:
         gateway.adopt(late_bound(after.policy))
-        said.append("the retry policy is another")
+        changes.append("the retry policy is another")
     fixed = [name for name in FIXED if getattr(after, name) != getattr(before, name)]
     if fixed:
-        said.append(f"{', '.join(fixed)}: restart the gateway to change it")
-    note(f"reload: {'; '.join(said) or 'nothing has changed'}")
+        changes.append(f"{', '.join(fixed)}: restart the gateway to change it")
+    note(f"reload: {'; '.join(changes) or 'nothing has changed'}")
     return after
 
 

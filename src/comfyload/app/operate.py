@@ -51,14 +51,14 @@ class Operator:
             except TransportError as error:
                 raise ServerUnreachable(str(error), "is the gateway up? give its address with --gateway URL") from None
         try:
-            said = decode_json(reply.body, dict[str, Any])
+            answer = decode_json(reply.body, dict[str, Any])
         except UNREADABLE:
-            said = {}
-        why = str(said.get("error") or f"HTTP {reply.status}")
+            answer = {}
+        why = str(answer.get("error") or f"HTTP {reply.status}")
         if reply.status == 401:
             raise NotLetIn(f"{http.name}: {why}", "export COMFYLOAD_TOKEN")
-        if reply.status == 200 and said:
-            return said
-        if "error" not in said:
+        if reply.status == 200 and answer:
+            return answer
+        if "error" not in answer:
             raise NotComfyUI(f"{http.name} is no gateway of comfyload: {why}", "give its address with --gateway URL")
         raise UsageError(f"{http.name}: {why}", "")

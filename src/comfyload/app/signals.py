@@ -9,14 +9,14 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Literal
 
-Asked = Literal["stop", "reload", "ended"]
+Signal = Literal["stop", "reload", "ended"]
 
 
 class Signals:
     """SIGINT and SIGTERM ask to stop, SIGHUP to reload. After two stops the next one kills, as it would without us."""
 
     def __init__(self) -> None:
-        self._queue = deque[Asked]()
+        self._queue = deque[Signal]()
         self._came = asyncio.Event()
         self._stops = 0
 
@@ -34,8 +34,8 @@ class Signals:
     ) -> None:
         self._release()
 
-    async def next(self, ended: asyncio.Task[Any]) -> Asked:
-        """What is asked for next; "ended": the task has ended before."""
+    async def next(self, ended: asyncio.Task[Any]) -> Signal:
+        """The next order; "ended": the task has ended before."""
         while not self._queue:
             if ended.done():
                 return "ended"
@@ -51,8 +51,8 @@ class Signals:
         if self._stops == 2:
             self._release()
 
-    def _put(self, asked: Asked) -> None:
-        self._queue.append(asked)
+    def _put(self, order: Signal) -> None:
+        self._queue.append(order)
         self._came.set()
 
     def _release(self) -> None:

@@ -1,4 +1,4 @@
-"""What systemd is told of a service of `Type=notify`, as sd_notify(3) has it."""
+"""What we report to systemd, as a service of `Type=notify`, as sd_notify(3) has it."""
 
 import os
 import socket

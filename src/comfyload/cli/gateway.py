@@ -31,7 +31,7 @@ def gateway(
     comfyload gateway --config gateway.toml --port 8190
     """
     from comfyload.app.gateway import serve_gateway
-    from comfyload.app.gateway_options import read_options
+    from comfyload.app.gateway_config import read_options
 
     def note(text: str) -> None:
         echo(text, err=True)

@@ -5,7 +5,7 @@ from msgspec import structs
 from comfyload.record.policy import Policy
 
 PREFETCHED = 1
-"""Prompts that wait on a server beside the one that runs: more would only be harder to move, cancel and order."""
+"""Prompts that wait on a server behind the one that runs: more would only be harder to move, cancel and order."""
 
 
 def late_bound(policy: Policy) -> Policy:

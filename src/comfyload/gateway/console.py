@@ -96,7 +96,7 @@ class Console:
             offset=max(0, offset - len(unended)),
         )
         found += [self._of_row(row) for row in rows]
-        needing = len(self._gateway.store.needing(tenant))
+        needing = self._needing(tenant)
         return {"jobs": found, "total": len(unended) + ended, "offset": offset, "needing_attention": needing}
 
     async def _job(self, request: web.Request) -> Any:
@@ -125,8 +125,7 @@ class Console:
                 refused.append({"id": job_id, "error": _words(error)})
                 if error.status == 503:
                     break  # the next would be refused as well
-        left = len(self._gateway.store.needing(tenant))
-        return {"sent": sent, "refused": refused, "needing_attention": left}
+        return {"sent": sent, "refused": refused, "needing_attention": self._needing(tenant)}
 
     async def _dismiss(self, request: web.Request) -> Any:
         job_id = request.match_info["id"]
@@ -139,6 +138,10 @@ class Console:
         for job_id in found:
             self._again.give_up(job_id, tenant)
         return {"dismissed": found}
+
+    def _needing(self, tenant: str | None) -> int:
+        """How many jobs need attention."""
+        return self._gateway.store.newest(tenant, ["failed"], attention=True, limit=0, offset=0)[1]
 
     def _of_row(self, row: Row) -> dict[str, Any]:
         """A job that has ended."""

@@ -18,7 +18,7 @@ NO_AUTH = (
 
 
 class GatewayFlags(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What flags and the file can say alike. None, False and an empty list: nothing was said."""
+    """What flags and the file can say alike. None, False and an empty list: it was not given."""
 
     servers: Annotated[str | None, Flag("--servers", "FILE", "A TOML file with a table for each server.", SERVER)] = (
         None
@@ -37,7 +37,7 @@ class GatewayFlags(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         str | None, Flag("--ledger", "DIR", "Where jobs are kept: a run directory a day and server.", default="ledger")
     ] = None
     keep_workflow: Annotated[
-        bool, Flag("--keep-workflow", "", "Keep what jobs were asked for, not only what they took and made.")
+        bool, Flag("--keep-workflow", "", "Keep the workflows of jobs, not only times and results.")
     ] = False
     drain_s: Annotated[
         float | None,

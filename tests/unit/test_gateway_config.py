@@ -10,8 +10,8 @@ import pytest
 import yarl
 from msgspec import structs
 
-from comfyload.app.gateway import GatewayOptions, is_loopback
-from comfyload.app.gateway_options import read_options
+from comfyload.app.gateway_config import read_options
+from comfyload.app.gateway_options import GatewayOptions, is_loopback
 from comfyload.errors import UsageError
 from comfyload.hidden import without_hidden
 from comfyload.record.gateway_options import GatewayFile, GatewayFlags, ServerTable, TenantTable
@@ -178,13 +178,13 @@ def test_the_example_is_read_and_names_every_setting(monkeypatch: pytest.MonkeyP
     text = EXAMPLE.read_text()
     for name in ("COMFYLOAD_TOKEN", "GPU2_AUTHORIZATION", "SHOP_TOKEN"):
         monkeypatch.setenv(name, f"{TOKEN}-{name}")
-    monkeypatch.setattr("comfyload.app.gateway_options.read_text", _text_of(text))
+    monkeypatch.setattr("comfyload.app.gateway_config.read_text", _text_of(text))
     found = read_options(GatewayFlags(), [], "gateway.toml")
     assert found.tokens is not None and found.servers
     whole = re.sub(r"^#(?=\[|\w+ = )", "", text, flags=re.MULTILINE)
     assert whole != text
-    monkeypatch.setattr("comfyload.app.gateway_options.read_text", _text_of(whole))
-    monkeypatch.setattr("comfyload.app.gateway_options.tls_context", lambda *_: None)
+    monkeypatch.setattr("comfyload.app.gateway_config.read_text", _text_of(whole))
+    monkeypatch.setattr("comfyload.app.gateway_config.tls_context", lambda *_: None)
     full = read_options(GatewayFlags(), [], "gateway.toml")
     assert len(full.servers) > len(found.servers) and full.tokens is not None and len(full.tokens) > 1
     for kind in (GatewayFile, ServerTable, TenantTable):
