@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,19 @@ from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
+from comfyload.app.gateway import opened
 from comfyload.app.gateway_options import GatewayOptions
 from comfyload.app.gateway_reload import reload
 from comfyload.errors import UsageError
 from comfyload.gateway.fleet import Given
+from comfyload.gateway.history import History
 from comfyload.retry.policy import default
 from comfyload.sim import Server
 from comfyload.sim.http import serve
 from tests.support.gateway import Desk, desk, farm
 from tests.support.rig import sleeper
 
+PEM = Path(__file__).parents[1] / "data" / "loopback.pem"
 API = "/comfyload/api"
 OURS = ["livez", "readyz", "api/jobs", "api/servers", "api/jobs/nothing", "nothing"]
 TOKENS = {"shop": "the-token-of-the-shop", "bot": "the-token-of-the-bot", "ops": "the-token-of-operations"}
@@ -306,5 +310,55 @@ def test_a_name_that_two_servers_would_have_is_refused(tmp_path: Path) -> None:
             for given in (Given(name="gpu1", url=URL("http://x/")), Given(name="b", url=URL("http://gpu1/"))):
                 with pytest.raises(UsageError, match="is there already"):
                     await front.gateway.fleet.add(given)
+
+    asyncio.run(main())
+
+
+# --- a server behind TLS
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while part := await reader.read(1 << 16):
+            writer.write(part)
+            await writer.drain()
+    writer.close()
+
+
+@asynccontextmanager
+async def behind_tls(url: str) -> AsyncIterator[str]:
+    """The server at that address, spoken to in TLS with a certificate of its own."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(PEM)
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", URL(url).port)
+        await asyncio.gather(_pump(reader, back), _pump(there, writer))
+
+    listening = await asyncio.start_server(pass_on, "127.0.0.1", 0, ssl=context)
+    try:
+        yield f"https://127.0.0.1:{listening.sockets[0].getsockname()[1]}/"
+    finally:
+        listening.close()
+
+
+@pytest.mark.parametrize("more", [{"ca_file": str(PEM)}, {"insecure": True}, {}])
+def test_the_page_and_jobs_reach_a_server_with_a_certificate_of_its_own(tmp_path: Path, more: dict[str, Any]) -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            simulated = await stack.enter_async_context(Server(speed=20.0))
+            plain = await stack.enter_async_context(serve(simulated))
+            url = URL(await stack.enter_async_context(behind_tls(plain)))
+            given = Given(name="gpu1", url=url, **more)
+            options = GatewayOptions(servers=[given], policy=default(), ledger=tmp_path)
+            gateway, intake, front = await stack.enter_async_context(opened(options))
+            client = await stack.enter_async_context(TestClient(TestServer(front.app())))
+            if not more:
+                assert "certificate" in gateway.fleet.members[0].why
+                assert (await client.get("/extensions")).status == 503
+                return
+            assert (await client.get("/extensions")).status == 200
+            caller = Caller(Desk(gateway, intake, front, History(gateway)), client)
+            assert (await caller.front.run(sleeper(0.1)))["status"]["status_str"] == "success"
 
     asyncio.run(main())
