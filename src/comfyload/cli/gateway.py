@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from comfyload import clock
+from comfyload.cli.options import server_url
 from comfyload.cli.output import echo
 from comfyload.cli.signature import with_flags
 from comfyload.record.flag import SERVER, Flag
@@ -36,14 +37,15 @@ def gateway(
     def note(text: str) -> None:
         echo(text, err=True)
 
-    options = read_options(flags, server or [], config)
+    servers = [server_url(each) for each in server or []]
+    options = read_options(flags, servers, config)
     if flags.no_auth and options.tokens is None:
         note(f"warning: {NO_AUTH}")
     clock.run(
         serve_gateway(
             options,
             lambda url: typer.echo(url),
-            read=lambda known: read_options(flags, server or [], config, known=known),
+            read=lambda known: read_options(flags, servers, config, known=known),
             note=note,
         )
     )

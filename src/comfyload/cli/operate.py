@@ -12,6 +12,7 @@ import typer
 
 from comfyload import clock
 from comfyload.cli.flags import Json
+from comfyload.cli.options import server_url
 from comfyload.cli.output import echo
 from comfyload.cli.signature import with_flags
 from comfyload.errors import UsageError
@@ -127,7 +128,7 @@ def servers(
         print_json(found) if json_ else _show_servers(found)
         return
     if action is ServerAction.join:
-        done = clock.run(operator.act("servers", body={"url": server, "name": name or ""}))
+        done = clock.run(operator.act("servers", body={"url": server_url(server), "name": name or ""}))
     else:
         done = clock.run(operator.act("servers", server, action.value))
     print_json(done) if json_ else echo(_server_words(done))
@@ -136,7 +137,7 @@ def servers(
 def _operator(gateway: str) -> Operator:
     from comfyload.app.operate import Operator
 
-    return Operator(gateway, os.environ.get(TOKEN, ""))
+    return Operator(server_url(gateway), os.environ.get(TOKEN, ""))
 
 
 # --- jobs
