@@ -112,6 +112,11 @@ def test_off_loopback_a_token_is_demanded(tmp_path: Path, monkeypatch: pytest.Mo
     assert "contradict" in refused(tmp_path, server=[URL], host=host, no_auth=True, token="env:T").message
 
 
+def test_behind_a_proxy_nobody_directs_the_servers_without_a_token(tmp_path: Path) -> None:
+    found = options(tmp_path, server=[URL], allow_host=["comfy.example.org"])
+    assert (found.tokens, found.operators, found.allowed_hosts) == (None, frozenset(), ["comfy.example.org"])
+
+
 @pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True),
                                                 ("localhost", True), ("0.0.0.0", False), ("x", False)])  # fmt: skip
 def test_what_loopback_is(host: str, expected: bool) -> None:

@@ -52,11 +52,11 @@ def read_options(
         raise UsageError("no server is given", "give --server URL, --servers FILE, or [[server]] in --config")
     tokens, operators = _tenants(found)
     host = found.host or "127.0.0.1"
-    if tokens is None and not is_loopback(host):
-        if not found.no_auth:
-            hint = "give --token env:NAME or [[tenant]] in --config; or --no-auth, and everybody can use your GPUs"
-            raise UsageError(f"--host {host} lets others in, and no token is demanded", hint)
-        operators = frozenset()  # who can direct servers can have every prompt sent to one of their own
+    if tokens is None and not is_loopback(host) and not found.no_auth:
+        hint = "give --token env:NAME or [[tenant]] in --config; or --no-auth, and everybody can use your GPUs"
+        raise UsageError(f"--host {host} lets others in, and no token is demanded", hint)
+    if tokens is None and (found.allow_host or not is_loopback(host)):
+        operators = frozenset()  # a stranger who directs the servers has every prompt sent to one of his own
     if tokens is not None and found.no_auth:
         raise UsageError("--no-auth and a token contradict each other", "leave one of them out")
     return GatewayOptions(

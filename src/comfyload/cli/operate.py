@@ -157,6 +157,8 @@ def _retry(operator: Operator, job: str, *, as_json: bool) -> None:
             echo(f"{each['id']} is not sent again: {each['error']}")
         if not done["sent"] and not done["refused"]:
             echo("No job needs attention.")
+        if left := done.get("needing_attention"):
+            echo(f"{count(left, 'job needs', 'jobs need')} attention still.")
     if done["refused"]:
         raise typer.Exit(1)
 

@@ -137,7 +137,7 @@ def nearest_key(
 ) -> str:
     """A hint for msgspec's error: of an unknown key, the nearest of the keys that these kinds have.
 
-    `otherwise`: the hint for any other error. `more`: keys beside the fields.
+    `otherwise`: the hint for any other error. `more`: keys that are no fields.
     """
     unknown = re.search(r"unknown field `([^`]*)`", message)
     if unknown is None:
