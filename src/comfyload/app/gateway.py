@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import signal
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
-from pathlib import Path
 from random import Random
 
 import aiohttp
-from msgspec import Struct, structs
+from yarl import URL
 
+from comfyload.app.gateway_options import GatewayOptions, is_loopback
 from comfyload.app.gateway_port import listening
+from comfyload.app.gateway_reload import load_certificate, reload
+from comfyload.app.signals import Signals
+from comfyload.app.supervisor import notify
 from comfyload.comfy.http import Http
 from comfyload.comfy.link import ClientOptions
+from comfyload.gateway.binding import late_bound
+from comfyload.gateway.console import Console
 from comfyload.gateway.files import Files
-from comfyload.gateway.fleet import Connect, Fleet, Given
+from comfyload.gateway.fleet import Fleet, Given
 from comfyload.gateway.guard import Guard
 from comfyload.gateway.http import Front
 from comfyload.gateway.intake import Intake, recover
@@ -28,33 +33,13 @@ from comfyload.gateway.service import Gateway
 from comfyload.gateway.store import Store
 from comfyload.gateway.tap import HELLO
 from comfyload.record.lock import alone_in
-from comfyload.record.policy import Policy
 from comfyload.retry.client import RetryingClient
 from comfyload.tasks import end_tasks
 
-PREFETCHED = 1
-"""Prompts that wait on a server beside the one that runs: more would only be harder to move, cancel and order."""
+__all__ = ["GatewayOptions", "opened", "serve_gateway"]
 
 SETTLE_S = 5.0
 MOST_PAGE_CONNECTIONS = 100
-
-
-class GatewayOptions(Struct, frozen=True, kw_only=True):
-    """How a gateway serves. `tokens`: each tenant's; None: nobody is asked for one. `drain_s`: how long jobs that run
-    may go on after it is told to stop; those that wait are taken up by the next process.
-    """
-
-    servers: Sequence[Given]
-    policy: Policy
-    ledger: Path
-    host: str = "127.0.0.1"
-    port: int = 8189
-    tokens: Mapping[str, str] | None = None
-    allowed_hosts: Sequence[str] = ()
-    tls: tuple[str, str] | None = None
-    keep_workflow: bool = False
-    connect: Connect | None = None
-    drain_s: float = 30.0
 
 
 @asynccontextmanager
@@ -64,10 +49,7 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
     Raises:
         UsageError: a server's address or files are not valid, or another process uses the ledger.
     """
-    policy = options.policy
-    depth = policy.admission.depth
-    within = PREFETCHED if depth is None else min(PREFETCHED, depth)
-    policy = structs.replace(policy, admission=structs.replace(policy.admission, depth=within))
+    policy = late_bound(options.policy)
     clock, midnight = wall_clock()
     options.ledger.mkdir(parents=True, exist_ok=True)
     unsure: set[str] = set()
@@ -102,7 +84,7 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
         )
         for workflow, took_s in ledger.times():
             client.learn(workflow, took_s)
-        files = Files(options.ledger / "uploads", lambda: [given.name for given in options.servers])
+        files = Files(options.ledger / "uploads", lambda: [member.name for member in fleet.members])
         gateway = Gateway(
             policy=policy,
             client=client,
@@ -122,9 +104,10 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
         recover(gateway)
         running = asyncio.create_task(gateway.run())
         intake = Intake(gateway)
-        guard = Guard(options.tokens, options.allowed_hosts, loopback=options.host in ("127.0.0.1", "::1", "localhost"))
+        guard = Guard(options.tokens, options.allowed_hosts, loopback=is_loopback(options.host))
+        console = Console(gateway, intake, options.operators)
         try:
-            yield gateway, intake, Front(gateway, intake, guard, Passing(fleet, session))
+            yield gateway, intake, Front(gateway, intake, guard, Passing(fleet, session), console.routes())
         finally:
             client.leave_jobs()
             await end_tasks([running])
@@ -136,22 +119,41 @@ def _connect(given: Given, *, connect_s: float) -> AbstractAsyncContextManager[H
     )
 
 
-async def serve_gateway(options: GatewayOptions, say: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM; `say` gets the address once it listens.
+async def serve_gateway(
+    options: GatewayOptions,
+    say: Callable[[str], None],
+    *,
+    read: Callable[[Mapping[URL, str]], GatewayOptions] | None = None,
+    note: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; a second one ends it without waiting for jobs. `say` gets the address once it
+    listens, `note` what an operator should know later. `read`: what the options are at a SIGHUP, given the names of
+    servers by their addresses.
 
     Raises:
-        UsageError: it cannot listen there.
+        UsageError: it cannot listen there, or its certificate cannot be read.
     """
-    stop = asyncio.Event()
-    with suppress(NotImplementedError):
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with opened(options) as (gateway, intake, front), AsyncExitStack() as stack:
-        say(await stack.enter_async_context(listening(front.app(), options.host, options.port, options.tls)))
-        ended = asyncio.create_task(gateway.over.wait())
-        stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait([ended, stopped], return_when=asyncio.FIRST_COMPLETED)
-        await end_tasks([ended, stopped])
-        intake.closed = True
-        await gateway.drain(options.drain_s)
-        gateway.sockets.close(aiohttp.WSCloseCode.GOING_AWAY)
+    tls = None if options.tls is None else _tls(options.tls)
+    with Signals() as signals:
+        async with opened(options) as (gateway, intake, front), AsyncExitStack() as stack:
+            say(await stack.enter_async_context(listening(front.app(), options.host, options.port, tls)))
+            notify("READY=1")
+            ended = asyncio.create_task(gateway.over.wait())
+            stack.push_async_callback(end_tasks, [ended])
+            while (order := await signals.next(ended)) == "reload":
+                if read is not None:
+                    options = await reload(gateway, options, read, tls, note)
+            notify("STOPPING=1")
+            intake.closed = True
+            if order == "stop":
+                drained = asyncio.create_task(gateway.drain(options.drain_s))
+                stack.push_async_callback(end_tasks, [drained])
+                while not drained.done() and await signals.next(drained) == "reload":
+                    pass
+            gateway.sockets.close(aiohttp.WSCloseCode.GOING_AWAY)
+
+
+def _tls(files: tuple[str, str]) -> ssl.SSLContext:
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    load_certificate(tls, files)
+    return tls

@@ -1,19 +1,38 @@
-"""How a gateway is configured: by flags, and by a file under them."""
+"""How a gateway serves, whatever configures it: a file, flags, or a test."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+import ipaddress
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from comfyload.app.gateway import GatewayOptions
-from comfyload.comfy.address import parse_server
-from comfyload.gateway.fleet import Given, named
-from comfyload.retry.policy import decode, default
-from comfyload.text_files import read_text
+from msgspec import Struct
+
+from comfyload.gateway.fleet import Connect, Given
+from comfyload.record.policy import Policy
 
 
-def options_of(*, servers: Sequence[str], policy: Path | None, ledger: Path, port: int) -> GatewayOptions:
-    urls = [parse_server(server) for server in servers]
-    given = [Given(name=name, url=url) for name, url in zip(named(urls), urls, strict=True)]
-    chosen = default() if policy is None else decode(read_text(str(policy)).encode())
-    return GatewayOptions(servers=given, policy=chosen, ledger=ledger, port=port)
+class GatewayOptions(Struct, frozen=True, kw_only=True):
+    """How a gateway serves. `tokens`: each tenant's; None: nobody needs one. `operators`: tenants who may direct
+    the servers and see everybody's jobs; None: whoever is let in. `drain_s`: how long jobs that run
+    may go on after the order to stop; those that wait are taken up by the next process.
+    """
+
+    servers: Sequence[Given]
+    policy: Policy
+    ledger: Path
+    host: str = "127.0.0.1"
+    port: int = 8189
+    tokens: Mapping[str, str] | None = None
+    operators: Collection[str] | None = None
+    allowed_hosts: Sequence[str] = ()
+    tls: tuple[str, str] | None = None
+    keep_workflow: bool = False
+    connect: Connect | None = None
+    drain_s: float = 30.0
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -27,16 +27,13 @@ KEEP_ALIVE_S = 300.0
 
 
 @asynccontextmanager
-async def listening(
-    app: web.Application, host: str, port: int, tls_files: tuple[str, str] | None
-) -> AsyncIterator[str]:
+async def listening(app: web.Application, host: str, port: int, tls: ssl.SSLContext | None) -> AsyncIterator[str]:
     """Serve the application; yields its address.
 
     Raises:
-        UsageError: it cannot listen there, or the files are not a certificate and its key.
+        UsageError: it cannot listen there.
     """
     raise_limit()
-    tls = None if tls_files is None else _tls(*tls_files)
     runner = web.AppRunner(app, access_log=None, logger=_logger(), shutdown_timeout=1.0, keepalive_timeout=KEEP_ALIVE_S)
     await runner.setup()
     try:
@@ -66,16 +63,6 @@ async def _close_the_silent(runner: web.AppRunner) -> None:
             if now - at >= HEAD_S:
                 each.force_close()
         await asyncio.sleep(LOOK_S)
-
-
-def _tls(certificate: str, key: str) -> ssl.SSLContext:
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        tls.load_cert_chain(certificate, key)
-    except OSError as error:  # ssl.SSLError is one
-        text = f"cannot use the certificate {certificate} with the key {key}: {error.strerror or error}"
-        raise UsageError(text, "give PEM files that belong together") from None
-    return tls
 
 
 def _logger() -> logging.Logger:

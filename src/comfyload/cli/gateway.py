@@ -1,35 +1,51 @@
 """`comfyload gateway`: ComfyUI's own protocol in front of one server or several."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from comfyload import clock
+from comfyload.cli.options import server_url
+from comfyload.cli.output import echo
 from comfyload.cli.signature import with_flags
-from comfyload.record.flag import Flag
+from comfyload.record.flag import SERVER, Flag
+from comfyload.record.gateway_options import NO_AUTH, GatewayFlags
 
 
 @with_flags
 def gateway(
+    flags: GatewayFlags,
+    config: Annotated[str | None, Flag("--config", "FILE", "Settings in TOML; flags go over them.")] = None,
     server: Annotated[
-        list[str],
-        Flag("--server", "URL", "A ComfyUI server; repeat it for several.", env="COMFYLOAD_SERVER", many=True),
-    ],
-    policy: Annotated[
-        Path | None, Flag("--retry-policy", "FILE", "The retry policy, which comfyload policy makes.")
+        list[str] | None, Flag("--server", "[NAME=]URL", "A ComfyUI server; repeat it for several.", SERVER, many=True)
     ] = None,
-    ledger: Annotated[Path, Flag("--ledger", "DIR", "Where jobs are kept: a run directory a day and server.")] = Path(
-        "ledger"
-    ),
-    port: Annotated[int, Flag("--port", "", "Port; 0 takes a free one.", least=0, most=65535)] = 8189,
 ) -> None:
     """Serve ComfyUI's protocol in front of servers: retries, admission and failover for any application.
 
-    [bold]Example[/bold]: comfyload gateway --server http://127.0.0.1:8188 --retry-policy retry.json
+    SIGHUP reads the retry policy and the servers again. SIGTERM lets the jobs that run end; those that wait are taken
+    up by the next process.
+
+    [bold]Examples[/bold]
+
+    comfyload gateway --server http://127.0.0.1:8188 --retry-policy retry.json
+
+    comfyload gateway --config gateway.toml --port 8190
     """
     from comfyload.app.gateway import serve_gateway
-    from comfyload.app.gateway_options import options_of
+    from comfyload.app.gateway_config import read_options
 
-    options = options_of(servers=server, policy=policy, ledger=ledger, port=port)
-    clock.run(serve_gateway(options, lambda url: typer.echo(url)))
+    def note(text: str) -> None:
+        echo(text, err=True)
+
+    servers = [server_url(each) for each in server or []]
+    options = read_options(flags, servers, config)
+    if flags.no_auth and options.tokens is None:
+        note(f"warning: {NO_AUTH}")
+    clock.run(
+        serve_gateway(
+            options,
+            lambda url: typer.echo(url),
+            read=lambda known: read_options(flags, servers, config, known=known),
+            note=note,
+        )
+    )

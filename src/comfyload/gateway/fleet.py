@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from yarl import URL
 from comfyload.comfy.address import redacted
 from comfyload.comfy.api import api_of
 from comfyload.comfy.identify import identify
+from comfyload.comfy.socket import tls_context
 from comfyload.comfy.wire.calls import Transport, TransportError
 from comfyload.comfy.wire.lenient import decode_json
 from comfyload.errors import ServerUnreachable, UsageError
@@ -64,6 +66,9 @@ class Member:
     facts: Server | None = None
     why: str = "it has not answered yet"
     drained: bool = False
+    leaving: bool = False
+    tls: ssl.SSLContext | bool = True
+    """How the page's calls to it check its certificate; True: by the system's authorities."""
     skew_ms: int = 0
     """What is added to a stamp of its clock to make it one of ours."""
     uploads: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -98,6 +103,9 @@ class Fleet:
         self._merged: ObjectInfo | None = None
         self._union: dict[str, Any] = {}
         self._described: dict[bytes, dict[str, Any]] = {}
+        self._next: dict[str, Given] = {}
+        """Servers that take the place of one that leaves, by its name."""
+        self._leaving: set[asyncio.Task[None]] = set()
         self._stats: tuple[float, bytes | None] = (-math.inf, None)
 
     def __len__(self) -> int:
@@ -130,13 +138,29 @@ class Fleet:
         Raises:
             UsageError: there is one of that name, or its address or its files are not valid.
         """
-        if given.name in self._members:
-            raise UsageError(f"there are two servers called {given.name!r}", "give each a name of its own")
+        other = self._members.get(given.name) or self.at(redacted(given.url))
+        if other is not None:
+            what = "leaves, and has not left yet" if other.leaving else "is there already"
+            raise UsageError(f"{other.name}, {other.address}, {what}", "give each server once, with a name of its own")
         stack = AsyncExitStack()
         transport = await stack.enter_async_context(self._connect(given))
         member = Member(given, transport, Tap(transport, given.name, self._listener), stack)
+        if given.ca_file is not None or given.insecure:
+            member.tls = tls_context(given.ca_file, given.insecure)
         self._members[given.name] = member
         member.joining = asyncio.create_task(self._join(member))
+
+    async def put(self, given: Given) -> bool:
+        """Use a server, in place of one of its name or address once that has left; False: it is there as it is."""
+        member = self._members.get(given.name) or self.at(redacted(given.url))
+        if member is None:
+            await self.add(given)
+        elif member.given == given and not member.leaving:
+            return False
+        else:
+            self.leave(member.name)
+            self._next[member.name] = given
+        return True
 
     async def settle(self, within_s: float) -> None:
         """Wait until each server has answered or failed to once, at most so long."""
@@ -146,30 +170,42 @@ class Fleet:
         await end_tasks(waits)
 
     def drain(self, name: str, drained: bool = True) -> bool:
-        """Give the server no more jobs, or jobs again; False: there is no such server."""
+        """Give the server no more jobs, or jobs again; False: there is no such server, or it leaves."""
         member = self._members.get(name)
-        if member is None:
+        if member is None or (member.leaving and not drained):
             return False
         member.drained = drained
         self._client.drain(member.address, drained)
         self._on_change()
         return True
 
-    async def remove(self, name: str) -> None:
-        """Use the server no more, once its jobs have ended."""
+    def leave(self, name: str) -> bool:
+        """Use the server no more once its jobs have ended, and give it none; False: there is no such server."""
+        self._next = {before: given for before, given in self._next.items() if name not in (before, given.name)}
         member = self._members.get(name)
-        if member is None:
-            return
-        self.drain(name)
+        if member is not None and not member.leaving:
+            member.leaving = True
+            self.drain(name)
+            task = asyncio.create_task(self._remove(member))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+        return member is not None
+
+    async def _remove(self, member: Member) -> None:
         if member.joining is not None:
-            member.joining.cancel()
-        await self._client.leave(member.address, LEAVE_S)
-        self._members.pop(name, None)
+            await end_tasks([member.joining])
+        while not await self._client.leave(member.address, LEAVE_S):
+            pass
+        del self._members[member.name]
         self._merged = None
         await member.stack.aclose()
         self._on_change()
+        following = self._next.pop(member.name, None)
+        if following is not None:
+            await self.add(following)
 
     async def close(self) -> None:
+        await end_tasks(list(self._leaving))
         for member in self.members:
             if member.joining is not None:
                 member.joining.cancel()
@@ -283,9 +319,9 @@ class Fleet:
         return _both(each) if each else {}
 
 
-def named(urls: Sequence[URL]) -> list[str]:
-    """Names for servers that have none: gpu1, gpu2, …"""
-    return [f"gpu{number}" for number, _ in enumerate(urls, 1)]
+def free_name(taken: Collection[str]) -> str:
+    """A name for a server that has none: gpu1, gpu2, …"""
+    return next(name for name in map("gpu{}".format, itertools.count(1)) if name not in taken)
 
 
 def _list_in(stats: dict[str, Any], name: str) -> list[Any]:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -25,25 +25,43 @@ from comfyload.gateway.service import Gateway
 from comfyload.gateway.sockets import ClientSocket, status_frame
 
 MOST_NAME = 1_000
+OWN = "/comfyload/"
 TENANT: web.RequestKey[str] = web.RequestKey("tenant", str)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Route = tuple[str, str, Handler]
+
+UNGUARDED = (f"{OWN}livez", f"{OWN}readyz")
+"""What a supervisor may ask without a token."""
+
+PROTECTED = {
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""On everything of ours; a page of ours has a policy of its own instead."""
 
 
 class Front:
     """All routes. `own`: those under `/comfyload/`."""
 
-    def __init__(self, gateway: Gateway, intake: Intake, guard: Guard, passing: Passing) -> None:
+    def __init__(
+        self, gateway: Gateway, intake: Intake, guard: Guard, passing: Passing, own: Sequence[Route] = ()
+    ) -> None:
         self._gateway = gateway
         self._intake = intake
         self._guard = guard
         self._passing = passing
         self._history = History(gateway)
         self._bodies = Bodies()
+        self._own = own
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=MOST_BODY, middlewares=[self._guarded])
-        app.router.add_get("/comfyload/metrics", self._metrics)
+        app.router.add_get(f"{OWN}metrics", self._metrics)
         for method, path, handler in self._routes():
             for prefix in ("/api",) if path.startswith("/jobs") else ("", "/api"):
                 app.router.add_route(method, prefix + path, handler)
@@ -51,10 +69,14 @@ class Front:
                     app.router.add_route("HEAD", prefix + path, handler)
         for method in ("GET", "POST"):
             app.router.add_route(method, LOGIN, self._login)
+        for method, path, handler in self._own:
+            app.router.add_route(method, path, handler)
+        app.router.add_route("*", OWN + "{path:.*}", _nothing_there)
         app.router.add_route("*", "/{path:.*}", self._rest)
+        app.on_response_prepare.append(_protect)
         return app
 
-    def _routes(self) -> list[tuple[str, str, Handler]]:
+    def _routes(self) -> list[Route]:
         return [
             ("GET", "/ws", self._socket),
             ("GET", "/prompt", self._get_prompt),
@@ -91,6 +113,8 @@ class Front:
             if raw != LOGIN:
                 request[TENANT] = self._guard.tenant(request.headers, request.cookies, request.query.get("token"))
         except Denied as denied:
+            if denied.status == 401 and request.path in UNGUARDED:
+                return await handler(request)
             if denied.status == 401 and request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
                 return web.Response(status=303, headers={"Location": LOGIN})
             headers = {"WWW-Authenticate": "Bearer"} if denied.status == 401 else {}
@@ -294,6 +318,16 @@ class Front:
             return False
         socket.push(forms.dumps({"type": "feature_flags", "data": self._gateway.fleet.features()}), True)
         return True
+
+
+async def _protect(request: web.Request, response: web.StreamResponse) -> None:
+    if request.path.startswith(OWN):
+        for name, value in PROTECTED.items():
+            response.headers.setdefault(name, value)
+
+
+async def _nothing_there(_: web.Request) -> web.Response:
+    return web.json_response({"error": "there is nothing of that name"}, status=404)
 
 
 async def _send(socket: ClientSocket, connection: web.WebSocketResponse) -> None:

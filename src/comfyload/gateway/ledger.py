@@ -131,6 +131,10 @@ class Ledger:
             day = self._open[number, server] = self._begin(number, server, facts, since)
         return day
 
+    def adopt(self, policy: Policy) -> None:
+        """The days that begin from now on have this policy."""
+        self._policy = policy
+
     def close_before(self, now: float) -> None:
         """End the days whose jobs have all ended; `now`: the arrival of the oldest that has not."""
         for (number, server), day in list(self._open.items()):

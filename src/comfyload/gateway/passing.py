@@ -76,7 +76,7 @@ class Passing:
         body = request.content if request.can_read_body else None
         try:
             async with self._session.request(
-                request.method, url, headers=headers, data=body, allow_redirects=False
+                request.method, url, headers=headers, data=body, ssl=member.tls, allow_redirects=False
             ) as reply:
                 dropped = _dropped(reply.headers) | {"date", "server", "set-cookie"}
                 kept = CIMultiDict(

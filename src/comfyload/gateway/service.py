@@ -126,6 +126,13 @@ class Gateway:
             return 0.0
         return (sum(on_servers) + sum(queue.total_s for queue in self.queues.values())) / len(on_servers)
 
+    def adopt(self, policy: Policy) -> None:
+        """Follow this policy from now on."""
+        self.policy = policy
+        self.client.adopt(policy)
+        self.ledger.adopt(policy)
+        self.wake()
+
     def launched(self, job: Job) -> bool:
         """Whether it waits no more for its turn."""
         return job.id in self._launched

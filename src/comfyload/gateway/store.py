@@ -7,7 +7,7 @@ In one file, by SQLite: a job is on disk before its client hears that it was acc
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,6 +44,7 @@ CREATE TABLE IF NOT EXISTS jobs (
   started_ms INTEGER,
   cancelled INTEGER NOT NULL DEFAULT 0,
   attention INTEGER NOT NULL DEFAULT 0,
+  again INTEGER NOT NULL DEFAULT 0,
   item BLOB,
   entry BLOB
 );
@@ -58,8 +59,8 @@ class Row(Struct, kw_only=True, gc=False):
     """One job as it is kept. `item`: its form in `/api/jobs`; `entry`: in `/history`; both JSON, of an ended job.
 
     `begun`: it may be on a server: on that `server`, if it was not lost there. `started_ms`: when one began to work on
-    it. `cancelled`: its client wants it no more. `attention`: it failed for good, and nobody has sent it again yet. `digest`: of what
-    was posted. `extra`: its `extra_data`, without secrets.
+    it. `cancelled`: its client wants it no more. `attention`: it failed for good, and nobody has sent it again yet.
+    `again`: how often it was. `digest`: of what was posted. `extra`: its `extra_data`, without secrets.
     """
 
     id: str
@@ -81,6 +82,7 @@ class Row(Struct, kw_only=True, gc=False):
     started_ms: int | None = None
     cancelled: bool = False
     attention: bool = False
+    again: int = 0
     item: bytes | None = None
     entry: bytes | None = None
     seq: int | None = None
@@ -197,10 +199,29 @@ class Store:
                     (KEPT,),
                 )
 
-    def attended(self, job_id: str) -> None:
-        """Somebody sent the job again, or does not want it."""
+    def attended(self, job_id: str, again: int | None = None) -> None:
+        """Somebody does not want the job, or sent it again, for the so many-th time."""
         with self._errors():
-            self._db.execute("UPDATE jobs SET attention = 0 WHERE id = ?", (job_id,))
+            self._db.execute("UPDATE jobs SET attention = 0, again = coalesce(?, again) WHERE id = ?", (again, job_id))
+
+    def needing(self, tenant: str | None) -> list[str]:
+        """The ids of jobs that need attention, of one tenant or all, the oldest first."""
+        where, values = ("", ()) if tenant is None else (" AND tenant = ?", (tenant,))
+        with self._errors():
+            found = self._db.execute(f"SELECT id FROM jobs WHERE attention{where} ORDER BY seq", values)
+            return [job_id for (job_id,) in found]
+
+    def newest(
+        self, tenant: str | None, states: Collection[str], *, attention: bool, limit: int, offset: int
+    ) -> tuple[list[Row], int]:
+        """Jobs that have ended in one of these states, the newest first, and how many there are in all."""
+        where = f"WHERE NOT {_OPEN} AND state IN ({', '.join('?' * len(states))})"
+        where += " AND attention" if attention else ""
+        where += " AND tenant = ?" if tenant is not None else ""
+        values = [*states, *([tenant] if tenant is not None else [])]
+        with self._errors():
+            (count,) = self._db.execute(f"SELECT count(*) FROM jobs {where}", values).fetchone()
+        return list(self._rows(f"{where} ORDER BY seq DESC LIMIT ? OFFSET ?", *values, limit, offset)), count
 
     def find(self, job_id: str) -> Row | None:
         # An id with bytes that are no text is nobody's, and the file cannot be asked for it.

@@ -18,7 +18,7 @@ class CircuitBreaker:
     """
 
     def __init__(self, rules: Breaker, draw: Callable[[], float], connections: Callable[[], int] = lambda: 0) -> None:
-        self._rules = rules
+        self.rules = rules
         self._draw = draw
         self._connections = connections
         self._before = 0
@@ -54,15 +54,15 @@ class CircuitBreaker:
     def failed(self, now: float) -> None:
         """A call or a job failed by the server's fault."""
         self._failures += 1
-        if self._until is not None or self._failures >= self._rules.failures:
+        if self._until is not None or self._failures >= self.rules.failures:
             self.trip(now)
 
     def trip(self, now: float) -> None:
         """Open the circuit. Failures while it is already open do not extend the pause."""
         if self.state(now) == "open":
             return
-        pause = self._rules.open_s * 2.0 ** min(self._trips, 60) * (0.5 + self._draw())
-        self._until = now + min(pause, self._rules.open_max_s)
+        pause = self.rules.open_s * 2.0 ** min(self._trips, 60) * (0.5 + self._draw())
+        self._until = now + min(pause, self.rules.open_max_s)
         self._trips, self._tripped_at = self._trips + 1, now
         self._before = self._connections()
         if self._broken_since is None:

@@ -26,7 +26,7 @@ from comfyload.retry.attempt_log import id_of
 from comfyload.retry.attempt_runner import AttemptRunner
 from comfyload.retry.classify import KnownFailures, classify
 from comfyload.retry.policy import rule_of
-from comfyload.retry.pool import PendingPrompt, Pool, ServerBackend, clean
+from comfyload.retry.pool import Health, PendingPrompt, Pool, ServerBackend, clean
 from comfyload.tasks import end_tasks, within
 
 LEAVING_S = 0.05
@@ -113,6 +113,18 @@ class RetryingClient:
         await self._stack.enter_async_context(backend.stack)
         backend.client = await backend.stack.enter_async_context(ComfyClient.open(transport, facts, self._clock, own))
         self._pool.add(backend)
+
+    def adopt(self, policy: Policy) -> None:
+        """Follow this policy from now on; jobs under way keep that with which they began, and servers that joined
+        before keep their `submit_s`.
+        """
+        self._policy = policy
+        self._timeouts = structs.replace(self._timeouts, submit_s=policy.submit_s)
+        self._pool.adopt(policy)
+
+    def health(self, server: str) -> Health | None:
+        """How the server of that name stands; None: it has not joined."""
+        return self._pool.health(server)
 
     def drain(self, server: str, drained: bool = True) -> None:
         """Send no more jobs to the server of that name, or send them again. Those that wait there are taken back as

@@ -132,11 +132,11 @@ class RetryBudget:
     """
 
     def __init__(self, budget: Budget) -> None:
-        self._budget = budget
+        self.rules = budget
         self.tokens = budget.cap
 
     def first(self) -> None:
-        self.tokens = min(self._budget.cap, self.tokens + self._budget.ratio)
+        self.tokens = min(self.rules.cap, self.tokens + self.rules.ratio)
 
     def take(self) -> bool:
         """Whether there was one to take."""
@@ -158,6 +158,10 @@ class Dispatcher:
         self.times = ExpectedTimes()
         self.budget = RetryBudget(policy.budget)
         self._draw = draw
+
+    def adopt(self, policy: Policy) -> None:
+        """Decide by this policy from now on; what was learnt, and what is left of the budget, stays."""
+        self.policy, self.budget.rules = policy, policy.budget
 
     # --- when
 

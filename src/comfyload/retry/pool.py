@@ -9,6 +9,9 @@ import math
 from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 from random import Random
+from typing import Literal
+
+from msgspec import Struct
 
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.inflight import Job
@@ -91,6 +94,18 @@ class ServerBackend(Backend):
         return self.client.inflight.get(prompt_id)
 
 
+class Health(Struct, frozen=True, kw_only=True):
+    """How a server stands. `broken_s`: for how long nothing has worked there. `jobs`: ours there, of which `running`
+    have begun. `others`: prompts of others, when it was last looked at.
+    """
+
+    circuit: Literal["closed", "open", "due", "half_open"]
+    broken_s: float
+    jobs: int
+    running: int
+    others: int
+
+
 class Pool:
     """Assigns jobs to its backends, and supervises the jobs there while `run()` runs.
 
@@ -132,6 +147,28 @@ class Pool:
     def remove(self, backend: ServerBackend) -> None:
         """Supervise it no more; it must hold none of our jobs."""
         self.backends.remove(backend)
+
+    def adopt(self, policy: Policy) -> None:
+        """Assign by this policy from now on."""
+        self._policy = policy
+        self.dispatcher.adopt(policy)
+        for backend in self.backends:
+            backend.circuit.rules = policy.breaker
+        self.notify()
+
+    def health(self, server: str) -> Health | None:
+        """How the server of that name stands; None: there is none."""
+        now = self._clock()
+        for backend in self.backends:
+            if backend.name == server:
+                return Health(
+                    circuit=backend.circuit.state(now),
+                    broken_s=backend.circuit.broken_s(now),
+                    jobs=len(backend.held),
+                    running=sum(held.started is not None for held in backend.held.values()),
+                    others=backend.others,
+                )
+        return None
 
     def room(self, not_on: Collection[str]) -> int:
         """How many more jobs would get a server now, of those that cannot run on some; below 0: some wait already."""

@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,16 @@ from comfyload.record.options import RunOptions, WorkflowChoice
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 from comfyload.text_files import decode, read_bytes
 
-__all__ = ["RunOptions", "WorkflowChoice", "parse_notes", "plan_hash", "read_plan", "shareable", "to_toml"]
+__all__ = [
+    "RunOptions",
+    "WorkflowChoice",
+    "nearest_key",
+    "parse_notes",
+    "plan_hash",
+    "read_plan",
+    "shareable",
+    "to_toml",
+]
 
 SAVE_PLAN = "comfyload run --save-plan FILE"
 """The command that writes a plan."""
@@ -119,11 +128,21 @@ def plan_hash(options: RunOptions, workflow_hashes: list[str]) -> str:
 
 def _nearest(message: str) -> str:
     """A hint for a key that no plan has."""
+    kinds = (RunOptions, WorkflowChoice, Plan, Closed, Open, Replay, Stage)
+    return nearest_key(message, kinds, f"start from a plan that {SAVE_PLAN} wrote", {"kind"})
+
+
+def nearest_key(
+    message: str, kinds: Sequence[type[Struct]], otherwise: str, more: Collection[str] = frozenset()
+) -> str:
+    """A hint for msgspec's error: of an unknown key, the nearest of the keys that these kinds have.
+
+    `otherwise`: the hint for any other error. `more`: keys that are no fields.
+    """
     unknown = re.search(r"unknown field `([^`]*)`", message)
     if unknown is None:
-        return f"start from a plan that {SAVE_PLAN} wrote"
-    kinds: tuple[type[Struct], ...] = (RunOptions, WorkflowChoice, Plan, Closed, Open, Replay, Stage)
-    known = sorted({field for kind in kinds for field in kind.__struct_fields__} | {"kind"})
+        return otherwise
+    known = sorted({field for kind in kinds for field in kind.__struct_fields__} | set(more))
     near = difflib.get_close_matches(unknown[1], known, 1)
     return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}"
 

@@ -1,0 +1,152 @@
+"""Jobs that failed for good: sent again once however often it is asked for, or given up."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfyload import clock
+from comfyload.gateway.again import Again, NotSent, id_again
+from comfyload.gateway.job import State
+from comfyload.gateway.store import Row, Store
+from comfyload.sim import Server
+from tests.support.gateway import Desk, desk, farm
+from tests.support.rig import sleeper
+
+
+def failing(message: str = "no such thing") -> dict[str, Any]:
+    graph = sleeper(0.1)
+    graph["2"] = {"class_type": "SimFail", "inputs": {"image": ["1", 0], "message": message, "seed": 1}}
+    return graph
+
+
+async def failed(front: Desk, **more: Any) -> str:
+    """The id of a job that failed for good."""
+    prompt_id: str = (await front.post(failing(), **more))["prompt_id"]
+    await front.end_of(prompt_id, more.get("tenant", "default"))
+    return prompt_id
+
+
+def times_sent(servers: list[Server], prompt_id: str) -> int:
+    return sum(server.posts.get(prompt_id, 0) for server in servers)
+
+
+def test_two_clicks_send_a_job_again_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with farm(1) as servers, desk(tmp_path, servers) as front:
+            again, store = Again(front.gateway, front.intake), front.gateway.store
+            old = await failed(front, client_id="me", deadline_s=30.0)
+            assert store.needing(None) == [old]
+            first, second = await asyncio.gather(again.send(old, "default"), again.send(old, "default"))
+            assert first == second == id_again(old, 1)
+            assert store.needing(None) == [], "the old one needs no attention"
+            await front.end_of(first)
+            assert times_sent(servers, first) == 1
+            row = store.find(first)
+            assert row is not None and (row.client_id, row.deadline_s) == ("me", 30.0)
+            assert store.needing(None) == [first], "it failed in its turn"
+
+            third = await again.send(old, "default")
+            assert third == id_again(first, 1), "the newest is sent again, whichever is named"
+            await front.end_of(third)
+            assert len({old, first, third}) == 3
+
+    clock.run_virtual(main())
+
+
+def test_a_job_that_was_sent_again_and_is_done_is_not_sent_a_third_time(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with farm(1) as servers, desk(tmp_path, servers) as front:
+            again, store = Again(front.gateway, front.intake), front.gateway.store
+            old = await failed(front)
+            mended = sleeper(0.3)
+            store._db.execute("UPDATE jobs SET graph = ? WHERE id = ?", (_json(mended), old))
+            new = await again.send(old, None)
+            assert (await front.end_of(new))["status"]["status_str"] == "success"
+            assert await again.send(old, None) == new
+            assert times_sent(servers, new) == 1
+            with pytest.raises(NotSent) as refused:
+                await again.send(new, None)
+            assert refused.value.status == 409
+
+    clock.run_virtual(main())
+
+
+def test_it_is_known_after_a_kill_that_a_job_was_sent_again(tmp_path: Path) -> None:
+    """We were killed after the new job was taken, and before the old one was marked."""
+
+    async def main() -> None:
+        async with farm(1) as servers, desk(tmp_path, servers) as front:
+            again, store = Again(front.gateway, front.intake), front.gateway.store
+            old = await failed(front)
+            new = await again.send(old, None)
+            store._db.execute("UPDATE jobs SET again = 0, attention = 1 WHERE id = ?", (old,))
+            assert await again.send(old, None) == new
+            assert store.needing(None) == []
+            await front.end_of(new)
+            assert times_sent(servers, new) == 1
+
+    clock.run_virtual(main())
+
+
+def test_what_is_not_there_or_not_one_s_own_is_not_sent(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with farm(1) as servers, desk(tmp_path, servers) as front:
+            again = Again(front.gateway, front.intake)
+            theirs = await failed(front, tenant="other")
+            running = (await front.post(sleeper(5.0)))["prompt_id"]
+            cases = [("11111111-1111-4111-8111-111111111111", 404), (theirs, 404), (running, 409)]
+            for job_id, status in cases:
+                with pytest.raises(NotSent) as refused:
+                    await again.send(job_id, "default")
+                assert refused.value.status == status
+            with pytest.raises(NotSent):
+                again.give_up(theirs, "default")
+            again.give_up(theirs, "other")
+            assert front.gateway.store.needing(None) == []
+
+    clock.run_virtual(main())
+
+
+def test_the_newest_jobs_are_listed_by_state(tmp_path: Path) -> None:
+    store = Store(tmp_path / "jobs.sqlite")
+    for number in range(6):
+        job_id = f"{number:08d}-0000-4000-8000-000000000000"
+        store.add(
+            Row(
+                id=job_id,
+                tenant="a" if number % 2 else "b",
+                client_id=None,
+                created_ms=number,
+                number=number,
+                workflow="w",
+                deadline_s=None,
+                key=None,
+                digest=b"",
+                graph=b"{}",
+                extra=b"{}",
+            )
+        )
+        if number < 5:
+            state: State = "failed" if number < 3 else "completed"
+            store.end(job_id, state, b"{}", b"{}", attention=state == "failed", keep_payload=True)
+
+    def found(tenant: str | None, *states: str, attention: bool = False, limit: int = 9, offset: int = 0) -> Any:
+        rows, count = store.newest(tenant, states, attention=attention, limit=limit, offset=offset)
+        return [row.created_ms for row in rows], count
+
+    assert found(None, "failed", "completed") == ([4, 3, 2, 1, 0], 5), "one has not ended"
+    assert found(None, "failed", "completed", limit=2, offset=1) == ([3, 2], 5)
+    assert found("a", "failed") == ([1], 1)
+    assert found(None, "completed", attention=True) == ([], 0)
+    assert [job_id[7] for job_id in store.needing("b")] == ["0", "2"]
+    store.close()
+
+
+def _json(graph: dict[str, Any]) -> bytes:
+    from comfyload.gateway import forms
+
+    return forms.dumps(graph)
