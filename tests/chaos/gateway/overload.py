@@ -21,7 +21,7 @@ __all__ = ["SHAPES", "Load", "overload"]
 SERVERS = 2
 OVERLOAD_S, DEADLINE_S = 600.0, 120.0
 TIMES, SHARE_OF_FLOOD = 2.0, 0.9
-CALM_S, CALM = 100.0, 0.5
+CALM_S, CALM = 600.0, 0.5
 """Of a light load before, by which it is learnt what jobs take."""
 
 SHAPES: dict[str, Callable[[Random], float]] = {
