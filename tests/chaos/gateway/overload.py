@@ -52,6 +52,7 @@ class Load:
     done_s: float = 0.0
     wasted_s: float = 0.0
     lasted_s: float = 0.0
+    taken: int = 0
     retries: int = 0
     twice: int = 0
 
@@ -59,6 +60,12 @@ class Load:
     def goodput(self) -> float:
         """Work on jobs done in time while there was too much, as a share of what the servers could do."""
         return self.done_s / (SERVERS * self.lasted_s - self.wasted_s)
+
+    @property
+    def allowed(self) -> float:
+        """Retries that the budget allows for the jobs that were taken, before and while there was too much."""
+        ratio, cap = BUDGET
+        return cap + ratio * self.taken
 
     @property
     def within(self) -> float:
@@ -102,6 +109,7 @@ class _Play:
                     load.done_s += overlap_s
         ran = Counter(truth.prompt_id for server in self._servers for truth in server.truth)
         load.twice = sum(count > 1 for count in ran.values())
+        load.taken = self._front.gateway.counts["accepted"]
         load.retries = self._front.gateway.counts["retries"]
         return load
 
