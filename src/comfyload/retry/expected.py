@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 HALF_LIFE_JOBS = 20
+OUTLIER = 3.0
 STEP = 1.0 - 0.5 ** (1.0 / HALF_LIFE_JOBS)
 
 
@@ -33,7 +34,8 @@ class ExpectedTimes:
         """A job took so long on a server that had a job of `after` before it (None: none of ours)."""
         known = self.predict_s(workflow, after)
         if known > 0.0:
-            self._spread.add((seconds - known) ** 2 / known)
+            # A job that hung says nothing of the others.
+            self._spread.add(min(abs(seconds - known), OUTLIER * known) ** 2 / known)
         kind = self._warm if after == workflow else self._swap
         kind.setdefault(workflow, _Mean()).add(seconds)
         self._all.add(seconds)

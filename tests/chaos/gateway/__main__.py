@@ -1,6 +1,6 @@
 """Play the trouble of the gateway: `python -m tests.chaos.gateway [--dying gateway] [--faults] [--overload]`.
 
-Without a word the gateway, and then a server, is killed at every point.
+Without a word the gateway, a server, and both are killed at every point.
 """
 
 from __future__ import annotations

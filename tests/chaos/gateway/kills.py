@@ -1,4 +1,4 @@
-"""The gateway, or a server behind it, is killed at every point of a job's life, and started again."""
+"""The gateway, a server behind it, or both are killed at every point of a job's life, and started again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.chaos.points import Point
 
 __all__ = ["DYING", "play", "points_of"]
 
-DYING = ("gateway", "server")
+DYING = ("gateway", "server", "both")
 TURNS = 3
 NOT_REACHED = "NOT REACHED"
 MOST_S = 60.0
