@@ -47,9 +47,7 @@ class FairQueue(Generic[T]):
         """The jobs, in the order in which they came."""
         return (job for job, _, _ in self._jobs.values())
 
-    def put(
-        self, job_id: str, job: T, tenant: str, number: float, cost_s: float, begin_by: float = math.inf
-    ) -> None:
+    def put(self, job_id: str, job: T, tenant: str, number: float, cost_s: float, begin_by: float = math.inf) -> None:
         """`cost_s`: what it is expected to take. `begin_by`: the instant by which it must begin to be done in time."""
         cost_s = max(cost_s, LEAST_S)
         self._jobs[job_id] = job, tenant, cost_s

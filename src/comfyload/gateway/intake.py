@@ -206,7 +206,9 @@ class Intake:
             coming_s = {name: rate * found_s for name, rate in rates.items()}
             waiting = self._waiting_s(job, coming_s)
             found_s = (sum(on_servers) + waiting) / servers
-        coming = waiting - self._waiting_s(job, {})  # jobs that come at random: the variance of their number is its mean
+        coming = waiting - self._waiting_s(
+            job, {}
+        )  # jobs that come at random: the variance of their number is its mean
         before = gateway.client.variance(found_s * servers) + coming * job.expected_s
         return found_s, SURE * math.sqrt(before / servers**2 + gateway.client.variance(job.expected_s))
 

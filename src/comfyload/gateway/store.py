@@ -57,8 +57,8 @@ class Row(Struct, kw_only=True, gc=False):
     """One job as it is kept. `item`: its form in `/api/jobs`; `entry`: in `/history`; both JSON, of an ended job.
 
     `begun`: it may be on a server: on that `server`, if it was not lost there. `started_ms`: when one began to work on
-    it. `cancelled`: its client wants it no more. `attention`: it failed for good, and nobody has sent it again yet. `digest`: of what
-    was posted. `extra`: its `extra_data`, without secrets.
+    it. `cancelled`: its client wants it no more. `attention`: it failed for good, and nobody has sent it again yet.
+    `digest`: of what was posted. `extra`: its `extra_data`, without secrets.
     """
 
     id: str

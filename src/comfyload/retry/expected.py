@@ -52,7 +52,7 @@ class ExpectedTimes:
         if not self.mean_s:
             return 0.0
         values = min(float(self._all.n), (2.0 - STEP) / STEP)
-        return self._spread.value * (work_s + work_s**2 / (self.mean_s * values))
+        return self._spread.value * (work_s + work_s * work_s / (self.mean_s * values))
 
     def predict_s(self, workflow: str, after: str | None) -> float:
         """Seconds of the job after one of `after`; the best estimate where that is not known."""

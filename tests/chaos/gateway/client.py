@@ -25,8 +25,8 @@ ENDS = ("execution_success", "execution_error", "execution_interrupted")
 
 @dataclass
 class Seen:
-    """`ends`: the status of each job by its id; `told`: the jobs whose end came as an event; `failing`, `cancelled`: the
-    ids of these two. `broken`: what should not have been seen.
+    """`ends`: the status of each job by its id; `told`: the jobs whose end came as an event; `failing`, `cancelled`:
+    the ids of these two. `broken`: what should not have been seen.
     """
 
     ends: dict[str, str] = field(default_factory=dict)

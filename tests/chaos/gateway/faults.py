@@ -105,9 +105,7 @@ async def _play(options: FaultOptions, scenario: Scenario, name: str, folder: Pa
 
 
 @asynccontextmanager
-async def _python(
-    options: FaultOptions, urls: list[URL], _: Path, clock: Callable[[], float]
-) -> AsyncIterator[Client]:
+async def _python(options: FaultOptions, urls: list[URL], _: Path, clock: Callable[[], float]) -> AsyncIterator[Client]:
     async with AsyncExitStack() as stack:
         transports = [await stack.enter_async_context(Http.connect(url, {})) for url in urls]
         servers = [(transport, await identify(transport, transport.name, [])) for transport in transports]

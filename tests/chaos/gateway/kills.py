@@ -77,7 +77,6 @@ def _play(folder: Path, dying: str, point: Point | None, told: Path | None = Non
 
 def _has_ended(pid: int) -> bool:
 
-
     try:
         return os.waitpid(pid, os.WNOHANG)[0] != 0
     except ChildProcessError:

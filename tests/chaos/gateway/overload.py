@@ -36,9 +36,10 @@ BUDGET = (0.1, 5.0)
 
 @dataclass
 class Load:
-    """What came of it, by tenant where it says so. `late`, `failed`: accepted jobs that were not done in time, or failed.
-    `answered_s`: the longest time until a refusal. `took_s`: of each accepted job that was done. `done_s`: seconds of
-    work that the servers did, while there was too much, on jobs that were done in time; `wasted_s`: on what failed.
+    """What came of it, by tenant where it says so. `late`, `failed`: accepted jobs that were not done in time, or
+    failed. `answered_s`: the longest time until a refusal. `took_s`: of each accepted job that was done. `done_s`:
+    seconds of work that the servers did, while there was too much, on jobs that were done in time; `wasted_s`: on what
+    failed. `taken`: jobs accepted, those before it included. `twice`: ids that were executed twice.
     """
 
     offered: Counter[str] = field(default_factory=Counter)
@@ -74,7 +75,7 @@ class Load:
 
 
 def overload(folder: Path, shape: str, seed: int = 1, *, failing: float = 0.0) -> Load:
-    """Play it. `failing`: the share of executions that fail in a node, by lack of memory, which may pass if they are tried again."""
+    """Play it. `failing`: the share of executions that fail by lack of memory, and may pass if they are tried again."""
     policy = Policy(deadline_s=DEADLINE_S, liveness_s=60.0, budget=Budget(ratio=BUDGET[0], cap=BUDGET[1]))
     faults = Faults(oom=Which(share=failing)) if failing else Faults()
 

@@ -32,8 +32,8 @@ assert Breaker(open_s=0.3) == POLICY.breaker
 class Processes:
     """`folder` holds the ledger and a file for each server of what it has executed.
 
-    `dying`: which process dies: `gateway`; `server`, the first of them; or `both`, the server when the gateway does, and
-    for longer. `told`: gets a line for each point that it comes to.
+    `dying`: which process dies: `gateway`; `server`, the first of them; or `both`, the server when the gateway does,
+    and for longer. `told`: gets a line for each point that it comes to.
     """
 
     def __init__(self, folder: Path, dying: str, kill_at: Point | None, told: Path | None = None) -> None:
