@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from comfyload.app.faults import Scenario
+from comfyload.gateway.ledger import Ledger
+from comfyload.gateway.service import Gateway
 from tests.chaos.gateway.__main__ import WORSE, broken_rules
 from tests.chaos.gateway.faults import compared
 from tests.chaos.gateway.kills import DYING, play, points_of
@@ -68,3 +70,17 @@ def test_what_is_accepted_is_done_in_time(shape: str, tmp_path: Path) -> None:
 def test_retries_stay_within_their_budget(tmp_path: Path) -> None:
     load = overload(tmp_path, "steady", failing=0.3)
     assert 10 < load.retries <= load.allowed
+
+
+def test_the_play_sees_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes of a play are forked from this one, and do wrong what is done wrong here."""
+    monkeypatch.setattr(Ledger, "settle", Ledger.write)
+    said = play(tmp_path, "gateway", ("line of a job that ended: written", 1))
+    assert any(line.endswith("has 2 records") for line in said), said
+    monkeypatch.setattr(Ledger, "settle", lambda self, owed: None)
+    said = play(tmp_path, "gateway", ("store end: done", 1))
+    assert any(line.endswith("has 0 records") for line in said), said
+    monkeypatch.undo()
+    monkeypatch.setattr(Gateway, "take_up", Gateway.add)
+    said = play(tmp_path, "gateway", ("event execution_start: seen", 1))
+    assert any("was executed 2 times" in line for line in said), said
