@@ -125,7 +125,7 @@ def _show(run: Path) -> int:
 
 def _executions(processes: Processes, seen: Seen) -> list[str]:
     """Each job was executed once. What a server had begun before it died may have been begun again, unless its history
-    was read: the server has forgotten it.
+    was read by a gateway that lived on: the server has forgotten it.
     """
     begun: Counter[str] = Counter()
     forgotten: Counter[str] = Counter()
@@ -136,7 +136,7 @@ def _executions(processes: Processes, seen: Seen) -> list[str]:
             if what == "begun":
                 begun[prompt_id] += 1
                 unread.add(prompt_id)
-            elif what == "read":
+            elif what == "read" and processes.dying != "both":
                 unread.discard(prompt_id)
             elif what == "booted":
                 forgotten.update(unread)
