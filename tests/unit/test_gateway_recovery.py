@@ -12,6 +12,7 @@ from comfyload import clock
 from comfyload.gateway.fair import Demand, FairQueue
 from comfyload.record.model import Record
 from comfyload.record.run import RunReader
+from comfyload.retry.expected import ExpectedTimes
 from comfyload.retry.policy import default
 from tests.support.direct import Direct
 from tests.support.gateway import Desk, desk, farm, frames_of
@@ -174,3 +175,18 @@ async def _run(front: Desk) -> str:
     job_id = str((await front.post(sleeper(0.5)))["prompt_id"])
     await front.end_of(job_id)
     return job_id
+
+
+def test_what_is_promised_allows_for_how_wrong_times_were() -> None:
+    steady, mixed = ExpectedTimes(), ExpectedTimes()
+    for number in range(100):
+        steady.learn("w", "w", 10.0 + 0.1 * (number % 2))
+        mixed.learn("w", "w", 24.0 if number % 10 < 3 else 4.0)
+    assert steady.variance(100.0) < 1.0
+    assert 500.0 < mixed.variance(100.0) < 2_000.0, "ten jobs, each of variance 84, and a mean of few values"
+    steady.learn("w", "w", 600.0)  # it hung
+    assert steady.variance(100.0) < 400.0, "and not the 120,000 of a job that may take ten minutes"
+    for _ in range(5):
+        mixed.learn("w", "w", 4.0)
+    assert mixed.cautious_s("w") == pytest.approx(10.0, rel=0.1), "a few short ones do not make the next ones short"
+    assert ExpectedTimes().variance(100.0) == ExpectedTimes().cautious_s("w") == 0.0

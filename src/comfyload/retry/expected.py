@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 HALF_LIFE_JOBS = 20
 OUTLIER = 3.0
-STEP = 1.0 - 0.5 ** (1.0 / HALF_LIFE_JOBS)
+"""A job that took longer than expected by more times than this counts as so much longer."""
+
+STEP: float = 1.0 - 0.5 ** (1.0 / HALF_LIFE_JOBS)
 
 
 @dataclass(slots=True)
