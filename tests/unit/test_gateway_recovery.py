@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from comfyload import clock
+from comfyload.app.summary import report_run
 from comfyload.gateway.fair import Demand, FairQueue
 from comfyload.record.model import Record
 from comfyload.record.run import RunReader
@@ -45,6 +46,7 @@ def test_a_record_that_was_owed_is_written_once(tmp_path: Path) -> None:
     reader = RunReader(run)
     assert [line.index for line in reader.lines()] == list(range(len(jobs)))
     assert len(reader.manifest.workflows) == 1
+    assert report_run(run, quiet=True) == 0, "comfyload show calls it valid"
 
 
 def test_a_cancel_that_was_answered_holds(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def _records(processes: Processes, seen: Seen) -> list[str]:
         if unknown:
             return [f"{run.name} does not say what {unknown} are"]
     broken = [f"{job_id} has {found[job_id]} records" for job_id in seen.ends if found[job_id] != 1]
-    shown = [run for run in runs if _show(run) not in (0, 5)]
+    shown = [run for run in runs if _show(run)]
     return [*broken, *(f"comfyload show {run.name} fails" for run in shown)]
 
 
