@@ -91,7 +91,7 @@ def _ends(seen: Seen) -> list[str]:
         if job_id == seen.failing:
             wanted = ("failed",)
         elif job_id == seen.cancelled:
-            wanted = ("cancelled", "gone")
+            wanted = ("cancelled", "gone") if seen.promised else ("cancelled", "gone", "completed")
         if end not in wanted:
             broken.append(f"{job_id} should be {wanted[0]} and is {end}")
         if end != "gone" and job_id not in seen.told:
