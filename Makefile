@@ -54,12 +54,15 @@ bench: install  ## comfyload beside other clients and what the machine allows: 2
 fuzz: install  ## odd input for every decoder, for MINUTES in all
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
-# Every kind of trouble, every point to be killed at, 200 races; what the server executed is the judge. Half an hour.
+# Every kind of trouble, every point to be killed at, 200 races, the gateway's; what the server executed is the judge. Half an hour.
 JOBS ?= 10000
-chaos: install  ## every kind of trouble with JOBS jobs each, every point to be killed at, 200 races
+chaos: install  ## every kind of trouble with JOBS jobs each, every point to be killed at, 200 races, the gateway's
 	$(BIN)/python -m tests.chaos --jobs $(JOBS)
 	$(BIN)/python -m tests.chaos.kills
 	$(BIN)/python -m tests.chaos.races
+	$(BIN)/python -m tests.chaos.gateway
+	$(BIN)/python -m tests.chaos.gateway --faults
+	$(BIN)/python -m tests.chaos.gateway --overload
 
 hostile: install  ## every hostile server against every command
 	$(BIN)/python -m tests.hostile

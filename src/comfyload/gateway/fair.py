@@ -8,6 +8,9 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+MOST_GONE = 1_000
+"""So many jobs that are served are still listed among those that may become urgent."""
+
 FADES_S, LEAST_LOOK_S = 120.0, 30.0
 AHEAD = 2.0
 """How early a job is urgent, in times of what it takes: a server that just began another is busy for so long."""
@@ -66,6 +69,9 @@ class FairQueue(Generic[T]):
         self._arrivals += 1
         if begin_by < math.inf:
             heapq.heappush(self._urgent, (begin_by - AHEAD * cost_s, job_id))
+            if len(self._urgent) > 2 * len(self._jobs) + MOST_GONE:
+                self._urgent = [(since, each) for since, each in self._urgent if each in self._jobs]
+                heapq.heapify(self._urgent)
 
     def next(self, now: float = -math.inf) -> T | None:
         """Take the job that is next at the instant `now`; None: none waits."""
@@ -124,7 +130,7 @@ class Demand:
         self._seen[tenant] = since, total * math.exp((then - now) / FADES_S) + cost_s, now, cost_s
 
     def rates(self, now: float) -> dict[str, float]:
-        """Of each tenant, as if one more of its jobs had come: what was seen of a few jobs may be too little."""
+        """Of each tenant, as if one more of its jobs had come: a few jobs may show too little."""
         found = {}
         for name, (since, total, then, cost_s) in list(self._seen.items()):
             left = total * math.exp((then - now) / FADES_S)

@@ -126,3 +126,15 @@ class Files:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def renamed(body: bytes, old: str, new: str) -> bytes:
+    """A prompt in which an input file is called otherwise."""
+    if old == new:
+        return body
+    message = json.loads(body)
+    for node in message["prompt"].values():
+        for key, value in node.get("inputs", {}).items():
+            if value in (old, f"{old} [input]"):
+                node["inputs"][key] = new
+    return json.dumps(message).encode("utf-8", "surrogatepass")

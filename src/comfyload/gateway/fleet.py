@@ -169,6 +169,12 @@ class Fleet:
             await asyncio.wait(waits, timeout=within_s)
         await end_tasks(waits)
 
+    async def joining(self, name: str, within_s: float) -> None:
+        """Wait until the server of that name has joined, at most so long."""
+        member = self._members.get(name)
+        if member is not None and member.joining is not None and within_s > 0.0:
+            await asyncio.wait([member.joining], timeout=within_s)
+
     def drain(self, name: str, drained: bool = True) -> bool:
         """Give the server no more jobs, or jobs again; False: there is no such server, or it leaves."""
         member = self._members.get(name)

@@ -29,7 +29,7 @@ LOOKS = 4
 SURE = 3.0
 """Standard deviations: what is promised must hold for 99 in 100, also where jobs are unlike those before."""
 MOST_UNTOLD, TELLING_MS = 200, 2_000
-"""How many clients may not have been told of ends when a process died, and how long telling may take."""
+"""Of how many ends clients may not know when a process died, and how long it may take to report one."""
 
 
 class Refused(Exception):

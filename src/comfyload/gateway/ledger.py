@@ -178,7 +178,7 @@ class Ledger:
 
     def _end(self, day: _Day, at: float) -> None:
         began = datetime.fromisoformat(day.manifest.started_utc)
-        day.manifest.counted_to = at
+        day.manifest.counted_to, day.manifest.scheduled = at, day.count
         day.manifest.ended_utc = (began + timedelta(seconds=at)).isoformat()
         day.manifest.end = "complete"
         day.writer.write_manifest(day.manifest)

@@ -33,7 +33,7 @@ _NO_NODE = re.compile(rb'"node":\s*null')
 _STAMP = re.compile(rb'"timestamp":\s*(\d{1,16})')
 
 UNTOLD_S, MOST_UNTOLD, MOST_UNTOLD_CLIENTS = 60.0, 100, 1_000
-"""How long it is remembered which ends a client without a socket was not told of, how many, and of how many clients."""
+"""How long ends are kept for a client that had no socket, how many, and for how many clients."""
 
 PREVIEW, PREVIEW_WITH_METADATA = 1, 4
 _FORMATS = {"image/jpeg": 1, "image/png": 2}
@@ -79,7 +79,7 @@ class Live:
         self._attempts: dict[str, Attempt] = {}
         self._running: dict[str, Attempt] = {}
         self._untold: OrderedDict[tuple[str, str], list[tuple[float, list[bytes]]]] = OrderedDict()
-        """Ends of which clients were not told, as they had no socket open then, by tenant and client id; since when."""
+        """Since when, and ends that clients did not get, as they had no socket open, by tenant and client id."""
         self.unread = 0
 
     def begin(self, job: Job, server: str, attempt_id: str) -> Attempt:

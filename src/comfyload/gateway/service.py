@@ -18,7 +18,7 @@ from comfyload.comfy.wire.calls import Reply, Request, TransportError
 from comfyload.comfy.wire.listed import ended_item
 from comfyload.gateway import forms
 from comfyload.gateway.fair import FairQueue
-from comfyload.gateway.files import Files
+from comfyload.gateway.files import Files, renamed
 from comfyload.gateway.fleet import Fleet, Member
 from comfyload.gateway.job import Job
 from comfyload.gateway.ledger import DAY_S, Ledger
@@ -223,16 +223,12 @@ class Gateway:
             self._day = now // DAY_S
             self.ledger.close_before(min((job.due for job in self.jobs.values()), default=now))
 
-    async def _until_joined(self, job: Job) -> None:
-        """Wait a while for the server that may have a job of an earlier process: only there it can be looked up."""
-        until = min(job.due + job.limit_s, self.clock() + min(UNREACHABLE_S, self.policy.liveness_s or UNREACHABLE_S))
-        while self.clock() < until and not any(member.name == job.server for member in self.fleet.joined):
-            await asyncio.sleep(TICK_S)
-
     async def _run(self, job: Job) -> None:
         self._starting -= 1
         if job.id in self._unsure:
-            await self._until_joined(job)
+            # It may be on a server that does not answer yet: only there it can be looked up.
+            longest_s = min(UNREACHABLE_S, self.policy.liveness_s or UNREACHABLE_S)
+            await self.fleet.joining(job.server, min(longest_s, job.due + job.limit_s - self.clock()))
         _, extra, targets = self.store.payload(job.id)
         mark = {"comfyload": {"job": job.id, "attempt": 1}}
         prompt = Prompt(
@@ -412,16 +408,3 @@ class Gateway:
             index=0, prompt_id=job.id, workflow=job.workflow, warmup=False, due=job.due, values={}, execution=execution
         )
         return self.ledger.prepare(record, name, facts or NOWHERE)
-
-
-def renamed(body: bytes, old: str, new: str) -> bytes:
-    """A prompt in which an input file is called otherwise."""
-    if old == new:
-        return body
-    message = forms.loads(body)
-    for node in message["prompt"].values():
-        inputs = node.get("inputs")
-        for key, value in inputs.items() if isinstance(inputs, dict) else ():
-            if value in (old, f"{old} [input]"):
-                inputs[key] = new
-    return forms.dumps(message)

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 
 HALF_LIFE_JOBS = 20
-STEP = 1.0 - 0.5 ** (1.0 / HALF_LIFE_JOBS)
+OUTLIER = 3.0
+"""A job that took longer than expected by more times than this counts as so much longer."""
+
+STEP: float = 1.0 - 0.5 ** (1.0 / HALF_LIFE_JOBS)
 
 
 @dataclass(slots=True)
@@ -33,7 +36,8 @@ class ExpectedTimes:
         """A job took so long on a server that had a job of `after` before it (None: none of ours)."""
         known = self.predict_s(workflow, after)
         if known > 0.0:
-            self._spread.add((seconds - known) ** 2 / known)
+            # A job that hung says nothing of the others.
+            self._spread.add(min(abs(seconds - known), OUTLIER * known) ** 2 / known)
         kind = self._warm if after == workflow else self._swap
         kind.setdefault(workflow, _Mean()).add(seconds)
         self._all.add(seconds)
@@ -49,8 +53,8 @@ class ExpectedTimes:
         """
         if not self.mean_s:
             return 0.0
-        values: float = min(float(self._all.n), (2.0 - STEP) / STEP)
-        return self._spread.value * (work_s + work_s**2 / (self.mean_s * values))
+        values = min(float(self._all.n), (2.0 - STEP) / STEP)
+        return self._spread.value * (work_s + work_s * work_s / (self.mean_s * values))
 
     def predict_s(self, workflow: str, after: str | None) -> float:
         """Seconds of the job after one of `after`; the best estimate where that is not known."""

@@ -25,14 +25,16 @@ ENDS = ("execution_success", "execution_error", "execution_interrupted")
 
 @dataclass
 class Seen:
-    """`ends`: the status of each job by its id; `told`: the jobs whose end came as an event; `failing`, `cancelled`: the
-    ids of these two. `broken`: what should not have been seen.
+    """`ends`: the status of each job by its id; `told`: the jobs whose end came as an event; `failing`, `cancelled`:
+    the ids of these two. `promised`: the gateway answered that it cancels that one; an answer that was lost may have
+    been the same. `broken`: what should not have been seen.
     """
 
     ends: dict[str, str] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
     failing: str = ""
     cancelled: str = ""
+    promised: bool = False
     broken: list[str] = field(default_factory=list)
 
 
@@ -94,7 +96,8 @@ async def _end_of(session: aiohttp.ClientSession, job_id: str, seen: Seen, *, go
 async def _cancel(session: aiohttp.ClientSession, job_id: str, seen: Seen) -> None:
     await asyncio.sleep(0.5)
     seen.cancelled = job_id
-    await _post(session, f"/api/jobs/{job_id}/cancel", {})
+    answer = await _post(session, f"/api/jobs/{job_id}/cancel", {})
+    seen.promised = bool(answer.get("cancelled"))
 
 
 async def _listen(session: aiohttp.ClientSession, seen: Seen) -> None:

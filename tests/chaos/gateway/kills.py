@@ -1,4 +1,4 @@
-"""The gateway, or a server behind it, is killed at every point of a job's life, and started again."""
+"""The gateway, a server behind it, or both are killed at every point of a job's life, and started again."""
 
 from __future__ import annotations
 
@@ -22,9 +22,12 @@ from tests.chaos.points import Point
 
 __all__ = ["DYING", "play", "points_of"]
 
-DYING = ("gateway", "server")
+DYING = ("gateway", "server", "both")
 TURNS = 3
+NOT_REACHED = "NOT REACHED"
 MOST_S = 60.0
+TRIES = 3
+"""Which server gets which job differs from play to play: a point may be met in the next one."""
 
 
 def points_of(folder: Path, dying: str) -> list[Point]:
@@ -41,6 +44,10 @@ def play(folder: Path, dying: str, point: Point) -> list[str]:
     path = folder / f"{dying}-{point[0]}-{point[1]}".replace("/", "_").replace(" ", "_")
     name = f"{dying}, {point[0]} ({point[1]})"
     broken = _play(path, dying, point)
+    for _ in range(TRIES - 1):
+        if broken == [NOT_REACHED]:
+            shutil.rmtree(path)
+            broken = _play(path, dying, point)
     if not broken:
         shutil.rmtree(path, ignore_errors=True)
     return [f"{name}: {what}" for what in broken] or [f"{name}: held"]
@@ -63,7 +70,7 @@ def _play(folder: Path, dying: str, point: Point | None, told: Path | None = Non
     finally:
         processes.end()
     if point is not None and not processes.killed:
-        return [*broken, "NOT REACHED"]
+        return [*broken, NOT_REACHED]
     seen = Seen(**json.loads(file.read_text(encoding="utf-8")))
     return [*broken, *seen.broken, *_ends(seen), *_records(processes, seen), *_executions(processes, seen)]
 
@@ -84,7 +91,7 @@ def _ends(seen: Seen) -> list[str]:
         if job_id == seen.failing:
             wanted = ("failed",)
         elif job_id == seen.cancelled:
-            wanted = ("cancelled", "gone")
+            wanted = ("cancelled", "gone") if seen.promised else ("cancelled", "gone", "completed")
         if end not in wanted:
             broken.append(f"{job_id} should be {wanted[0]} and is {end}")
         if end != "gone" and job_id not in seen.told:
@@ -107,7 +114,7 @@ def _records(processes: Processes, seen: Seen) -> list[str]:
         if unknown:
             return [f"{run.name} does not say what {unknown} are"]
     broken = [f"{job_id} has {found[job_id]} records" for job_id in seen.ends if found[job_id] != 1]
-    shown = [run for run in runs if _show(run) not in (0, 5)]
+    shown = [run for run in runs if _show(run)]
     return [*broken, *(f"comfyload show {run.name} fails" for run in shown)]
 
 
@@ -118,7 +125,7 @@ def _show(run: Path) -> int:
 
 def _executions(processes: Processes, seen: Seen) -> list[str]:
     """Each job was executed once. What a server had begun before it died may have been begun again, unless its history
-    was read: the server has forgotten it.
+    was read by a gateway that lived on: the server has forgotten it.
     """
     begun: Counter[str] = Counter()
     forgotten: Counter[str] = Counter()
@@ -129,7 +136,7 @@ def _executions(processes: Processes, seen: Seen) -> list[str]:
             if what == "begun":
                 begun[prompt_id] += 1
                 unread.add(prompt_id)
-            elif what == "read":
+            elif what == "read" and processes.dying != "both":
                 unread.discard(prompt_id)
             elif what == "booted":
                 forgotten.update(unread)

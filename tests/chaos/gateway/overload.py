@@ -21,7 +21,7 @@ __all__ = ["SHAPES", "Load", "overload"]
 SERVERS = 2
 OVERLOAD_S, DEADLINE_S = 600.0, 120.0
 TIMES, SHARE_OF_FLOOD = 2.0, 0.9
-CALM_S, CALM = 100.0, 0.5
+CALM_S, CALM = 600.0, 0.5
 """Of a light load before, by which it is learnt what jobs take."""
 
 SHAPES: dict[str, Callable[[Random], float]] = {
@@ -36,9 +36,10 @@ BUDGET = (0.1, 5.0)
 
 @dataclass
 class Load:
-    """What came of it, by tenant where it says so. `late`, `failed`: accepted jobs that were not done in time, or failed.
-    `answered_s`: the longest time until a refusal. `took_s`: of each accepted job that was done. `done_s`: seconds of
-    work that the servers did, while there was too much, on jobs that were done in time; `wasted_s`: on what failed.
+    """What came of it, by tenant where it says so. `late`, `failed`: accepted jobs that were not done in time, or
+    failed. `answered_s`: the longest time until a refusal. `took_s`: of each accepted job that was done. `done_s`:
+    seconds of work that the servers did, while there was too much, on jobs that were done in time; `wasted_s`: on what
+    failed. `taken`: jobs accepted, those before it included. `twice`: ids that were executed twice.
     """
 
     offered: Counter[str] = field(default_factory=Counter)
@@ -52,6 +53,7 @@ class Load:
     done_s: float = 0.0
     wasted_s: float = 0.0
     lasted_s: float = 0.0
+    taken: int = 0
     retries: int = 0
     twice: int = 0
 
@@ -61,13 +63,19 @@ class Load:
         return self.done_s / (SERVERS * self.lasted_s - self.wasted_s)
 
     @property
+    def allowed(self) -> float:
+        """Retries that the budget allows for the jobs that were taken, before and while there was too much."""
+        ratio, cap = BUDGET
+        return cap + ratio * self.taken
+
+    @property
     def within(self) -> float:
         """The share of accepted jobs that were done in time."""
         return sum(self.in_time.values()) / sum(self.accepted.values())
 
 
 def overload(folder: Path, shape: str, seed: int = 1, *, failing: float = 0.0) -> Load:
-    """Play it. `failing`: the share of executions that fail in a node, by lack of memory, which may pass if they are tried again."""
+    """Play it. `failing`: the share of executions that fail by lack of memory, and may pass if they are tried again."""
     policy = Policy(deadline_s=DEADLINE_S, liveness_s=60.0, budget=Budget(ratio=BUDGET[0], cap=BUDGET[1]))
     faults = Faults(oom=Which(share=failing)) if failing else Faults()
 
@@ -102,6 +110,7 @@ class _Play:
                     load.done_s += overlap_s
         ran = Counter(truth.prompt_id for server in self._servers for truth in server.truth)
         load.twice = sum(count > 1 for count in ran.values())
+        load.taken = self._front.gateway.counts["accepted"]
         load.retries = self._front.gateway.counts["retries"]
         return load
 

@@ -32,12 +32,12 @@ assert Breaker(open_s=0.3) == POLICY.breaker
 class Processes:
     """`folder` holds the ledger and a file for each server of what it has executed.
 
-    `dying`: which process dies, `gateway` or `server`, the first of them; `told`: gets a line for each point that it
-    comes to.
+    `dying`: which process dies: `gateway`; `server`, the first of them; or `both`, the server when the gateway does,
+    and for longer. `told`: gets a line for each point that it comes to.
     """
 
     def __init__(self, folder: Path, dying: str, kill_at: Point | None, told: Path | None = None) -> None:
-        self.folder, self._dying, self._kill_at, self._told = folder, dying, kill_at, told
+        self.folder, self.dying, self._kill_at, self._told = folder, dying, kill_at, told
         self.ports = [_free_port() for _ in range(SERVERS + 1)]
         self.killed = 0
         self.servers: list[int] = []
@@ -72,7 +72,14 @@ class Processes:
         code = _code(self.gateway)
         if code is not None:
             broken += self._died("gateway", code)
+            if self.dying == "both":
+                os.kill(self.servers[0], signal.SIGKILL)
+                os.waitpid(self.servers[0], 0)
             self.gateway = self._begin_gateway()
+            if self.dying == "both":
+                _wait_for(self.ports[-1])
+                time.sleep(0.5)
+                self.servers[0] = self._begin_server(0)
         return broken
 
     def stop(self) -> list[str]:
@@ -96,7 +103,7 @@ class Processes:
                 os.waitpid(pid, 0)
 
     def _died(self, what: str, code: int) -> list[str]:
-        if code == -signal.SIGKILL and what == self._dying and not self.killed:
+        if code == -signal.SIGKILL and self.dying in (what, "both") and not self.killed:
             self.killed += 1
             self._kill_at = self._told = None
             return []
@@ -108,7 +115,7 @@ class Processes:
         options = GatewayOptions(servers=given, policy=POLICY, ledger=self.ledger, port=self.ports[-1], drain_s=5.0)
 
         def work() -> int:
-            if self._dying == "gateway":
+            if self.dying in ("gateway", "both"):
                 watch_gateway(self._kill_at, self._told)
             clock.run(serve_gateway(options, lambda _: None))
             return 0
@@ -116,7 +123,7 @@ class Processes:
         return begin(work)
 
     def _begin_server(self, number: int) -> int:
-        mortal = self._dying == "server" and number == 0
+        mortal = self.dying == "server" and number == 0
 
         async def work() -> int:
             kill_at, told = (self._kill_at, self._told) if mortal else (None, None)
