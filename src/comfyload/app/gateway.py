@@ -17,6 +17,7 @@ from msgspec import Struct, structs
 from comfyload.app.gateway_port import listening
 from comfyload.comfy.http import Http
 from comfyload.comfy.link import ClientOptions
+from comfyload.errors import RunFilesError, file_errors
 from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import Connect, Fleet, Given
 from comfyload.gateway.guard import Guard
@@ -69,10 +70,13 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
     within = PREFETCHED if depth is None else min(PREFETCHED, depth)
     policy = structs.replace(policy, admission=structs.replace(policy.admission, depth=within))
     clock, midnight = wall_clock()
-    options.ledger.mkdir(parents=True, exist_ok=True)
+    with file_errors(f"cannot keep jobs in {options.ledger}", "name a folder you can write"):
+        options.ledger.mkdir(parents=True, exist_ok=True)
     unsure: set[str] = set()
     async with AsyncExitStack() as stack:
-        stack.enter_context(alone_in(options.ledger))
+        unlocked = stack.enter_context(alone_in(options.ledger))
+        if unlocked is not None:
+            raise RunFilesError(unlocked, "name a folder you can write")
         store = Store(options.ledger / "jobs.sqlite")
         stack.callback(store.close)
         ledger = Ledger(options.ledger, midnight, policy, keep_graphs=options.keep_workflow)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from comfyload.comfy.wire.ids import is_uuid
 from comfyload.errors import RunFilesError
@@ -106,7 +107,7 @@ class Front:
             return _json(
                 forms.refusal("not_stored", f"The gateway cannot store it: {error}"), 503, {"Retry-After": "30"}
             )
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, HttpProcessingError):
             # ComfyUI does not check the shape of what it is sent: it fails on it, in these words.
             return web.Response(status=500, text="500 Internal Server Error\n\nServer got itself in trouble")
 

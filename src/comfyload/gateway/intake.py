@@ -15,7 +15,7 @@ from comfyload.errors import WorkflowError
 from comfyload.gateway import forms
 from comfyload.gateway.job import Job
 from comfyload.gateway.service import Gateway
-from comfyload.gateway.store import Row
+from comfyload.gateway.store import Row, Store
 from comfyload.tasks import within
 from comfyload.workflow.graph import Workflow, checked
 
@@ -23,6 +23,8 @@ ASSIGNED_S, ANSWERED_S = 0.2, 10.0
 """How long a POST waits, where a server seems free, until one is chosen, and for that server's answer."""
 
 MOST_WAITING = 100_000
+OLDEST_S = 365 * 86_400.0
+"""No job that waits is older: its stamp is of a clock that stood elsewhere."""
 
 
 class Refused(Exception):
@@ -53,7 +55,7 @@ class Posted(Struct, kw_only=True):
 class Intake:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._number = int(gateway.store.fact("number") or 0)
+        self._number = gateway.store.number("number", 0)
         self.closed = False
         """Whether the gateway is being stopped, and takes no more."""
 
@@ -227,7 +229,7 @@ def limit_s(gateway: Gateway, asked_s: float | None) -> float:
 def recover(gateway: Gateway) -> int:
     """Take up the jobs of an earlier process; how many there are."""
     for row in gateway.store.unended():
-        graph = forms.loads(row.graph)
+        graph = graph_of(gateway.store, row)
         workflow, lacking = _workflow(graph), frozenset[str]()
         if workflow is not None:
             gateway.ledger.know(workflow, gateway.fleet.info)
@@ -237,7 +239,7 @@ def recover(gateway: Gateway) -> int:
             id=row.id,
             tenant=row.tenant,
             client_id=row.client_id,
-            due=gateway.clock() - (time.time() - row.created_ms / 1000.0),
+            due=gateway.clock() - min(OLDEST_S, max(0.0, time.time() - row.created_ms / 1000.0)),
             created_ms=row.created_ms,
             number=row.number,
             workflow=row.workflow,
@@ -251,6 +253,26 @@ def recover(gateway: Gateway) -> int:
         else:
             gateway.add(job)
     return len(gateway.jobs)
+
+
+def graph_of(store: Store, row: Row) -> dict[str, Any]:
+    """The graph of a job that was kept.
+
+    Raises:
+        RunFilesError: it is damaged.
+    """
+    try:
+        graph, extra = forms.loads(row.graph), forms.loads(row.extra)
+        forms.loads(row.targets)
+    except (ValueError, RecursionError):
+        graph = extra = None
+    if not isinstance(graph, dict) or not isinstance(extra, dict) or not all(map(_is_node, graph.values())):
+        raise store.damaged(row.id)
+    return graph
+
+
+def _is_node(node: Any) -> bool:
+    return isinstance(node, dict)
 
 
 def _workflow(graph: dict[str, Any]) -> Workflow | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import logging
 import math
 import posixpath
 import time
@@ -16,6 +17,7 @@ from typing import Any
 from comfyload.comfy.api import api_of
 from comfyload.comfy.wire.calls import Reply, Request, TransportError
 from comfyload.comfy.wire.listed import ended_item
+from comfyload.errors import RunFilesError
 from comfyload.gateway import forms
 from comfyload.gateway.fair import FairQueue
 from comfyload.gateway.files import Files
@@ -31,14 +33,19 @@ from comfyload.record.model import Execution, Failure, Prompt, Record, Server
 from comfyload.record.policy import Policy
 from comfyload.retry.client import RetryingClient
 from comfyload.tasks import within
+from comfyload.visible import visible
 
 TICK_S = 0.25
+DISK_S = 2.0
+"""Pauses between attempts to write, while that fails."""
+
 ENTRY_S = 2.0
 """How long a server is asked for the history of a job that was cancelled there."""
 
 LATE = Failure(kind="shed", message="no server was free before")
 BY_CLIENT = Failure(kind="cancelled", message="cancelled by its client")
 NOWHERE = Server(url="")
+_log = logging.getLogger(__name__)
 
 
 class Gateway:
@@ -76,6 +83,8 @@ class Gateway:
         self.queues: dict[frozenset[str], FairQueue[Job]] = {}
         """Jobs that wait here, by the servers that lack what they need."""
         self.fault: BaseException | None = None
+        self.disk_fault = ""
+        """Why nothing can be written at the moment."""
         self._unsure = unsure
         self._keep_payloads = keep_payloads
         self._launched: dict[str, asyncio.Task[None]] = {}
@@ -260,7 +269,7 @@ class Gateway:
         if attempt is None or member is None:
             return body
         job = attempt.job
-        self.store.began(job.id)
+        await self._on_disk(lambda: self.store.began(job.id))
         for name in job.files:
             body = renamed(body, name, await self._bring(member, name))
         return body
@@ -295,7 +304,8 @@ class Gateway:
         job.cancelled = True
         queue = self.queues.get(job.not_on)
         if queue is not None and queue.remove(job_id) is not None:
-            await self._settle(job, Execution(outcome="cancelled", done=self.clock(), failure=BY_CLIENT))
+            self._spawn(job, self._settle(job, Execution(outcome="cancelled", done=self.clock(), failure=BY_CLIENT)))
+            await asyncio.wait([self._launched[job_id]], timeout=DISK_S)
         else:
             task = asyncio.create_task(self.client.cancel(job_id))
             self._others.add(task)
@@ -310,7 +320,7 @@ class Gateway:
             # The application hears it as the answer to its POST: it never was a job.
             self.counts["refused"] += 1
             self.live.forget(job.attempt_id)
-            self.store.drop(job.id)
+            await self._on_disk(lambda: self.store.drop(job.id))
             self._remove(job)
             return
         found = await self._entry_there(job, attempt)
@@ -323,14 +333,15 @@ class Gateway:
         entry, state = forms.entry_of(job, found, forms.loads(graph), forms.loads(extra), execution, ended_ms, skew_ms)
         if member is not None:
             entry["outputs"] = self.files.tagged(entry["outputs"], member.name)
-        self._write_record(job, execution, member)
+        await self._on_disk(lambda: self._write_record(job, execution, member))
         self.counts[state] += 1
         seen = state != "cancelled" or job.began  # one that was removed before it ran never was, as in ComfyUI
         if seen:
             self.entries.keep(job.id, forms.dumps(entry))
             on_disk = forms.dumps(entry if self._keep_payloads else forms.without_payload(entry))
             item = forms.dumps(ended_item(entry) | {"comfyload": forms.more_of(job)})
-            self.store.end(
+            end = partial(
+                self.store.end,
                 job.id,
                 state,
                 item,
@@ -338,12 +349,27 @@ class Gateway:
                 attention=state == "failed",
                 keep_payload=state == "failed" or self._keep_payloads,
             )
+            await self._on_disk(end)
         else:
-            self.store.drop(job.id)
+            await self._on_disk(lambda: self.store.drop(job.id))
         self._remove(job)
         if seen:
             self.live.tell_end(job, [] if attempt is None else attempt.ends, entry)
         self.live.forget(job.attempt_id)
+
+    async def _on_disk(self, write: Callable[[], None]) -> None:
+        """Write what must be on disk before we go on: a disk that is full may have room again."""
+        while True:
+            try:
+                write()
+            except RunFilesError as error:
+                if not self.disk_fault:
+                    _log.error("the gateway takes no jobs: %s", visible(str(error)))
+                self.disk_fault = str(error)
+                await asyncio.sleep(DISK_S)
+            else:
+                self.disk_fault = ""
+                return
 
     def _remove(self, job: Job) -> None:
         if self.jobs.pop(job.id, None) is not None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from comfyload.comfy.wire.ids import is_uuid
@@ -102,7 +103,7 @@ class Store:
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute("PRAGMA secure_delete=ON")
             self._db.executescript(_TABLE)
-            version = int(self.fact("format") or FORMAT)
+            version = self.number("format", FORMAT)
             if version > FORMAT:
                 raise RunFilesError(f"{path} has format {version}; this comfyload reads up to {FORMAT}", "update it")
             self.set_fact("format", FORMAT)
@@ -115,6 +116,13 @@ class Store:
         with self._errors():
             found = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return None if found is None else found[0]
+
+    def number(self, name: str, default: int) -> int:
+        """A fact that is a whole number."""
+        found = self.fact(name)
+        if found is not None and not isinstance(found, int):
+            raise self._damaged(f"{name} is {found!r:.40}")
+        return default if found is None else found
 
     def set_fact(self, name: str, value: float | str) -> None:
         with self._errors():
@@ -141,7 +149,7 @@ class Store:
 
     def end(self, job_id: str, state: State, item: bytes, entry: bytes, *, attention: bool, keep_payload: bool) -> None:
         """The job has ended. `keep_payload`: what it takes to run it again is kept."""
-        payload = "" if keep_payload else ", graph = '', extra = '', targets = ''"
+        payload = "" if keep_payload else ", graph = x'', extra = x'', targets = x''"
         with self._errors():
             self._db.execute(
                 f"UPDATE jobs SET state = ?, item = ?, entry = ?, attention = ?{payload} WHERE id = ?",
@@ -196,9 +204,21 @@ class Store:
     def _rows(self, where: str, *values: object) -> Iterator[Row]:
         with self._errors():
             for found in self._db.execute(f"SELECT {_NAMES} FROM jobs {where}", values):
-                row = Row(**dict(zip(_COLUMNS, found, strict=True)))
-                row.begun, row.attention = bool(row.begun), bool(row.attention)
-                yield row
+                row = dict(zip(_COLUMNS, found, strict=True))
+                row |= {name: bool(row[name]) for name in ("begun", "attention")}
+                try:
+                    yield msgspec.convert(row, Row, builtin_types=(bytes,))
+                except msgspec.ValidationError as error:
+                    raise self._damaged(f"job {row['id']!r:.60}: {error}") from None
+
+    def damaged(self, job_id: str) -> RunFilesError:
+        """What a job was to run cannot be read."""
+        return self._damaged(f"job {job_id} has no graph")
+
+    def _damaged(self, why: str) -> RunFilesError:
+        return RunFilesError(
+            f"{self._path} is damaged: {why}", "move it away; what has ended is in the run directories"
+        )
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
