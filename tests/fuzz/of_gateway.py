@@ -148,7 +148,7 @@ def frames(data: bytes) -> None:
 
 async def _frames(data: bytes) -> None:
     sockets = Sockets()
-    live = Live(sockets, _files().tagged, lambda _: 5, lambda _: None)
+    live = Live(sockets, lambda output, server, _: _files().tagged(output, server), lambda _: 5, lambda _: None)
     mine, others = ClientSocket("c", "c"), ClientSocket("d", "d")
     mine.with_metadata = True
     for socket in (mine, others):
@@ -200,7 +200,7 @@ def names(data: bytes) -> None:
         tagged = files.tagged(output, "gpu1")["images"][0]["subfolder"]
         assert files.untagged(tagged) == ("gpu1", head)
         graph = {"1": {"class_type": "LoadImage", "inputs": {"image": text, "other": head}}}
-        files.inputs_elsewhere(graph), files.named_in(graph)
+        files.inputs_elsewhere(graph), files.named_in(graph), files.results_in(graph), files.full_names(output)
         parts = paths.parts_of(text)
         assert parts is None or not {".", ".."} & set(parts)
 

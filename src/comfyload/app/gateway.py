@@ -37,6 +37,7 @@ PREFETCHED = 1
 """Prompts that wait on a server beside the one that runs: more would only be harder to move, cancel and order."""
 
 SETTLE_S = 5.0
+LOOPBACKS = ("127.0.0.1", "::1", "localhost")
 MOST_PAGE_CONNECTIONS = 100
 
 
@@ -104,7 +105,9 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
                 options=ClientOptions(unconfirmed_ids=unsure, on_queue=lambda _t, _n: wake()),
             )
         )
-        files = Files(options.ledger / "uploads", lambda: [given.name for given in options.servers])
+        guard = Guard(options.tokens, options.allowed_hosts, loopback=options.host in LOOPBACKS)
+        uploads = options.ledger / "uploads"
+        files = Files(uploads, lambda: [given.name for given in options.servers], apart=guard.apart)
         gateway = Gateway(
             policy=policy,
             client=client,
@@ -124,7 +127,6 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
         recover(gateway)
         running = asyncio.create_task(gateway.run())
         intake = Intake(gateway)
-        guard = Guard(options.tokens, options.allowed_hosts, loopback=options.host in ("127.0.0.1", "::1", "localhost"))
         try:
             yield gateway, intake, Front(gateway, intake, guard, Passing(fleet, session))
         finally:

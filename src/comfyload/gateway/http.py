@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import mimetypes
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -212,15 +213,27 @@ class Front:
     # --- files, facts, and the rest
 
     async def _view(self, request: web.Request) -> web.StreamResponse:
-        server, query = self._gateway.files.view(dict(request.query))
+        files, tenant = self._gateway.files, request[TENANT]
+        full = files.full_name(request.query)
+        _, kind, folder, name = full.split("\n") if full.count("\n") == 3 else ("", "", "", "")
+        kept = files.content(f"{folder}/{name}" if folder else name, tenant) if kind == "input" else None
+        if kept is not None:
+            return web.Response(body=kept, content_type=mimetypes.guess_type(name)[0] or "application/octet-stream")
+        if files.apart and not self._gateway.store.owns(tenant, full):
+            return web.Response(status=404)
+        server, query = files.view(dict(request.query))
+        if files.apart:
+            query = {key: query[key] for key in ("preview", "channel", "rand") if key in query}
+            query |= {"filename": name, "type": kind, "subfolder": folder}
+            return await self._passing.view(request, server or self._gateway.fleet.home_name, query)
         if server is None:
             return await self._passing.on(request)
         return await self._passing.view(request, server, query)
 
     async def _upload(self, request: web.Request) -> web.StreamResponse:
-        if not self._gateway.files.marked:
+        if not self._gateway.files.marked and not self._gateway.files.apart:
             return await self._passing.on(request)
-        return await self._passing.upload(request, self._gateway.files)
+        return await self._passing.upload(request, self._gateway.files, request[TENANT])
 
     async def _object_info(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info.get("name", "")

@@ -77,6 +77,7 @@ class Intake:
         workflow = _workflow(posted.graph)
         lacking = self._lacking(workflow)
         name = "unreadable" if workflow is None else gateway.ledger.know(workflow, gateway.fleet.info)
+        self._check_files(posted)
         job = self._job(posted, name, lacking)
         self._admit(job)
         gateway.store.add(
@@ -146,6 +147,18 @@ class Intake:
         self._gateway.counts["refused"] += 1
         raise Refused(400, forms.refusal("missing_node_type", message, details, extra))
 
+    def _check_files(self, posted: Posted) -> None:
+        """Refuse a graph that reads what another tenant's job made.
+
+        Raises:
+            Refused: it does.
+        """
+        files, store = self._gateway.files, self._gateway.store
+        for name in files.results_in(posted.graph) if files.apart else ():
+            if not store.owns(posted.tenant, name):
+                file = name.rpartition("\n")[2]
+                raise Refused(400, forms.refusal("invalid_prompt", f"Invalid image file: {file}"))
+
     def _job(self, posted: Posted, name: str, lacking: frozenset[str]) -> Job:
         gateway, number = self._gateway, posted.number
         if number is None:
@@ -162,7 +175,7 @@ class Intake:
             workflow=name,
             limit_s=limit_s(gateway, posted.deadline_s),
             not_on=lacking,
-            files=gateway.files.named_in(posted.graph),
+            files=gateway.files.named_in(posted.graph, posted.tenant),
             expected_s=gateway.client.expected_s(name),
         )
 
@@ -245,7 +258,7 @@ def recover(gateway: Gateway) -> int:
             workflow=row.workflow,
             limit_s=limit_s(gateway, row.deadline_s),
             not_on=lacking,
-            files=gateway.files.named_in(graph),
+            files=gateway.files.named_in(graph, row.tenant),
             expected_s=gateway.client.expected_s(row.workflow),
         )
         if row.begun:

@@ -55,7 +55,7 @@ class Passing:
         query = {key: value for key, value in query.items() if key != TOKEN}
         return await self._call(request, member, f"view?{urlencode(query, errors='surrogateescape')}")
 
-    async def upload(self, request: web.Request, files: Files) -> web.Response:
+    async def upload(self, request: web.Request, files: Files, tenant: str) -> web.Response:
         """Keep an upload here; it is brought to the server that gets a job with it."""
         form = await request.post()
         opened = [field for field in form.values() if isinstance(field, web.FileField)]
@@ -67,7 +67,7 @@ class Passing:
             if not _is_name(name) or not all(map(_is_name, subfolder.split("/") if subfolder else ())):
                 return web.Response(status=400)
             overwrite = str(form.get("overwrite", "")) in ("true", "1")
-            stored = files.store(name, subfolder, image.file.read(), overwrite=overwrite)
+            stored = files.store(name, subfolder, image.file.read(), overwrite=overwrite, tenant=tenant)
             return web.json_response({"name": stored, "subfolder": subfolder, "type": kind})
         finally:
             for field in opened:

@@ -6,7 +6,6 @@ import asyncio
 import heapq
 import logging
 import math
-import posixpath
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -14,11 +13,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from comfyload.comfy.api import api_of
 from comfyload.comfy.wire.calls import Reply, Request, TransportError
 from comfyload.comfy.wire.listed import ended_item
 from comfyload.errors import RunFilesError
 from comfyload.gateway import forms
+from comfyload.gateway.bring import bring, renamed
 from comfyload.gateway.fair import FairQueue
 from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import Fleet, Member
@@ -74,7 +73,7 @@ class Gateway:
         self.files = folder
         self.clock = clock
         self.sockets = Sockets()
-        self.live = Live(self.sockets, folder.tagged, self._skew_ms, self._on_start)
+        self.live = Live(self.sockets, self._reported, self._skew_ms, self._on_start)
         self.entries = Entries()
         self.fleet: Fleet
         self.jobs: dict[str, Job] = {}
@@ -249,6 +248,14 @@ class Gateway:
         member = self.fleet.get(server)
         return 0 if member is None else member.skew_ms
 
+    def _reported(self, output: Any, server: str, job: Job) -> Any:
+        """What a node reported, with the names by which the job's client finds its files."""
+        tagged = self.files.tagged(output, server)
+        if self.files.apart:
+            with suppress(RunFilesError):  # at the job's end it is noted again
+                self.store.own(job.tenant, self.files.full_names(tagged))
+        return tagged
+
     def _on_start(self, job: Job) -> None:
         self.changed(job.tenant)
 
@@ -271,28 +278,8 @@ class Gateway:
         job = attempt.job
         await self._on_disk(lambda: self.store.began(job.id))
         for name in job.files:
-            body = renamed(body, name, await self._bring(member, name))
+            body = renamed(body, name, await bring(self.files, member, name, job.tenant))
         return body
-
-    async def _bring(self, member: Member, name: str) -> str:
-        """Put an upload onto the server, unless it was put there already; how it is called there.
-
-        Raises:
-            TransportError: the server does not answer; the job was not sent.
-        """
-        digest, content = self.files.digest(name), self.files.content(name)
-        known = member.uploads.get(name)
-        if content is None or (known is not None and known[0] == digest):
-            return name if known is None else known[1]
-        folder, base = posixpath.split(name)
-        reply = await api_of(member.transport).upload(base, content, folder)
-        stored = name
-        if reply.status == 200:
-            with suppress(ValueError, KeyError, TypeError):
-                said = forms.loads(reply.body)
-                stored = posixpath.join(said["subfolder"], said["name"])
-        member.uploads[name] = digest or "", stored
-        return stored
 
     # --- ends
 
@@ -333,6 +320,9 @@ class Gateway:
         entry, state = forms.entry_of(job, found, forms.loads(graph), forms.loads(extra), execution, ended_ms, skew_ms)
         if member is not None:
             entry["outputs"] = self.files.tagged(entry["outputs"], member.name)
+        if self.files.apart:
+            made = self.files.full_names(entry["outputs"])
+            await self._on_disk(lambda: self.store.own(job.tenant, made))
         await self._on_disk(lambda: self._write_record(job, execution, member))
         self.counts[state] += 1
         seen = state != "cancelled" or job.began  # one that was removed before it ran never was, as in ComfyUI
@@ -398,16 +388,3 @@ class Gateway:
             index=0, prompt_id=job.id, workflow=job.workflow, warmup=False, due=job.due, values={}, execution=execution
         )
         self.ledger.write(record, name, facts or NOWHERE)
-
-
-def renamed(body: bytes, old: str, new: str) -> bytes:
-    """A prompt in which an input file is called otherwise."""
-    if old == new:
-        return body
-    message = forms.loads(body)
-    for node in message["prompt"].values():
-        inputs = node.get("inputs")
-        for key, value in inputs.items() if isinstance(inputs, dict) else ():
-            if value in (old, f"{old} [input]"):
-                inputs[key] = new
-    return forms.dumps(message)

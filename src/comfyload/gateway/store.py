@@ -7,7 +7,7 @@ In one file, by SQLite: a job is on disk before its client hears that it was acc
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,9 @@ from comfyload.errors import RunFilesError
 from comfyload.gateway.job import State
 
 FORMAT = 1
+MOST_FILES = 1_000_000
+"""Files of which is known whose jobs made them, where tenants are kept apart."""
+
 KEPT = 10_000
 """Jobs that have ended and can still be asked about, as many as ComfyUI remembers. Those that need attention are kept
 beside them."""
@@ -48,6 +51,8 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE UNIQUE INDEX IF NOT EXISTS by_key ON jobs (tenant, key) WHERE key IS NOT NULL;
 CREATE INDEX IF NOT EXISTS by_state ON jobs (tenant, state, seq);
 CREATE INDEX IF NOT EXISTS needing ON jobs (attention) WHERE attention;
+CREATE TABLE IF NOT EXISTS files (seq INTEGER PRIMARY KEY, tenant TEXT NOT NULL, name TEXT NOT NULL);
+CREATE UNIQUE INDEX IF NOT EXISTS by_name ON files (tenant, name);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 """
 
@@ -162,6 +167,20 @@ class Store:
                     f"(SELECT seq FROM jobs WHERE NOT {_OPEN} ORDER BY seq DESC LIMIT 1 OFFSET ?)",
                     (KEPT,),
                 )
+
+    def own(self, tenant: str, names: Iterable[str]) -> None:
+        """The tenant's jobs made these files."""
+        with self._errors():
+            for name in names:
+                text = name.encode("utf-8", "replace").decode()
+                self._db.execute("INSERT OR IGNORE INTO files (tenant, name) VALUES (?, ?)", (tenant, text))
+            self._db.execute("DELETE FROM files WHERE seq <= (SELECT max(seq) FROM files) - ?", (MOST_FILES,))
+
+    def owns(self, tenant: str, name: str) -> bool:
+        text = name.encode("utf-8", "replace").decode()
+        with self._errors():
+            found = self._db.execute("SELECT 1 FROM files WHERE tenant = ? AND name = ?", (tenant, text)).fetchone()
+        return found is not None
 
     def attended(self, job_id: str) -> None:
         """Somebody sent the job again, or does not want it."""
