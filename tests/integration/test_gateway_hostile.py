@@ -324,3 +324,19 @@ def test_many_sockets_and_what_they_say(tmp_path: Path, caplog: pytest.LogCaptur
 
     asyncio.run(main())
     assert "Traceback" not in caplog.text and not caplog.records
+
+
+def test_a_long_queue_is_told_in_parts(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with port(tmp_path) as gate:
+            graph = sleeper(30.0)
+            graph["1"]["_meta"] = {"title": "x" * 100_000}
+            ids = [(await gate.post({"prompt": graph, "client_id": "me"})).value["prompt_id"] for _ in range(20)]
+            async with gate.session.get(gate.url / "queue") as reply:
+                found = await reply.json()
+            rows = found["queue_running"] + found["queue_pending"]
+            assert [row[1] for row in rows] == ids
+            assert all(row[2] == graph and row[3]["client_id"] == "me" and row[4] == [] for row in rows)
+            assert (await gate.ask("/queue", method="HEAD")).status == 200
+
+    asyncio.run(main())

@@ -41,7 +41,7 @@ def check_listed(front: Desk, tenant: str = "default") -> None:
             assert isinstance(value, ITEM[name]), (name, value)
         for name, kinds in ERROR.items() if "execution_error" in item else ():
             assert isinstance(item["execution_error"][name], kinds), name
-    json.loads(front.history.all(tenant, None, -1))
+    json.loads(b"".join(front.history.all(tenant, None, -1)))
 
 
 def _put(*path: str | int) -> Callable[[Any], Callable[[dict[str, Any]], Any]]:

@@ -67,7 +67,9 @@ class Intake:
         """
         gateway = self._gateway
         graph, targets = forms.dumps(posted.graph), b"" if posted.targets is None else forms.dumps(posted.targets)
-        digest = hashlib.sha256(graph + b"\0" + targets).digest()
+        hashed = hashlib.sha256(graph)
+        hashed.update(b"\0" + targets)
+        digest = hashed.digest()
         same = self._same(posted, digest)
         if same is not None:
             return forms.accepted(same.id, same.number, same.node_errors)
@@ -97,6 +99,7 @@ class Intake:
             )
         )
         gateway.secrets[job.id] = {key: posted.extra[key] for key in forms.SECRETS if key in posted.extra}
+        del graph, posted, workflow  # they may be large, and a server may take its time
         job.asked, job.sent = True, asyncio.Event()
         gateway.counts["accepted"] += 1
         gateway.add(job)

@@ -208,6 +208,18 @@ class Store:
         )
         return list(found)[::-1]
 
+    def ids(self, tenant: str) -> list[str]:
+        """Of the tenant's jobs that have ended, the oldest first."""
+        with self._errors():
+            found = self._db.execute(f"SELECT id FROM jobs WHERE tenant = ? AND NOT {_OPEN} ORDER BY seq", (tenant,))
+            return [job_id for (job_id,) in found]
+
+    def entry(self, job_id: str) -> bytes | None:
+        """As `/history` shows a job that has ended."""
+        with self._errors():
+            found = self._db.execute("SELECT entry FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        return None if found is None else found[0]
+
     def items(self, tenant: str) -> Iterator[bytes]:
         """The jobs that have ended, in the form of `/api/jobs`."""
         with self._errors():
@@ -243,5 +255,5 @@ class Store:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeError) as error:  # of a damaged file even the fault may be no text
             raise RunFilesError(f"cannot use {self._path}: {error}", "is the disk full, or the file damaged?") from None
