@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from tests.fuzz import of_commands, of_files, of_input, of_routes, of_server
+from tests.fuzz import of_commands, of_files, of_gateway, of_input, of_routes, of_server
 from tests.fuzz.target import Target
 
 __all__ = ["TARGETS"]
 
 TARGETS: dict[str, Target] = {
     target.name: target
-    for target in [*of_commands.TARGETS, *of_server.TARGETS, *of_files.TARGETS, *of_input.TARGETS, *of_routes.TARGETS]
+    for target in [
+        *of_commands.TARGETS,
+        *of_server.TARGETS,
+        *of_files.TARGETS,
+        *of_input.TARGETS,
+        *of_routes.TARGETS,
+        *of_gateway.TARGETS,
+    ]
 }

@@ -55,7 +55,9 @@ ODD: dict[str, tuple[Any, int]] = {
     "null": (None, 500),
     "a thousand levels": (f'{{"prompt": {DEEP}}}'.encode(), 500),
     "two hundred levels in a graph": (
-        ('{"prompt": {"1": {"class_type": "x", "inputs": {"a": ' + "[" * 200 + "]" * 200 + "}}}}").encode(), 500),
+        ('{"prompt": {"1": {"class_type": "x", "inputs": {"a": ' + "[" * 200 + "]" * 200 + "}}}}").encode(),
+        500,
+    ),
     "levels beside the prompt": (f'{{"prompt": {json.dumps(GRAPH)}, "x": {DEEP}}}'.encode(), 500),
     "no prompt": ({"client_id": "x"}, 400),
     "a prompt that is a list": ({"prompt": []}, 500),
@@ -82,22 +84,38 @@ ODD: dict[str, tuple[Any, int]] = {
     "a client id of a megabyte": (prompt(client_id="x" * (1 << 20)), 400),
     "values without end": (b'{"prompt": [' + b"0," * 2_000_000 + b"0]}", 413),
     # These are taken, and run.
-    "NaN in the graph": (json.dumps({"prompt": {**GRAPH, "9": {"class_type": "PreviewAny", "inputs": {"x": float("nan")},
-                                                               "_meta": float("nan")}}}).encode(), 0),
+    "NaN in the graph": (
+        json.dumps(
+            {
+                "prompt": {
+                    **GRAPH,
+                    "9": {"class_type": "PreviewAny", "inputs": {"x": float("nan")}, "_meta": float("nan")},
+                }
+            }
+        ).encode(),
+        0,
+    ),
     "a client id that is an object": (prompt(client_id={"a": []}), 200),
     "a client id that is a list": (prompt(client_id=[1]), 200),
-    "a client id that is half a letter": (b'{"client_id": "\\ud800", "prompt": ' + json.dumps(GRAPH).encode() + b"}", 200),
+    "a client id that is half a letter": (
+        b'{"client_id": "\\ud800", "prompt": ' + json.dumps(GRAPH).encode() + b"}",
+        200,
+    ),
     "half a letter in extra_data": (
-        b'{"extra_data": {"\\udfff": "\\ud800"}, "prompt": ' + json.dumps(GRAPH).encode() + b"}", 200),
+        b'{"extra_data": {"\\udfff": "\\ud800"}, "prompt": ' + json.dumps(GRAPH).encode() + b"}",
+        200,
+    ),
     "half a letter in a title": (
-        json.dumps({"prompt": {k: v | {"_meta": {"title": "\ud800"}} for k, v in GRAPH.items()}}).encode(), 200),
+        json.dumps({"prompt": {k: v | {"_meta": {"title": "\ud800"}} for k, v in GRAPH.items()}}).encode(),
+        200,
+    ),
     "a page's workflow that is a number": (prompt(extra_data={"extra_pnginfo": 5}), 200),
     "a workflow whose id is a list": (prompt(extra_data={"extra_pnginfo": {"workflow": {"id": []}}}), 200),
     "extra_data that is null": (prompt(extra_data=None), 200),
     "a create_time of the client's": (prompt(extra_data={"create_time": "x", "client_id": [], "comfyload": 5}), 200),
     "a number that is a text": (prompt(number="5"), 200),
     "keys of every kind": (prompt(extra_data={"": "", "\x00": "\x00", "a" * 5000: 1}), 200),
-}  # fmt: skip
+}
 
 
 def test_every_odd_prompt_has_one_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -269,6 +287,17 @@ def test_posts_without_end(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+SAID = [
+    DEEP,
+    "nope",
+    "[]",
+    "5",
+    '{"type": {}}',
+    '{"type": "feature_flags", "data": 5}',
+    '{"type": "feature_flags", "data": {"supports_preview_metadata": []}}',
+]
+
+
 def test_many_sockets_and_what_they_say(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with port(tmp_path) as gate:
@@ -276,9 +305,7 @@ def test_many_sockets_and_what_they_say(tmp_path: Path, caplog: pytest.LogCaptur
                 await gate.session.ws_connect(gate.url / "ws", params={"clientId": f"c{n % 7}"}) for n in range(90)
             ]
             for number, socket in enumerate(sockets):
-                await socket.send_str((DEEP, "nope", '{"type": "feature_flags", "data": 5}', "[]", "5",
-                                       '{"type": {}}', '{"type": "feature_flags", "data": {"supports_preview_metadata": []}}'
-                                       )[number % 7])  # fmt: skip
+                await socket.send_str(SAID[number % len(SAID)])
                 await socket.send_bytes(b"\xff" * 100)
             await works(gate)
             for socket in sockets:
@@ -297,3 +324,19 @@ def test_many_sockets_and_what_they_say(tmp_path: Path, caplog: pytest.LogCaptur
 
     asyncio.run(main())
     assert "Traceback" not in caplog.text and not caplog.records
+
+
+def test_a_long_queue_is_told_in_parts(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with port(tmp_path) as gate:
+            graph = sleeper(30.0)
+            graph["1"]["_meta"] = {"title": "x" * 100_000}
+            ids = [(await gate.post({"prompt": graph, "client_id": "me"})).value["prompt_id"] for _ in range(20)]
+            async with gate.session.get(gate.url / "queue") as reply:
+                found = await reply.json()
+            rows = found["queue_running"] + found["queue_pending"]
+            assert [row[1] for row in rows] == ids
+            assert all(row[2] == graph and row[3]["client_id"] == "me" and row[4] == [] for row in rows)
+            assert (await gate.ask("/queue", method="HEAD")).status == 200
+
+    asyncio.run(main())

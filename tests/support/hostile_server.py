@@ -12,7 +12,9 @@ from tests.support.direct import Direct
 
 
 class Hostile(Direct):
-    """`change`: of an entry of the history, given with its prompt's id; `frames`: what is sent in place of one frame."""
+    """`change`: of an entry of the history. `frames`: what is sent in place of one frame. `body`: of any other answer,
+    by its path.
+    """
 
     def __init__(
         self,

@@ -41,7 +41,7 @@ def check_listed(front: Desk, tenant: str = "default") -> None:
             assert isinstance(value, ITEM[name]), (name, value)
         for name, kinds in ERROR.items() if "execution_error" in item else ():
             assert isinstance(item["execution_error"][name], kinds), name
-    json.loads(front.history.all(tenant, None, -1))
+    json.loads(b"".join(front.history.all(tenant, None, -1)))
 
 
 def _put(*path: str | int) -> Callable[[Any], Callable[[dict[str, Any]], Any]]:
@@ -65,16 +65,22 @@ def _messages(*messages: Any) -> Callable[[dict[str, Any]], Any]:
 
 
 FAILED = ["execution_error", {"exception_message": [5], "node_id": {}, "traceback": "x", "timestamp": "soon"}]
+ODD_VALUES: list[Any] = [None, [], "x", 5, DEEP, {"a": DEEP}]
+ODD_OUTPUTS: list[Any] = [
+    None, 5, "x", [1], {"images": 5}, {"images": [None, 5, "x", []]}, {"": None}, {"text": ["\ud800"]},
+    {"images": [{"filename": 5}]}, {"images": [{"filename": "x.png", "subfolder": {}}]},
+    {"images": [{"subfolder": "/etc", "filename": "../../x", "type": []}]}, {"text": "x" * 100_000},
+    {"images": [{"mediaType": {}, "filename": "x"}]}, {"x": {"y": DEEP}},
+]  # fmt: skip
 CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "an entry that is null": lambda _: None,
     "an entry that is a list": lambda _: [1],
-    **{f"{name} = {value!r:.20}": _put(name)(value)
-       for name in ("outputs", "status", "prompt", "meta") for value in (None, [], "x", 5, DEEP, {"a": DEEP})},
-    **{f"an output = {value!r:.20}": _put("outputs", "3")(value)
-       for value in (None, 5, "x", [1], {"images": 5}, {"images": [None, 5, "x", []]}, {"": None}, {"text": ["\ud800"]},
-                     {"images": [{"filename": 5}]}, {"images": [{"filename": "x.png", "subfolder": {}}]},
-                     {"images": [{"subfolder": "/etc", "filename": "../../x", "type": []}]}, {"text": "x" * 100_000},
-                     {"images": [{"mediaType": {}, "filename": "x"}]}, {"x": {"y": DEEP}})},
+    **{
+        f"{name} = {value!r:.20}": _put(name)(value)
+        for name in ("outputs", "status", "prompt", "meta")
+        for value in ODD_VALUES
+    },
+    **{f"an output = {value!r:.20}": _put("outputs", "3")(value) for value in ODD_OUTPUTS},
     "no messages": _messages(),
     "messages = 5": _put("status", "messages")(5),
     "odd messages": _messages([], [1, 2], [[], {}], ["execution_success"], ["\ud800", {}], ["x", None], None, {"a": 1}),
@@ -82,7 +88,8 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a stamp far off": _messages(["execution_start", {"timestamp": 10**30}], ["execution_success", {"timestamp": -1}]),
     "an odd failure": _messages(FAILED),
     "a failure that is a success": _put("status")({"status_str": "success", "completed": True, "messages": [FAILED]}),
-    "control characters": _messages(["execution_error", {"exception_message": "\x1b[31m\x00\u202e", "node_id": "\r\n"}]),
+    "control characters": _messages(["execution_error", {"exception_message": "\x1b[31m\x00\u202e",
+                                                              "node_id": "\r\n"}]),
     "ten thousand messages": _messages(*[["execution_cached", {}]] * 10_000),
     "another prompt's row": _put("prompt")([0, "11111111-1111-4111-8111-111111111111", {}, {}, {"a": 1}]),
 }  # fmt: skip
@@ -117,7 +124,8 @@ def test_an_entry_that_is_too_large_is_none() -> None:
 ODD_FRAMES: list[tuple[bytes, bool]] = [
     (frame, is_text)
     for frame in (
-        b"", b"\0", b"\0\0\0\1", b"\0\0\0\4\xff\xff\xff\xff", b"\0\0\0\4\0\0\0\2[]", b"\0\0\0\4\0\0\0\1{", b"\0\0\0\3abc",
+        b"", b"\0", b"\0\0\0\1", b"\0\0\0\4\xff\xff\xff\xff", b"\0\0\0\4\0\0\0\2[]", b"\0\0\0\4\0\0\0\1{",
+        b"\0\0\0\3abc",
         b'\0\0\0\4\0\0\0\x14{"image_type": [{}]}', b"\0\0\0\4\0\0\x13\x88" + b"[" * 5000, b"\xff" * 100, b"null", b"[]",
         b'{"type": "executed"}', b'{"type": "executed", "data": 5}', b'{"type": "executed", "data": {"prompt_id": "ID"',
         b'{"type": "executed", "data": {"prompt_id": "ID", "output": ' + b"[" * 5000,
@@ -126,7 +134,8 @@ ODD_FRAMES: list[tuple[bytes, bool]] = [
         b'{"type": "executed", "data": {"output": {"images": [{"filename": "x", "subfolder": 5}]}, "prompt_id": "ID"}}',
         b'{"type": "progress_state", "data": {"prompt_id": "ID", "nodes": null}}',
         b'{"type": "execution_start", "data": {"prompt_id": "ID", "timestamp": 99999999999999999999}}',
-        b'{"type": "executing", "data": {"prompt_id": "ID", "node": {}}}', b'{"type": "\xff", "data": {"prompt_id": "ID"}}',
+        b'{"type": "executing", "data": {"prompt_id": "ID", "node": {}}}',
+        b'{"type": "\xff", "data": {"prompt_id": "ID"}}',
     )
     for is_text in (True, False)
 ]  # fmt: skip
@@ -176,7 +185,7 @@ def test_a_server_speaks_of_its_own_jobs_only(tmp_path: Path) -> None:
             ways = [Hostile(servers[0]), Hostile(servers[1], frames=lies)]
             async with desk(tmp_path, servers, transports=ways) as front:
                 listeners = {name: front.listen(name, name) for name in ("anna", "bob")}
-                answers = {}
+                answers: dict[str, Any] = {}
                 for name in listeners:
                     answers[name] = await front.post(sleeper(2.0 + len(answers) / 10), client_id=name, tenant=name)
                 await asyncio.sleep(0.3)

@@ -20,6 +20,7 @@ from comfyload.app.signals import Signals
 from comfyload.app.supervisor import notify
 from comfyload.comfy.http import Http
 from comfyload.comfy.link import ClientOptions
+from comfyload.errors import RunFilesError, file_errors
 from comfyload.gateway.binding import late_bound
 from comfyload.gateway.console import Console
 from comfyload.gateway.files import Files
@@ -39,6 +40,7 @@ from comfyload.tasks import end_tasks
 __all__ = ["GatewayOptions", "opened", "serve_gateway"]
 
 SETTLE_S = 5.0
+LOOPBACKS = ("127.0.0.1", "::1", "localhost")
 MOST_PAGE_CONNECTIONS = 100
 
 
@@ -51,10 +53,13 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
     """
     policy = late_bound(options.policy)
     clock, midnight = wall_clock()
-    options.ledger.mkdir(parents=True, exist_ok=True)
+    with file_errors(f"cannot keep jobs in {options.ledger}", "name a folder you can write"):
+        options.ledger.mkdir(parents=True, exist_ok=True)
     unsure: set[str] = set()
     async with AsyncExitStack() as stack:
-        stack.enter_context(alone_in(options.ledger))
+        unlocked = stack.enter_context(alone_in(options.ledger))
+        if unlocked is not None:
+            raise RunFilesError(unlocked, "name a folder you can write")
         store = Store(options.ledger / "jobs.sqlite")
         stack.callback(store.close)
         ledger = Ledger(options.ledger, midnight, policy, keep_graphs=options.keep_workflow)
@@ -84,7 +89,9 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
         )
         for workflow, took_s in ledger.times():
             client.learn(workflow, took_s)
-        files = Files(options.ledger / "uploads", lambda: [member.name for member in fleet.members])
+        guard = Guard(options.tokens, options.allowed_hosts, loopback=is_loopback(options.host))
+        uploads = options.ledger / "uploads"
+        files = Files(uploads, lambda: [member.name for member in fleet.members], apart=guard.apart)
         gateway = Gateway(
             policy=policy,
             client=client,
@@ -104,7 +111,6 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
         recover(gateway)
         running = asyncio.create_task(gateway.run())
         intake = Intake(gateway)
-        guard = Guard(options.tokens, options.allowed_hosts, loopback=is_loopback(options.host))
         console = Console(gateway, intake, options.operators)
         try:
             yield gateway, intake, Front(gateway, intake, guard, Passing(fleet, session), console.routes())

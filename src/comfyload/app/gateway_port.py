@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from aiohttp import web
+from aiohttp import BadContentDispositionHeader, BadContentDispositionParam, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from comfyload.app.run.descriptors import raise_limit
@@ -34,6 +35,8 @@ async def listening(app: web.Application, host: str, port: int, tls: ssl.SSLCont
         UsageError: it cannot listen there.
     """
     raise_limit()
+    for category in (BadContentDispositionHeader, BadContentDispositionParam):
+        warnings.filterwarnings("ignore", category=category)  # of forms that clients send
     runner = web.AppRunner(app, access_log=None, logger=_logger(), shutdown_timeout=1.0, keepalive_timeout=KEEP_ALIVE_S)
     await runner.setup()
     try:

@@ -15,8 +15,11 @@ from comfyload.record.codec import within_levels
 MOST_BODY = 100 << 20
 """As a ComfyUI's."""
 
-MOST_TOGETHER = 256 << 20
-"""Of all that are held at one time, as what Python makes of them."""
+MOST_TOGETHER = 128 << 20
+"""Of all that are held at one time, as they come and as what Python makes of them; a larger one is held alone."""
+
+MOST_TEXT = 256 << 20
+"""Of what Python makes of one body: four bytes a letter if one letter needs them."""
 
 MOST_VALUES = 1_500_000
 """Values of one body, by its commas and brackets; each takes some hundred bytes. A graph of 100,000 nodes has fewer."""
@@ -58,9 +61,13 @@ class Bodies:
             text = b"".join(parts) or (empty or "").encode()
             del parts
             more = len(text) * (4 if b"\\u" in text or not text.isascii() else 1)
+            if more > MOST_TEXT:
+                raise Unfit(413, f"More than {MOST_TEXT >> 20} MiB of text in one request")
             charged += more
             self._charge(more, charged)
-            yield _value_of(text)
+            value = _value_of(text)
+            del text
+            yield value
         finally:
             self.held -= charged
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import posixpath
 import re
-from collections.abc import Callable, Iterable
+import secrets
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from comfyload.record.atomic import replace_file
 
+RESULTS = ("output", "temp")
+"""Kinds of files that jobs make."""
+
+MOST_PATH = 1_000
 MARK = "@"
 """Before a server's name, as the first folder of a file that it holds: `@gpu2/portraits`."""
 
@@ -19,11 +25,14 @@ _ANNOTATED = re.compile(r"^(?P<path>.*?)(?: \[(?P<kind>output|input|temp)\])?$",
 
 
 class Files:
-    """`servers`: the names of all servers; with one alone no name has a mark."""
+    """`servers`: the names of all servers; with one alone no name has a mark. `apart`: there are several tenants, and
+    none may see another's files.
+    """
 
-    def __init__(self, folder: Path, servers: Callable[[], Iterable[str]]) -> None:
+    def __init__(self, folder: Path, servers: Callable[[], Iterable[str]], *, apart: bool = False) -> None:
         self._folder = folder
         self._servers = servers
+        self.apart = apart
 
     @property
     def marked(self) -> bool:
@@ -56,6 +65,50 @@ class Files:
         server, name = self.untagged(query.get("filename", ""))
         return server, query | {"filename": name} if server is not None else query
 
+    def full_name(self, query: Mapping[str, str]) -> str:
+        """A file as one text: its server, kind, folder and name; however a query names it."""
+        server, asked = self.view(dict(query))
+        found = _ANNOTATED.match(asked.get("filename", ""))
+        path, kind = (found["path"], found["kind"]) if found is not None else ("", None)
+        folder, name = posixpath.split(path)
+        folder = posixpath.join(asked.get("subfolder", ""), folder).strip("/")
+        return "\n".join((server or "", kind or asked.get("type") or "output", folder, name))
+
+    def full_names(self, output: Any) -> set[str]:
+        """The files in what a node reported, as clients see it."""
+        if isinstance(output, dict):
+            if isinstance(output.get("filename"), str):
+                return {self.full_name({key: text for key, text in output.items() if isinstance(text, str)})}
+            output = list(output.values())
+        return set().union(*map(self.full_names, output)) if isinstance(output, list) else set()
+
+    def results_in(self, graph: dict[str, Any]) -> set[str]:
+        """The files that servers made and that a graph names, as `"x.png [output]"`."""
+        values = (
+            value
+            for body in graph.values()
+            if isinstance(body, dict) and isinstance(body.get("inputs"), dict)
+            for value in body["inputs"].values()
+            if isinstance(value, str) and len(value) < MOST_PATH
+        )
+        named = ((value, _ANNOTATED.match(value)) for value in values)
+        return {self.full_name({"filename": value}) for value, found in named if found and found["kind"] in RESULTS}
+
+    def place(self, name: str, tenant: str) -> str:
+        """Where an upload of the tenant is put on a server: not where another tenant could name it."""
+        if not self.apart:
+            return name
+        folder = hmac.new(self._secret, tenant.encode(), hashlib.sha256).hexdigest()[:32]
+        return f"comfyload-{folder}/{name}"
+
+    @property
+    def _secret(self) -> bytes:
+        path = self._folder / "secret"
+        if not path.exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            replace_file(path, secrets.token_bytes(32))
+        return path.read_bytes()
+
     def inputs_elsewhere(self, graph: dict[str, Any]) -> dict[tuple[str, str], tuple[str, str]]:
         """Inputs that name another server's file: by node and input, the server and the name without its mark."""
         found = {}
@@ -70,21 +123,23 @@ class Files:
 
     # --- uploads
 
-    def store(self, name: str, subfolder: str, content: bytes, *, overwrite: bool) -> str:
+    def store(self, name: str, subfolder: str, content: bytes, *, overwrite: bool, tenant: str = "") -> str:
         """Keep an input; returns its name: another one if the name is taken by other bytes, as in ComfyUI."""
         stem, dot, ending = name.rpartition(".") if "." in name else (name, "", "")
         stored, number = name, 0
-        while not overwrite and self._digest(stored, subfolder) not in (None, _digest(content)):
+        path = posixpath.join(subfolder, stored)
+        while not overwrite and self.digest(path, tenant) not in (None, _digest(content)):
             number += 1
             stored = f"{stem} ({number}){dot}{ending}"
+            path = posixpath.join(subfolder, stored)
         self._folder.mkdir(parents=True, exist_ok=True)
         digest = _digest(content)
         replace_file(self._folder / digest, content)
-        self._index[posixpath.join(subfolder, stored)] = digest
+        self._index[self._key(path, tenant)] = digest
         replace_file(self._folder / "index.json", json.dumps(self._index).encode())
         return stored
 
-    def named_in(self, graph: dict[str, Any]) -> tuple[str, ...]:
+    def named_in(self, graph: dict[str, Any], tenant: str = "") -> tuple[str, ...]:
         """The uploads that a graph names."""
         index = self._index
         if not index:
@@ -94,23 +149,23 @@ class Files:
             for body in graph.values()
             if isinstance(body, dict) and isinstance(body.get("inputs"), dict)
             for value in body["inputs"].values()
-            if isinstance(value, str) and len(value) < 1000
+            if isinstance(value, str) and len(value) < MOST_PATH
         )
         names = {found["path"] for found in values if found is not None and found["kind"] in (None, "input")}
-        return tuple(sorted(names & index.keys()))
+        return tuple(sorted(name for name in names if self._key(name, tenant) in index))
 
-    def content(self, name: str) -> bytes | None:
-        digest = self._index.get(name)
+    def content(self, name: str, tenant: str = "") -> bytes | None:
+        digest = self.digest(name, tenant)
         try:
             return None if digest is None else (self._folder / digest).read_bytes()
         except OSError:
             return None
 
-    def digest(self, name: str) -> str | None:
-        return self._index.get(name)
+    def digest(self, name: str, tenant: str = "") -> str | None:
+        return self._index.get(self._key(name, tenant))
 
-    def _digest(self, name: str, subfolder: str) -> str | None:
-        return self._index.get(posixpath.join(subfolder, name))
+    def _key(self, path: str, tenant: str) -> str:
+        return f"{tenant}\n{path}" if self.apart else path
 
     @property
     def _index(self) -> dict[str, str]:
@@ -126,15 +181,3 @@ class Files:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def renamed(body: bytes, old: str, new: str) -> bytes:
-    """A prompt in which an input file is called otherwise."""
-    if old == new:
-        return body
-    message = json.loads(body)
-    for node in message["prompt"].values():
-        for key, value in node.get("inputs", {}).items():
-            if value in (old, f"{old} [input]"):
-                node["inputs"][key] = new
-    return json.dumps(message).encode("utf-8", "surrogatepass")

@@ -301,6 +301,10 @@ class Fleet:
             self._home = "" if found is None else found.name
         return found
 
+    @property
+    def home_name(self) -> str:
+        return "" if self.home is None else self._home
+
     async def free(self) -> None:
         """Have every server unload its models once it is idle."""
         await asyncio.gather(*(api_of(member.transport).free() for member in self.joined))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from comfyload.comfy.wire.listed import list_jobs
@@ -23,16 +24,20 @@ class History:
             return None
         return self._gateway.entries.get(job_id) or row.entry
 
-    def all(self, tenant: str, limit: int | None, offset: int) -> bytes:
+    def all(self, tenant: str, limit: int | None, offset: int) -> Iterator[bytes]:
         """Oldest first: all, or `limit` from `offset`; a negative offset means the newest `limit`."""
-        rows = self._gateway.store.ended(tenant)
+        rows = self._gateway.store.ids(tenant)
         if limit is not None or offset > 0:
             start = len(rows) - limit if offset < 0 and limit is not None else max(0, offset)
             rows = rows[max(0, start) :]
             rows = rows if limit is None else rows[: max(1, limit)]
-        kept = self._gateway.entries
-        parts = (b"%b: %b" % (forms.dumps(row.id), kept.get(row.id) or row.entry or b"{}") for row in rows)
-        return b"{" + b", ".join(parts) + b"}"
+        kept, store, before = self._gateway.entries, self._gateway.store, b"{"
+        for job_id in rows:
+            entry = kept.get(job_id) or store.entry(job_id)
+            if entry is not None:
+                yield b"%b%b: %b" % (before, forms.dumps(job_id), entry)
+                before = b", "
+        yield b"}" if before == b", " else b"{}"
 
     def forget(self, tenant: str, ids: list[Any] | None) -> None:
         """Forget these; None: all that have ended. Those that need attention stay in the ledger."""
@@ -44,17 +49,27 @@ class History:
                 store.drop(job_id)
                 self._gateway.entries.forget(job_id)
 
-    def queue(self, tenant: str) -> bytes:
+    def queue(self, tenant: str) -> Iterator[bytes]:
         """As `/queue` shows it, graphs and all."""
         jobs = [job for job in self._gateway.jobs.values() if job.tenant == tenant]
-        running = [self._row(job) for job in jobs if job.began]
+        running = [job for job in jobs if job.began]
         waiting = sorted((job for job in jobs if not job.began), key=lambda job: job.number)
-        return forms.dumps({"queue_running": running, "queue_pending": [self._row(job) for job in waiting]})
+        for before, listed in ((b'{"queue_running": [', running), (b'], "queue_pending": [', waiting)):
+            yield before
+            for job in listed:
+                row = self._row(job)
+                yield row if job is listed[0] else b", " + row
+        yield b"]}"
 
-    def _row(self, job: Job) -> list[Any]:
+    def _row(self, job: Job) -> bytes:
         graph, extra, targets = self._gateway.store.payload(job.id)
-        more = {"create_time": job.created_ms} | ({} if job.client_id is None else {"client_id": job.client_id})
-        return [job.number, job.id, forms.loads(graph), forms.loads(extra) | more, forms.loads(targets) or []]
+        more: forms.Entry = {"create_time": job.created_ms}
+        if job.client_id is not None:
+            more["client_id"] = job.client_id
+        added = forms.dumps(more)
+        extra = added if extra in (b"", b"{}") else extra[:-1] + b", " + added[1:]
+        number, job_id = forms.dumps(job.number), forms.dumps(job.id)
+        return b"[%b, %b, %b, %b, %b]" % (number, job_id, graph or b"{}", extra, targets or b"[]")
 
     def listed(self, tenant: str, query: dict[str, str]) -> tuple[dict[str, Any], int]:
         """The body and the status of `GET /api/jobs`."""

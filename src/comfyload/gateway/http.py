@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
+import mimetypes
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from comfyload.comfy.wire.ids import is_uuid
@@ -18,14 +19,16 @@ from comfyload.gateway import forms, paths
 from comfyload.gateway.bodies import MOST_BODY, Bodies, Unfit
 from comfyload.gateway.guard import Denied, Guard
 from comfyload.gateway.history import History
-from comfyload.gateway.intake import Intake, Posted, Refused
+from comfyload.gateway.intake import Intake, Refused
 from comfyload.gateway.login import LOGIN, login
 from comfyload.gateway.passing import Passing
+from comfyload.gateway.posted import posted_in
 from comfyload.gateway.service import Gateway
 from comfyload.gateway.sockets import ClientSocket, status_frame
 
-MOST_NAME = 1_000
 OWN = "/comfyload/"
+AT_ONCE = 1 << 20
+JSON = "application/json; charset=utf-8"
 TENANT: web.RequestKey[str] = web.RequestKey("tenant", str)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -132,7 +135,7 @@ class Front:
             return _json(
                 forms.refusal("not_stored", f"The gateway cannot store it: {error}"), 503, {"Retry-After": "30"}
             )
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, HttpProcessingError):
             # ComfyUI does not check the shape of what it is sent: it fails on it, in these words.
             return web.Response(status=500, text="500 Internal Server Error\n\nServer got itself in trouble")
 
@@ -148,12 +151,12 @@ class Front:
     async def _post_prompt(self, request: web.Request) -> web.Response:
         async with self._bodies.json_of(request) as body:
             try:
-                return _json(await self._intake.submit(_posted(body, request)))
+                return _json(await self._intake.submit(posted_in(body, request.headers, request[TENANT])))
             except Refused as refused:
                 return _json(refused.body, refused.status, refused.headers)
 
-    async def _get_queue(self, request: web.Request) -> web.Response:
-        return _json(self._history.queue(request[TENANT]))
+    async def _get_queue(self, request: web.Request) -> web.StreamResponse:
+        return await _in_parts(request, self._history.queue(request[TENANT]))
 
     async def _post_queue(self, request: web.Request) -> web.Response:
         body, tenant = await self._read(request), request[TENANT]
@@ -192,10 +195,10 @@ class Front:
 
     # --- what has become of them
 
-    async def _get_history(self, request: web.Request) -> web.Response:
+    async def _get_history(self, request: web.Request) -> web.StreamResponse:
         limit = int(request.query["max_items"]) if "max_items" in request.query else None
         offset = int(request.query.get("offset", "-1"))
-        return _json(self._history.all(request[TENANT], limit, offset))
+        return await _in_parts(request, self._history.all(request[TENANT], limit, offset))
 
     async def _get_entry(self, request: web.Request) -> web.Response:
         job_id = request.match_info["id"]
@@ -237,15 +240,27 @@ class Front:
     # --- files, facts, and the rest
 
     async def _view(self, request: web.Request) -> web.StreamResponse:
-        server, query = self._gateway.files.view(dict(request.query))
+        files, tenant = self._gateway.files, request[TENANT]
+        full = files.full_name(request.query)
+        _, kind, folder, name = full.split("\n") if full.count("\n") == 3 else ("", "", "", "")
+        kept = files.content(f"{folder}/{name}" if folder else name, tenant) if kind == "input" else None
+        if kept is not None:
+            return web.Response(body=kept, content_type=mimetypes.guess_type(name)[0] or "application/octet-stream")
+        if files.apart and not self._gateway.store.owns(tenant, full):
+            return web.Response(status=404)
+        server, query = files.view(dict(request.query))
+        if files.apart:
+            query = {key: query[key] for key in ("preview", "channel", "rand") if key in query}
+            query |= {"filename": name, "type": kind, "subfolder": folder}
+            return await self._passing.view(request, server or self._gateway.fleet.home_name, query)
         if server is None:
             return await self._passing.on(request)
         return await self._passing.view(request, server, query)
 
     async def _upload(self, request: web.Request) -> web.StreamResponse:
-        if not self._gateway.files.marked:
+        if not self._gateway.files.marked and not self._gateway.files.apart:
             return await self._passing.on(request)
-        return await self._passing.upload(request, self._gateway.files)
+        return await self._passing.upload(request, self._gateway.files, request[TENANT])
 
     async def _object_info(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info.get("name", "")
@@ -344,79 +359,28 @@ async def _send(socket: ClientSocket, connection: web.WebSocketResponse) -> None
         pass
 
 
-def _posted(body: Any, request: web.Request) -> Posted:
-    """What was posted.
-
-    Raises:
-        ValueError, TypeError, KeyError, AttributeError: it has not the shape of a prompt.
-        Refused: ComfyUI refuses it.
-    """
-    number = float(body["number"]) if "number" in body else None
-    if number is not None and not math.isfinite(number):
-        raise Refused(400, forms.refusal("invalid_prompt", "number must be finite"))
-    if "prompt" not in body:
-        raise Refused(400, forms.refusal("no_prompt", "No prompt provided", "No prompt provided"))
-    prompt_id = body.get("prompt_id")
-    if prompt_id is not None and not is_uuid(prompt_id):
-        details = (
-            "prompt_id must be a UUID string in canonical lowercase hyphenated form; "
-            "omit it to let the server generate one"
-        )
-        raise Refused(400, forms.refusal("invalid_prompt_id", "prompt_id must be a valid UUID", details))
-    graph, extra = body["prompt"], body.get("extra_data") or {}
-    client_id = body.get("client_id", extra.get("client_id"))
-    targets = body.get("partial_execution_targets")
-    if not isinstance(graph, dict) or not all(isinstance(node, dict) for node in graph.values()):
-        raise TypeError("not a graph")
-    if targets is not None and not isinstance(targets, list):
-        raise TypeError("not a list of nodes")
-    for node_id, node in graph.items():
-        if isinstance(node.get("class_type"), dict | list):
-            raise TypeError("not a class")
-        if "class_type" in node and not isinstance(node.get("inputs"), dict):
-            text = f"Node '#{node_id}' has no inputs. A ComfyUI would stop working on it."
-            raise Refused(400, forms.refusal("invalid_prompt", text, f"Node ID '#{node_id}'"))
-    return Posted(
-        graph=graph,
-        tenant=request[TENANT],
-        prompt_id=prompt_id,
-        client_id=None if client_id is None else _name(client_id, "client_id"),
-        extra=dict(extra),
-        targets=targets,
-        number=number,
-        front=bool(body.get("front")),
-        key=_key(request.headers.get("Idempotency-Key")),
-        deadline_s=_deadline_s(request.headers.get("X-Comfyload-Deadline")),
-    )
-
-
-def _name(value: object, what: str) -> str:
-    """A name that a client gives itself, as text that can be kept.
-
-    Raises:
-        Refused: it is too long.
-    """
-    text = str(value).encode("utf-8", "backslashreplace").decode()
-    if len(text) > MOST_NAME:
-        raise Refused(400, forms.refusal("invalid_prompt", f"{what} is longer than {MOST_NAME} letters"))
-    return text
-
-
-def _key(given: str | None) -> str | None:
-    return None if given is None else _name(given, "Idempotency-Key")
-
-
-def _deadline_s(given: str | None) -> float | None:
-    """Raises: Refused: it is not a number of seconds."""
-    try:
-        found = None if given is None else float(given)
-    except ValueError:
-        found = math.nan
-    if found is not None and not found > 0.0:
-        raise Refused(400, forms.refusal("invalid_deadline", "X-Comfyload-Deadline is not a number of seconds"))
-    return found
+async def _in_parts(request: web.Request, parts: Iterable[bytes]) -> web.StreamResponse:
+    """JSON that may be larger than what is to be held at one time."""
+    if request.method == "HEAD":
+        return web.Response(headers={"Content-Type": JSON})
+    left, first, size = iter(parts), list[bytes](), 0
+    for part in left:
+        first.append(part)
+        size += len(part)
+        if size > AT_ONCE:
+            break
+    else:
+        return _json(b"".join(first))
+    answer = web.StreamResponse(headers={"Content-Type": JSON})
+    await answer.prepare(request)
+    await answer.write(b"".join(first))
+    first.clear()
+    for part in left:
+        await answer.write(part)
+        await asyncio.sleep(0)
+    await answer.write_eof()
+    return answer
 
 
 def _json(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    kind = {"Content-Type": "application/json; charset=utf-8"}
-    return web.Response(body=body, status=status, headers=kind | (headers or {}))
+    return web.Response(body=body, status=status, headers={"Content-Type": JSON} | (headers or {}))

@@ -17,7 +17,7 @@ from comfyload.gateway import forms
 from comfyload.gateway.fair import Demand
 from comfyload.gateway.job import Job
 from comfyload.gateway.service import Gateway
-from comfyload.gateway.store import Row
+from comfyload.gateway.store import Row, Store
 from comfyload.tasks import within
 from comfyload.workflow.graph import Workflow, checked
 
@@ -30,6 +30,8 @@ SURE = 3.0
 """Standard deviations: what is promised must hold for 99 in 100, also where jobs are unlike those before."""
 MOST_UNTOLD, TELLING_MS = 200, 2_000
 """Of how many ends clients may not know when a process died, and how long it may take to report one."""
+OLDEST_S = 365 * 86_400.0
+"""No job that waits is older: its stamp is of a clock that stood elsewhere."""
 
 
 class Refused(Exception):
@@ -61,7 +63,7 @@ class Intake:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._demand = Demand()
-        self._number = int(gateway.store.fact("number") or 0)
+        self._number = gateway.store.number("number", 0)
         self.closed = False
         """Whether the gateway is being stopped, and takes no more."""
 
@@ -73,7 +75,9 @@ class Intake:
         """
         gateway = self._gateway
         graph, targets = forms.dumps(posted.graph), b"" if posted.targets is None else forms.dumps(posted.targets)
-        digest = hashlib.sha256(graph + b"\0" + targets).digest()
+        hashed = hashlib.sha256(graph)
+        hashed.update(b"\0" + targets)
+        digest = hashed.digest()
         same = self._same(posted, digest)
         if same is not None:
             return forms.accepted(same.id, same.number, same.node_errors)
@@ -83,6 +87,7 @@ class Intake:
         workflow = _workflow(posted.graph)
         lacking = self._lacking(workflow)
         name = "unreadable" if workflow is None else gateway.ledger.know(workflow, gateway.fleet.info)
+        self._check_files(posted)
         job = self._job(posted, name, lacking)
         self._admit(job)
         gateway.store.add(
@@ -102,6 +107,7 @@ class Intake:
             )
         )
         gateway.secrets[job.id] = {key: posted.extra[key] for key in forms.SECRETS if key in posted.extra}
+        del graph, posted, workflow  # they may be large, and a server may take its time
         job.asked, job.sent = True, asyncio.Event()
         gateway.counts["accepted"] += 1
         gateway.add(job)
@@ -152,6 +158,18 @@ class Intake:
         self._gateway.counts["refused"] += 1
         raise Refused(400, forms.refusal("missing_node_type", message, details, extra))
 
+    def _check_files(self, posted: Posted) -> None:
+        """Refuse a graph that reads what another tenant's job made.
+
+        Raises:
+            Refused: it does.
+        """
+        files, store = self._gateway.files, self._gateway.store
+        for name in files.results_in(posted.graph) if files.apart else ():
+            if not store.owns(posted.tenant, name):
+                file = name.rpartition("\n")[2]
+                raise Refused(400, forms.refusal("invalid_prompt", f"Invalid image file: {file}"))
+
     def _job(self, posted: Posted, name: str, lacking: frozenset[str]) -> Job:
         gateway, number = self._gateway, posted.number
         if number is None:
@@ -168,7 +186,7 @@ class Intake:
             workflow=name,
             limit_s=limit_s(gateway, posted.deadline_s),
             not_on=lacking,
-            files=gateway.files.named_in(posted.graph),
+            files=gateway.files.named_in(posted.graph, posted.tenant),
             expected_s=gateway.client.expected_s(name),
         )
 
@@ -256,7 +274,7 @@ def recover(gateway: Gateway) -> int:
     for row in _last_ended(gateway):
         gateway.live.owe_end(row.tenant, row.client_id or "", row.id, forms.loads(row.entry or b""))
     for row in gateway.store.unended():
-        graph = forms.loads(row.graph)
+        graph = graph_of(gateway.store, row)
         workflow, lacking = _workflow(graph), frozenset[str]()
         if workflow is not None:
             gateway.ledger.know(workflow, gateway.fleet.info)
@@ -266,13 +284,13 @@ def recover(gateway: Gateway) -> int:
             id=row.id,
             tenant=row.tenant,
             client_id=row.client_id,
-            due=gateway.clock() - (time.time() - row.created_ms / 1000.0),
+            due=gateway.clock() - min(OLDEST_S, max(0.0, time.time() - row.created_ms / 1000.0)),
             created_ms=row.created_ms,
             number=row.number,
             workflow=row.workflow,
             limit_s=limit_s(gateway, row.deadline_s),
             not_on=lacking,
-            files=gateway.files.named_in(graph),
+            files=gateway.files.named_in(graph, row.tenant),
             expected_s=gateway.client.expected_s(row.workflow),
             server=row.server,
             began=row.started_ms is not None,
@@ -291,6 +309,26 @@ def _last_ended(gateway: Gateway) -> list[Row]:
     rows = [row for row in gateway.store.ended(None, newest=MOST_UNTOLD) if row.item and row.client_id]
     ends = [forms.loads(row.item or b"").get("execution_end_time") or 0 for row in rows]
     return [row for row, end in zip(rows, ends, strict=True) if end >= max(ends) - TELLING_MS]
+
+
+def graph_of(store: Store, row: Row) -> dict[str, Any]:
+    """The graph of a job that was kept.
+
+    Raises:
+        RunFilesError: it is damaged.
+    """
+    try:
+        graph, extra = forms.loads(row.graph), forms.loads(row.extra)
+        forms.loads(row.targets)
+    except (ValueError, RecursionError):
+        graph = extra = None
+    if not isinstance(graph, dict) or not isinstance(extra, dict) or not all(map(_is_node, graph.values())):
+        raise store.damaged(row.id)
+    return graph
+
+
+def _is_node(node: Any) -> bool:
+    return isinstance(node, dict)
 
 
 def _workflow(graph: dict[str, Any]) -> Workflow | None:

@@ -68,7 +68,7 @@ class Live:
     def __init__(
         self,
         sockets: Sockets,
-        tagged: Callable[[Any, str], Any],
+        tagged: Callable[[Any, str, Job], Any],
         skew_ms: Callable[[str], int],
         on_start: Callable[[Job], None],
     ) -> None:
@@ -128,7 +128,7 @@ class Live:
         elif kind == b"progress_state":
             attempt.progress = frame if len(frame) <= KEPT_FRAME else b""
         elif kind == b"executed":
-            frame = self._tag(frame, server)
+            frame = self._tag(frame, server, job)
         if job.client_id is None and kind not in TO_ALL:
             return
         newest_of = f"{kind.decode()} {job.id}" if kind in OF_STEPS else ""
@@ -164,11 +164,11 @@ class Live:
             attempt.job.started_ms = int(stamp[1]) if stamp else int(time.time() * 1000)
         self._on_start(attempt.job)
 
-    def _tag(self, frame: bytes, server: str) -> bytes:
+    def _tag(self, frame: bytes, server: str, job: Job) -> bytes:
         try:
             message = json.loads(frame)
             data = message["data"]
-            tagged = self._tagged(data.get("output"), server)
+            tagged = self._tagged(data.get("output"), server, job)
             return frame if tagged is data.get("output") else dumps(message | {"data": data | {"output": tagged}})
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return frame

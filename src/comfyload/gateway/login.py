@@ -32,6 +32,8 @@ async def login(request: web.Request, guard: Guard) -> web.StreamResponse:
         return web.Response(status=303, headers={"Location": "/"})
     if request.method != "POST":
         return _page("", 200)
+    if request.content_type != "application/x-www-form-urlencoded":
+        return _page("", 415)
     token = (await request.post()).get("token", "")
     if not isinstance(token, str) or guard.tenant_of(token.strip()) is None:
         return _page("This is not a token of this gateway.", 401)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from urllib.parse import unquote_plus, urlencode
 
@@ -27,6 +28,8 @@ TOKEN = "token"
 """The parameter of a query by which a client may show its token; it goes no further."""
 
 CHUNK = 1 << 16
+MOST_NAME = 200
+_NAME = re.compile(r'[^\x00-\x1f\x7f/\\"\ud800-\udfff]+')
 NO_SERVER = "no server answers"
 
 
@@ -52,19 +55,23 @@ class Passing:
         query = {key: value for key, value in query.items() if key != TOKEN}
         return await self._call(request, member, f"view?{urlencode(query, errors='surrogateescape')}")
 
-    async def upload(self, request: web.Request, files: Files) -> web.Response:
+    async def upload(self, request: web.Request, files: Files, tenant: str) -> web.Response:
         """Keep an upload here; it is brought to the server that gets a job with it."""
         form = await request.post()
-        image = form.get("image")
-        if not isinstance(image, web.FileField) or not image.filename:
-            return web.Response(status=400)
-        kind, subfolder = str(form.get("type", "input")), str(form.get("subfolder", ""))
-        name = image.filename
-        if ".." in subfolder or ".." in name or subfolder.startswith("/") or "/" in name or "\\" in name:
-            return web.Response(status=400)
-        overwrite = str(form.get("overwrite", "")) in ("true", "1")
-        stored = files.store(name, subfolder, image.file.read(), overwrite=overwrite)
-        return web.json_response({"name": stored, "subfolder": subfolder, "type": kind})
+        opened = [field for field in form.values() if isinstance(field, web.FileField)]
+        try:
+            image = form.get("image")
+            if not isinstance(image, web.FileField) or not image.filename:
+                return web.Response(status=400)
+            kind, subfolder, name = str(form.get("type", "input")), str(form.get("subfolder", "")), image.filename
+            if not _is_name(name) or not all(map(_is_name, subfolder.split("/") if subfolder else ())):
+                return web.Response(status=400)
+            overwrite = str(form.get("overwrite", "")) in ("true", "1")
+            stored = files.store(name, subfolder, image.file.read(), overwrite=overwrite, tenant=tenant)
+            return web.json_response({"name": stored, "subfolder": subfolder, "type": kind})
+        finally:
+            for field in opened:
+                field.file.close()
 
     async def _call(self, request: web.Request, member: Member, path: str) -> web.StreamResponse:
         dropped = _dropped(request.headers)
@@ -94,6 +101,11 @@ class Passing:
         except (aiohttp.ClientError, TimeoutError) as error:
             text = f"{member.name} does not answer: {type(error).__name__}"
             return web.Response(status=502, text=text)
+
+
+def _is_name(text: str) -> bool:
+    """Whether it is the name of one file or folder, on any system."""
+    return text not in ("", ".", "..") and len(text) <= MOST_NAME and _NAME.fullmatch(text) is not None
 
 
 def _dropped(headers: Mapping[str, str]) -> set[str]:

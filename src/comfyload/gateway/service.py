@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import logging
 import math
-import posixpath
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-from comfyload.comfy.api import api_of
 from comfyload.comfy.wire.calls import Reply, Request, TransportError
 from comfyload.comfy.wire.listed import ended_item
+from comfyload.errors import RunFilesError
 from comfyload.gateway import forms
+from comfyload.gateway.bring import bring, renamed
 from comfyload.gateway.fair import FairQueue
-from comfyload.gateway.files import Files, renamed
+from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import Fleet, Member
 from comfyload.gateway.job import Job
 from comfyload.gateway.ledger import DAY_S, Ledger
@@ -32,15 +33,22 @@ from comfyload.record.model import Execution, Failure, Prompt, Record, Server
 from comfyload.record.policy import Policy
 from comfyload.retry.client import RetryingClient
 from comfyload.tasks import within
+from comfyload.visible import visible
+
+T = TypeVar("T")
 
 TICK_S = 0.25
 UNREACHABLE_S = 120.0
+DISK_S = 2.0
+"""Pauses between attempts to write, while that fails."""
+
 ENTRY_S = 2.0
 """How long a server is asked for the history of a job that was cancelled there."""
 
 LATE = Failure(kind="shed", message="no server was free before")
 BY_CLIENT = Failure(kind="cancelled", message="cancelled by its client")
 NOWHERE = Server(url="")
+_log = logging.getLogger(__name__)
 
 
 class Gateway:
@@ -69,7 +77,7 @@ class Gateway:
         self.files = folder
         self.clock = clock
         self.sockets = Sockets()
-        self.live = Live(self.sockets, folder.tagged, self._skew_ms, self._on_start)
+        self.live = Live(self.sockets, self._reported, self._skew_ms, self._on_start)
         self.entries = Entries()
         self.fleet: Fleet
         self.jobs: dict[str, Job] = {}
@@ -79,6 +87,10 @@ class Gateway:
         self.queues: dict[frozenset[str], FairQueue[Job]] = {}
         """Jobs that wait here, by the servers that lack what they need."""
         self.fault: BaseException | None = None
+        self.disk_fault = ""
+        self._ending = asyncio.Lock()
+        """Held from when an end is in the store until it is in the ledger, which is owed one end at a time."""
+        """Why nothing can be written at the moment."""
         self._unsure = unsure
         self._keep_payloads = keep_payloads
         self._launched: dict[str, asyncio.Task[None]] = {}
@@ -267,6 +279,14 @@ class Gateway:
         member = self.fleet.get(server)
         return 0 if member is None else member.skew_ms
 
+    def _reported(self, output: Any, server: str, job: Job) -> Any:
+        """What a node reported, with the names by which the job's client finds its files."""
+        tagged = self.files.tagged(output, server)
+        if self.files.apart:
+            with suppress(RunFilesError):  # at the job's end it is noted again
+                self.store.own(job.tenant, self.files.full_names(tagged))
+        return tagged
+
     def _on_start(self, job: Job) -> None:
         if job.started_ms is not None:
             self.store.started(job.id, job.started_ms)
@@ -289,30 +309,10 @@ class Gateway:
         if attempt is None or member is None:
             return body
         job = attempt.job
-        self.store.began(job.id, server)
+        await self._on_disk(lambda: self.store.began(job.id, server))
         for name in job.files:
-            body = renamed(body, name, await self._bring(member, name))
+            body = renamed(body, name, await bring(self.files, member, name, job.tenant))
         return body
-
-    async def _bring(self, member: Member, name: str) -> str:
-        """Put an upload onto the server, unless it was put there already; how it is called there.
-
-        Raises:
-            TransportError: the server does not answer; the job was not sent.
-        """
-        digest, content = self.files.digest(name), self.files.content(name)
-        known = member.uploads.get(name)
-        if content is None or (known is not None and known[0] == digest):
-            return name if known is None else known[1]
-        folder, base = posixpath.split(name)
-        reply = await api_of(member.transport).upload(base, content, folder)
-        stored = name
-        if reply.status == 200:
-            with suppress(ValueError, KeyError, TypeError):
-                said = forms.loads(reply.body)
-                stored = posixpath.join(said["subfolder"], said["name"])
-        member.uploads[name] = digest or "", stored
-        return stored
 
     # --- ends
 
@@ -325,7 +325,8 @@ class Gateway:
         self.store.cancel(job_id)
         queue = self.queues.get(job.not_on)
         if queue is not None and queue.remove(job_id) is not None:
-            await self._settle(job, Execution(outcome="cancelled", done=self.clock(), failure=BY_CLIENT))
+            self._spawn(job, self._settle(job, Execution(outcome="cancelled", done=self.clock(), failure=BY_CLIENT)))
+            await asyncio.wait([self._launched[job_id]], timeout=DISK_S)
         else:
             self._stop(job)
         return True
@@ -344,7 +345,7 @@ class Gateway:
             # The application hears it as the answer to its POST: it never was a job.
             self.counts["refused"] += 1
             self.live.forget(job.attempt_id)
-            self.store.drop(job.id)
+            await self._on_disk(lambda: self.store.drop(job.id))
             self._remove(job)
             return
         found = await self._entry_there(job, attempt)
@@ -357,14 +358,18 @@ class Gateway:
         entry, state = forms.entry_of(job, found, forms.loads(graph), forms.loads(extra), execution, ended_ms, skew_ms)
         if member is not None:
             entry["outputs"] = self.files.tagged(entry["outputs"], member.name)
-        owed = self._record(job, execution, member)
+        if self.files.apart:
+            made = self.files.full_names(entry["outputs"])
+            await self._on_disk(lambda: self.store.own(job.tenant, made))
         self.metrics.ended(job, execution, state)
+        owed = await self._on_disk(lambda: self._record(job, execution, member))
         seen = state != "cancelled" or job.began  # one that was removed before it ran never was, as in ComfyUI
         if seen:
             self.entries.keep(job.id, forms.dumps(entry))
             on_disk = forms.dumps(entry if self._keep_payloads else forms.without_payload(entry))
             item = forms.dumps(ended_item(entry) | {"comfyload": forms.more_of(job)})
-            self.store.end(
+            end = partial(
+                self.store.end,
                 job.id,
                 state,
                 item,
@@ -374,12 +379,28 @@ class Gateway:
                 owed=owed,
             )
         else:
-            self.store.drop(job.id, owed)
-        self.ledger.write(owed)  # if we die before, the next process does it
+            end = partial(self.store.drop, job.id, owed)
+        async with self._ending:
+            await self._on_disk(end)
+            await self._on_disk(lambda: self.ledger.write(owed))  # if we die before, the next process does it
         self._remove(job)
         if seen:
             self.live.tell_end(job, [] if attempt is None else attempt.ends, entry)
         self.live.forget(job.attempt_id)
+
+    async def _on_disk(self, write: Callable[[], T]) -> T:
+        """Write what must be on disk before we go on: a disk that is full may have room again."""
+        while True:
+            try:
+                found = write()
+            except RunFilesError as error:
+                if not self.disk_fault:
+                    _log.error("the gateway takes no jobs: %s", visible(str(error)))
+                self.disk_fault = str(error)
+                await asyncio.sleep(DISK_S)
+            else:
+                self.disk_fault = ""
+                return found
 
     def _remove(self, job: Job) -> None:
         if self.jobs.pop(job.id, None) is not None:

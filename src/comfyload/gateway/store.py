@@ -7,10 +7,11 @@ In one file, by SQLite: a job is on disk before its client hears that it was acc
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from comfyload.comfy.wire.ids import is_uuid
@@ -18,6 +19,9 @@ from comfyload.errors import RunFilesError
 from comfyload.gateway.job import State
 
 FORMAT = 1
+MOST_FILES = 1_000_000
+"""Files of which is known whose jobs made them, where tenants are kept apart."""
+
 KEPT = 10_000
 """Jobs that have ended and can still be asked about, as many as ComfyUI remembers. Those that need attention are kept
 beside them."""
@@ -51,6 +55,8 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE UNIQUE INDEX IF NOT EXISTS by_key ON jobs (tenant, key) WHERE key IS NOT NULL;
 CREATE INDEX IF NOT EXISTS by_state ON jobs (tenant, state, seq);
 CREATE INDEX IF NOT EXISTS needing ON jobs (attention) WHERE attention;
+CREATE TABLE IF NOT EXISTS files (seq INTEGER PRIMARY KEY, tenant TEXT NOT NULL, name TEXT NOT NULL);
+CREATE UNIQUE INDEX IF NOT EXISTS by_name ON files (tenant, name);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 """
 
@@ -111,7 +117,7 @@ class Store:
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute("PRAGMA secure_delete=ON")
             self._db.executescript(_TABLE)
-            version = int(self.fact("format") or FORMAT)
+            version = self.number("format", FORMAT)
             if version > FORMAT:
                 raise RunFilesError(f"{path} has format {version}; this comfyload reads up to {FORMAT}", "update it")
             self.set_fact("format", FORMAT)
@@ -124,6 +130,13 @@ class Store:
         with self._errors():
             found = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return None if found is None else found[0]
+
+    def number(self, name: str, default: int) -> int:
+        """A fact that is a whole number."""
+        found = self.fact(name)
+        if found is not None and not isinstance(found, int):
+            raise self._damaged(f"{name} is {found!r:.40}")
+        return default if found is None else found
 
     def set_fact(self, name: str, value: float | str) -> None:
         with self._errors():
@@ -184,7 +197,7 @@ class Store:
         """The job has ended. `keep_payload`: what it takes to run it again is kept. `owed`: what is still to be written
         of it elsewhere.
         """
-        payload = "" if keep_payload else ", graph = '', extra = '', targets = ''"
+        payload = "" if keep_payload else ", graph = x'', extra = x'', targets = x''"
         with self._whole():
             self._owe(owed)
             self._db.execute(
@@ -198,6 +211,20 @@ class Store:
                     f"(SELECT seq FROM jobs WHERE NOT {_OPEN} ORDER BY seq DESC LIMIT 1 OFFSET ?)",
                     (KEPT,),
                 )
+
+    def own(self, tenant: str, names: Iterable[str]) -> None:
+        """The tenant's jobs made these files."""
+        with self._errors():
+            for name in names:
+                text = name.encode("utf-8", "replace").decode()
+                self._db.execute("INSERT OR IGNORE INTO files (tenant, name) VALUES (?, ?)", (tenant, text))
+            self._db.execute("DELETE FROM files WHERE seq <= (SELECT max(seq) FROM files) - ?", (MOST_FILES,))
+
+    def owns(self, tenant: str, name: str) -> bool:
+        text = name.encode("utf-8", "replace").decode()
+        with self._errors():
+            found = self._db.execute("SELECT 1 FROM files WHERE tenant = ? AND name = ?", (tenant, text)).fetchone()
+        return found is not None
 
     def attended(self, job_id: str, again: int | None = None) -> None:
         """Somebody does not want the job, or sent it again, for the so many-th time."""
@@ -244,6 +271,18 @@ class Store:
         )
         return list(found)[::-1]
 
+    def ids(self, tenant: str) -> list[str]:
+        """Of the tenant's jobs that have ended, the oldest first."""
+        with self._errors():
+            found = self._db.execute(f"SELECT id FROM jobs WHERE tenant = ? AND NOT {_OPEN} ORDER BY seq", (tenant,))
+            return [job_id for (job_id,) in found]
+
+    def entry(self, job_id: str) -> bytes | None:
+        """As `/history` shows a job that has ended."""
+        with self._errors():
+            found = self._db.execute("SELECT entry FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        return None if found is None else found[0]
+
     def items(self, tenant: str) -> Iterator[bytes]:
         """The jobs that have ended, in the form of `/api/jobs`."""
         with self._errors():
@@ -264,9 +303,21 @@ class Store:
     def _rows(self, where: str, *values: object) -> Iterator[Row]:
         with self._errors():
             for found in self._db.execute(f"SELECT {_NAMES} FROM jobs {where}", values):
-                row = Row(**dict(zip(_COLUMNS, found, strict=True)))
-                row.begun, row.cancelled, row.attention = bool(row.begun), bool(row.cancelled), bool(row.attention)
-                yield row
+                row = dict(zip(_COLUMNS, found, strict=True))
+                row |= {name: bool(row[name]) for name in ("begun", "cancelled", "attention")}
+                try:
+                    yield msgspec.convert(row, Row, builtin_types=(bytes,))
+                except msgspec.ValidationError as error:
+                    raise self._damaged(f"job {row['id']!r:.60}: {error}") from None
+
+    def damaged(self, job_id: str) -> RunFilesError:
+        """What a job was to run cannot be read."""
+        return self._damaged(f"job {job_id} has no graph")
+
+    def _damaged(self, why: str) -> RunFilesError:
+        return RunFilesError(
+            f"{self._path} is damaged: {why}", "move it away; what has ended is in the run directories"
+        )
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
@@ -284,5 +335,5 @@ class Store:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeError) as error:  # of a damaged file even the fault may be no text
             raise RunFilesError(f"cannot use {self._path}: {error}", "is the disk full, or the file damaged?") from None
