@@ -179,7 +179,9 @@ def test_a_disk_that_is_read_only(small_disk: Path) -> None:
     assert done.returncode == 2 and "Traceback" not in done.stderr and "read-only" in done.stderr, done
 
 
-@pytest.mark.parametrize("created_ms", [-(10**17), 0, 10**17, int(time.time() * 1000) + 86_400_000])
+@pytest.mark.parametrize(
+    "created_ms", [-(10**17), 0, 10**17, int(time.time() * 1000) + 86_400_000], ids=["long ago", "0", "far", "tomorrow"]
+)
 def test_a_clock_that_jumps_loses_no_job(tmp_path: Path, created_ms: int) -> None:
     """One was taken while the clock stood elsewhere."""
 
