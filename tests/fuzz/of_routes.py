@@ -55,7 +55,7 @@ class _Simulated:
             return
         content_type = "multipart/form-data; boundary=b" if path.startswith("upload") else "application/json"
         reply = await self._server.call(Request(method=method, path=path, body=body, content_type=content_type))
-        assert 200 <= reply.status <= 500
+        assert 200 <= reply.status <= 500 or reply.status == 503
         if reply.content_type == "application/json" and reply.body:
             json.loads(reply.body)
 
@@ -110,10 +110,13 @@ TARGETS = [
             "GET prompt", "GET queue", "GET history?max_items=1&offset=0", "GET history/x", "HEAD features",
             "GET api/jobs/x", "GET view?filename=x.png&type=output&subfolder=", "GET object_info/KSampler",
             "GET api/jobs?status=pending",
-            "GET system_stats", "GET models/checkpoints", "GET comfyload/v1/events?after=0&limit=5", "OPTIONS prompt")),
+            "GET system_stats", "GET models/checkpoints", "GET ", "GET userdata?dir=a&recurse=true",
+            "GET v2/userdata?path=a", "GET userdata/a%2Fb", "DELETE userdata/a", "GET internal/logs",
+            "POST userdata/a/move/b?overwrite=false", "GET comfyload/v1/events?after=0&limit=5", "OPTIONS prompt")),
         b"POST prompt\n" + json.dumps(_POST).encode(), b'POST queue\n{"delete": ["x"], "clear": true}',
         b'POST history\n{"delete": ["x"]}', b'POST interrupt\n{"prompt_id": "x"}',
-        b'POST free\n{"unload_models": true}',
+        b'POST free\n{"unload_models": true}', b'POST settings\n{"a": 1}', b"POST userdata/a%2Fb\nx",
+        b'PATCH internal/logs/subscribe\n{"clientId": "c", "enabled": true}', b'POST users\n{"username": "a"}',
         b'POST api/jobs/cancel\n{"job_ids": ["11111111-1111-4111-8111-111111111111"]}', b"POST api/jobs/x/cancel\n{}",
         b"POST upload/image\n" + _FORM,
         b'SOCKET c\n{"type": "feature_flags", "data": {"supports_preview_metadata": true}}',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -317,5 +318,60 @@ def test_stats_and_node_classes_are_told_as_recorded() -> None:
             for key, value in ours["ImageScale"].items():
                 if key != "description":
                     assert value == theirs["ImageScale"][key], key
+
+    run_virtual(main())
+
+
+def test_the_page_is_the_one_of_the_folder_and_nothing_outside_it_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "static"
+    (folder / "extensions" / "core").mkdir(parents=True)
+    (folder / "index.html").write_text("the page", encoding="utf-8")
+    (folder / "extensions" / "core" / "a.js").write_text("js", encoding="utf-8")
+    (tmp_path / "secret.js").write_text("secret", encoding="utf-8")
+
+    async def main() -> None:
+        async with Server(frontend=folder) as server:
+            for path, status, body in (
+                ("", 200, b"the page"),
+                ("api/", 200, b"the page"),
+                ("extensions/core/a.js", 200, b"js"),
+                ("extensions/core", 403, b"403: Forbidden"),
+                ("../secret.js", 404, b""),
+                ("..%2Fsecret.js", 404, b""),
+                ("%2Fetc%2Fpasswd", 404, b""),
+                ("a%00b", 404, b""),
+                ("a" * 5000, 404, b""),
+            ):
+                reply = await call(server, "GET", path)
+                assert (reply.status, reply.body) == (status, body), path
+            reply = await call(server, "GET", "extensions/core/a.js")
+            assert reply.headers == {"Cache-Control": "no-store"} and reply.content_type.endswith("javascript")
+            assert json.loads((await call(server, "GET", "extensions")).body) == ["/extensions/core/a.js"]
+        async with Server() as server:
+            assert b"A simulated ComfyUI" in (await call(server, "GET", "")).body
+
+    run_virtual(main())
+
+
+def test_the_log_is_told_to_whoever_follows_it() -> None:
+    async def main() -> None:
+        async with Server() as server:
+            socket = server.connect("reader")
+            for reader in ("reader", "gone"):
+                body = {"clientId": reader, "enabled": True}
+                assert (await call(server, "PATCH", "internal/logs/subscribe", body)).status == 200
+            for _ in range(400):
+                await submit(server, sleep_graph(0.5))
+            await settled(server, 400)
+            lines = [
+                entry["m"] for entry in json.loads((await call(server, "GET", "internal/logs/raw")).body)["entries"]
+            ]
+            assert len(lines) == 300 and "Prompt executed in" in lines[-1]
+            assert lines[-1] in json.loads((await call(server, "GET", "internal/logs")).body)
+            server.stall_events(False)
+            socket.close()
+            told = [json.loads(frame) for frame in [frame async for frame in socket] if isinstance(frame, str)]
+            logs = [message["data"]["entries"][0]["m"] for message in told if message["type"] == "logs"]
+            assert len(logs) == 800 and sum("got prompt" in line for line in logs) == 400
 
     run_virtual(main())

@@ -78,8 +78,11 @@ def _is_loopback(host: str) -> bool:
 
 
 async def _handle(server: Server, base: str, request: web.Request) -> web.StreamResponse:
-    if _strange(request):
-        return web.Response(status=403)
+    try:
+        if _strange(request):
+            return web.Response(status=403)
+    except ValueError:  # no address
+        raise web.HTTPInternalServerError from None
     path = request.rel_url.raw_path
     if not path.startswith(base + "/"):
         raise web.HTTPNotFound

@@ -6,6 +6,7 @@ import posixpath
 import re
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
@@ -56,10 +57,12 @@ class UserData:
         self._users[user_id] = name
         return json_reply(user_id)
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Any:
         self._path(_SETTINGS)
         found = self._files.get(_SETTINGS)
-        return {} if found is None else dict(json.loads(found.data))
+        with suppress(ValueError):
+            return {} if found is None else json.loads(found.data)
+        return {}
 
     def save_settings(self, new: dict[str, Any], now: int) -> Reply:
         self._files[_SETTINGS] = _File(json.dumps({**self.settings(), **new}, indent=4).encode(), now)

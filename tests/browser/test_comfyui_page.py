@@ -1,0 +1,142 @@
+"""ComfyUI's own page, on the simulator: it loads, queues a graph, shows its picture and a failure, and keeps its files.
+
+The page comes with the package comfyui-frontend-package.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfyload.app.sim import page_folder
+from comfyload.sim import Server
+from comfyload.sim.http import serve
+from tests.browser.chromium import Page, opened
+from tests.browser.tab import until
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
+
+EMPTY = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 7}}
+SAVE = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "page"}}
+FAIL = {"class_type": "SimFail", "inputs": {"image": ["1", 0], "message": "it broke", "seed": 1}}
+SOUND = {"1": EMPTY, "2": SAVE}
+BROKEN = {
+    "1": EMPTY,
+    "3": FAIL,
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "x"}},
+}
+
+# What the page asks for in vain on a real server, too, that has neither files of the user nor templates.
+IN_VAIN = {
+    "/user.css",
+    "/api/userdata/user.css",
+    "/api/userdata/comfy.templates.json",
+    "/api/userdata?dir=subgraphs&recurse=true&split=false&full_info=true",
+    "/api/userdata?dir=workflows&recurse=true&split=false&full_info=true",
+    "/templates/index.json",
+    "/templates/index_logo.json",
+}
+
+
+@asynccontextmanager
+async def the_page(folder: Path, url: str) -> AsyncIterator[Page]:
+    blank = folder / "blank.html"
+    blank.write_text("<html data-drawn=yes>", encoding="utf-8")
+    async with opened(blank) as page:
+        await page.call("Network.setBlockedURLs", urls=["https://*"])  # news of comfy.org
+        await page.call("Emulation.setDeviceMetricsOverride", width=1400, height=900, deviceScaleFactor=1, mobile=False)
+        await page.call("Page.navigate", url=url)
+        await ready(page)
+        yield page
+
+
+async def ready(page: Page) -> None:
+    """The page has opened its first workflow, which it does last."""
+    async with asyncio.timeout(60):
+        while not await page.value("!!window.app?.extensionManager?.workflow?.activeWorkflow?.activeState"):
+            await asyncio.sleep(0.1)
+
+
+def see(folder: Path, look: Callable[[Page, Server, str], Awaitable[None]]) -> None:
+    """Look at the page on a simulator of its own; nothing in it may be amiss that is not on a real server."""
+    frontend = page_folder("auto")
+    if frontend is None:
+        pytest.skip("comfyui-frontend-package is not installed")
+
+    async def main() -> None:
+        async with Server(speed=20, frontend=frontend) as server, serve(server) as url, the_page(folder, url) as page:
+            await look(page, server, url)
+            assert failed_requests(page, url) <= IN_VAIN
+            assert page.told("Runtime.exceptionThrown") == []
+
+    asyncio.run(main())
+
+
+def failed_requests(page: Page, url: str) -> set[str]:
+    replies = [event["response"] for event in page.told("Network.responseReceived")]
+    return {reply["url"].removeprefix(url) for reply in replies if reply["status"] >= 400}
+
+
+async def queue(page: Page, graph: dict[str, Any]) -> None:
+    await page.value(f"app.loadApiJson({json.dumps(graph)}, 'graph').then(() => app.queuePrompt(0)).then(() => 0)")
+
+
+def test_a_graph_is_queued_runs_and_shows_its_picture(tmp_path: Path) -> None:
+    async def look(page: Page, server: Server, url: str) -> None:
+        assert await page.value("Object.keys(LiteGraph.registered_node_types).length") > 40
+        await queue(page, SOUND)
+        await until(page, "app.nodeOutputs['2']?.images?.length")
+        assert await page.value("app.nodeOutputs['2'].images[0].filename") == "page_00001_.png"
+        await until(page, "app.rootGraph.nodes.find((n) => n.type === 'SaveImage').imgs?.[0]?.naturalWidth")
+        assert [truth.outcome for truth in server.truth] == ["completed"]
+        assert server.truth[0].client_id == await page.value("app.api.clientId")
+        jobs = await page.value("app.api.getHistory(10)")
+        assert [(job["status"], job["preview_output"]["filename"]) for job in jobs] == [
+            ("completed", "page_00001_.png")
+        ]
+
+    see(tmp_path, look)
+
+
+def test_a_failed_job_is_told_with_its_node(tmp_path: Path) -> None:
+    async def look(page: Page, server: Server, url: str) -> None:
+        await queue(page, BROKEN)
+        await until(page, "app.lastExecutionError")
+        error = json.loads(await page.value("JSON.stringify(app.lastExecutionError)"))
+        assert (error["node_type"], error["exception_type"]) == ("SimFail", "RuntimeError")
+        await until(page, "document.body.innerText.includes('Fail failed')")
+        assert [truth.outcome for truth in server.truth] == ["failed"]
+
+    see(tmp_path, look)
+
+
+def test_a_workflow_and_a_setting_are_there_after_a_reload(tmp_path: Path) -> None:
+    async def look(page: Page, server: Server, url: str) -> None:
+        stored = (
+            "app.api.storeUserData('workflows/a b.json', {nodes: []}).then((r) => r.status)"
+            ".then((s) => app.api.storeSetting('Comfy.Test', [1]).then(() => s))"
+        )
+        assert await page.value(stored) == 200
+        loads = len(page.told("Page.loadEventFired"))
+        await page.call("Page.reload")
+        async with asyncio.timeout(60):
+            while len(page.told("Page.loadEventFired")) == loads:
+                await asyncio.sleep(0.05)
+        await ready(page)
+        listed = "app.api.listUserDataFullInfo('workflows').then((found) => found.map((f) => [f.path, f.size]))"
+        assert await page.value(listed) == [["a b.json", 12]]
+        assert await page.value("app.api.getSetting('Comfy.Test')") == [1]
+        assert (
+            await page.value("app.api.moveUserData('workflows/a b.json', 'workflows/c.json').then((r) => r.status)")
+            == 200
+        )
+        assert await page.value("app.api.deleteUserData('workflows/c.json').then((r) => r.status)") == 204
+        assert await page.value(listed) == []
+
+    see(tmp_path, look)
