@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from comfyload.sim import Server
-from comfyload.sim.files import IMAGE_PNG
+from comfyload.sim.drawing import png
+from comfyload.sim.frames import Frame
 from tests.integration.test_cli import graph_file, picture, summary_of
 from tests.support.commands import call
 from tests.support.rig import SLEEPER, sleeper
@@ -149,7 +150,7 @@ def test_all_that_a_graph_lacks_is_named_at_once_and_nothing_is_submitted(tmp_pa
 
 
 def test_an_image_is_put_on_the_server_first(tmp_path: Path) -> None:
-    (tmp_path / "mine.png").write_bytes(IMAGE_PNG)
+    (tmp_path / "mine.png").write_bytes(png(Frame(8, 8), b"", {}))
     graph = json.loads(json.dumps(SLEEPER))
     graph["1"] = {"class_type": "LoadImage", "inputs": {"image": "mine.png"}}
     with in_thread(lambda: Server(speed=100)) as (url, _):

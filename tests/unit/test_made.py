@@ -168,7 +168,7 @@ def test_a_program_is_given_the_model_too() -> None:
 def test_a_run_that_fetches_looks_for_the_model(there: bool) -> None:
     def before(server: Server) -> None:
         if there:
-            server._state.files.upload("output", "3d", "a.glb", b"glTF", overwrite=True)
+            server._state.files.put("output", "3d", "a.glb", b"glTF")
 
     graph = {"1": {"class_type": "Preview3D", "inputs": {"model_file": "3d/a.glb"}}}
     played, _ = play(graph=graph, jobs=1, fetch=True, before=before)

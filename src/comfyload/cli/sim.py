@@ -25,6 +25,11 @@ def sim(
 ) -> None:
     """Serve a simulated ComfyUI on loopback: no GPU, no models, the same protocol.
 
+    It holds the node classes of common picture workflows, a subset of ComfyUI's, and computes no image. What a job
+    saves has the right name, size and metadata, and one colour where the graph only moves an EmptyImage; else it is
+    noise. A job fails for wrong inputs, sizes that cannot be and files that are not there, never for what its pixels
+    would be. Previews and masks of pictures need Pillow (the extra sim).
+
     [bold]Example[/bold]: comfyload sim --port 8188 --speed 10
     """
     from comfyload.app.sim import serve_sim

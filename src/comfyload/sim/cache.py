@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from comfyload.sim.frames import UNKNOWN, Frame
 from comfyload.workflow.graph import is_link
 
 MODES = ("ram", "classic", "lru", "none")
@@ -16,6 +17,7 @@ class Result(Struct, frozen=True):
     """A node's stored result; `ui` is what it showed (file names, text), None if it shows nothing."""
 
     ui: dict[str, Any] | None
+    frame: Frame = UNKNOWN
 
 
 def signatures(graph: dict[str, Any], changed: Callable[[dict[str, Any]], str]) -> dict[str, bytes]:

@@ -1,7 +1,8 @@
 """Every node class of the simulated server, by name, as ComfyUI 0.33.0 describes it in `/object_info`.
 
-`object_info.json` was captured from a real server: without tooltips, with the simulator's own model files and images in
-the lists, and with two classes for tests. SimSleep takes exactly `seconds` (over the server's speed), and its image
+`object_info.json` was captured from a real server, which has some 700 classes more: these are those of common picture
+workflows, without descriptions and tooltips, with the simulator's own model files and images in the lists, and with two
+classes for tests. SimSleep takes exactly `seconds` (over the server's speed), and its image
 costs nothing to save: with PreviewAny or PreviewImage behind it a job of an exact length. SimFail always raises.
 """
 

@@ -1,13 +1,9 @@
-"""What the server has and is: files, models, node classes, and facts about its machine."""
+"""What the server has and is: models, node classes, and facts about its machine."""
 
-import email.parser
-import email.policy
-import mimetypes
-import posixpath
 from copy import deepcopy
 from typing import Any
 
-from comfyload.comfy.wire.calls import Reply, Request
+from comfyload.comfy.wire.calls import Reply
 from comfyload.sim.catalog import MODEL_FOLDERS, OBJECT_INFO
 from comfyload.sim.reply import empty, json_reply
 from comfyload.sim.state import State
@@ -24,15 +20,15 @@ _PACKAGES = {
     "comfy-kitchen": "0.2.31",
     "comfy-aimdo": "0.4.13",
 }
-FILE_KINDS = ("output", "input", "temp")
 
 
 def object_info(state: State, name: str) -> Reply:
     """All classes, or the one called `name`; an unknown one is an empty object."""
     found = {kind: info for kind, info in OBJECT_INFO.items() if not name or kind == name}
-    if "LoadImage" in found:
-        found["LoadImage"] = deepcopy(found["LoadImage"])
-        found["LoadImage"]["input"]["required"]["image"][0] = list(state.files.inputs())
+    for kind in ("LoadImage", "LoadImageMask"):
+        if kind in found:
+            found[kind] = deepcopy(found[kind])
+            found[kind]["input"]["required"]["image"][0] = state.files.inputs()
     return json_reply(found)
 
 
@@ -91,58 +87,3 @@ def system_stats(state: State) -> dict[str, Any]:
         "argv": settings.argv(),
     }
     return {"system": system, "devices": [device]}
-
-
-def view(state: State, query: dict[str, str]) -> Reply:
-    """A file's bytes; `preview` and `channel` are ignored."""
-    name, kind = query.get("filename", ""), query.get("type", "output")
-    if "filename" not in query:
-        return empty(404)
-    if not name or name.startswith("/") or ".." in name or kind not in FILE_KINDS:
-        return empty(400)
-    subfolder = posixpath.normpath(query.get("subfolder") or ".")
-    if subfolder.startswith(("..", "/")):
-        return empty(403)
-    data = state.files.read(kind, "" if subfolder == "." else subfolder, posixpath.basename(name))
-    if data is None:
-        return empty(404)
-    return Reply(
-        status=200,
-        body=data,
-        content_type=mimetypes.guess_type(name)[0] or "application/octet-stream",
-        headers={"Content-Disposition": f'filename="{name}"', "Accept-Ranges": "bytes"},
-    )
-
-
-def upload(state: State, request: Request) -> Reply:
-    """Store the `image` of a multipart form; `type`, `subfolder` and `overwrite` as a real server reads them."""
-    try:
-        fields, name, data = _form(request)
-    except (LookupError, ValueError):  # the parser of mail falls over some headers
-        return empty(400)
-    if not name:
-        return empty(400)
-    kind = fields.get("type", "input")
-    kind = kind if kind in FILE_KINDS else "input"
-    subfolder = fields.get("subfolder", "")
-    if ".." in subfolder or ".." in name:
-        return empty(400)
-    stored = state.files.upload(kind, subfolder, name, data, fields.get("overwrite") in ("true", "1"))
-    return json_reply({"name": stored, "subfolder": subfolder, "type": kind})
-
-
-def _form(request: Request) -> tuple[dict[str, str], str, bytes]:
-    """The text fields of a multipart body, and the name and bytes of its `image`."""
-    head = f"Content-Type: {request.content_type}\r\n\r\n".encode()
-    message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + (request.body or b""))
-    fields: dict[str, str] = {}
-    name, data = "", b""
-    for part in message.iter_parts():
-        field = str(part.get_param("name", header="content-disposition"))
-        payload = part.get_payload(decode=True)
-        raw = payload if isinstance(payload, bytes) else b""
-        if field == "image":
-            name, data = part.get_filename() or "", raw
-        else:
-            fields[field] = raw.decode()
-    return fields, name, data

@@ -3,21 +3,23 @@
 import asyncio
 import json
 import math
-import posixpath
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from comfyload.sim.cache import Result, signatures
+from comfyload.sim.catalog import CLASSES
 from comfyload.sim.events import ODD_FRAMES, preview_frame
 from comfyload.sim.faults import Faults, Plan
+from comfyload.sim.files import SaveRefused
+from comfyload.sim.frames import READS_FILE, UNKNOWN, Frame, frame_of, misfit, number, source_of
 from comfyload.sim.order import CycleFound, NoSuchSource, run_order
 from comfyload.sim.queue import Entry, Item
 from comfyload.sim.reply import traceback
 from comfyload.sim.settings import Truth
 from comfyload.sim.state import State
-from comfyload.sim.timing import SAMPLERS, frame, number
+from comfyload.sim.timing import SAMPLERS
 from comfyload.sim.validation import unfit_arguments
 from comfyload.workflow.graph import is_link
 
@@ -62,6 +64,8 @@ class Execution:
         self._messages: list[list[Any]] = []
         self._progress: dict[str, Entry] = {}
         self._outputs: Entry = {}
+        self._keys: dict[str, bytes] = {}  # in the cache, of each node
+        self._frames: dict[str, Frame] = {}  # what the nodes made, as far as known
         self._first = True  # no node ran yet
         self._last_step = -math.inf  # loop time of the last step that was sent
         self._samples = any(node.get("class_type") in SAMPLERS for node in item.graph.values())
@@ -87,6 +91,8 @@ class Execution:
         state.cache.begin(keys.values())
         truth.cached = [node_id for node_id in self._item.graph if state.cache.get(keys[node_id])]
         self._mark("execution_cached", {"nodes": truth.cached})
+        self._keys = keys
+        self._frames = {node_id: found.frame for node_id, key in keys.items() if (found := state.cache.get(key))}
         success = await self._nodes(keys)
         truth.ended = state.clock.now()
         state.last_node = None
@@ -143,25 +149,27 @@ class Execution:
             self._send("executing", {"node": node_id, "display_node": node_id} | self._id)
         if state.interrupted:
             raise _Interrupted
-        cost = state.timing.cost(graph, node_id)
+        frame = self._frame(node_id)
+        cost = state.timing.cost(graph, node_id, frame)
         factor = self._faults.slow_factor if self._plan.slow else 1.0
         first, self._first = self._first, False
         if first:
             await self._strike(node_id)
         await asyncio.sleep(cost.before * factor)
-        self._maybe_fail(node_id, first)
+        self._maybe_fail(node_id, frame, first)
         for step in range(1, cost.steps + 1):
             await asyncio.sleep(cost.step * factor)
             if state.interrupted:
                 raise _Interrupted
             self._step(node_id, step, cost.steps)
-        ui = self._ui(node_id)
+        ui = self._ui(node_id, frame)
         if ui is not None:
             self._executed(node_id, ui)
         self._truth.spans[node_id] = (start, state.clock.now())
         if state.probe is not None:
             state.probe.node(None)
-        return Result(ui)
+        self._frames[node_id] = frame
+        return Result(ui, frame)
 
     async def _strike(self, node_id: str) -> None:
         """The faults that come while the first node runs."""
@@ -177,7 +185,7 @@ class Execution:
                 await asyncio.Event().wait()
             await asyncio.sleep(self._faults.hang_s)
 
-    def _maybe_fail(self, node_id: str, first: bool) -> None:
+    def _maybe_fail(self, node_id: str, frame: Frame, first: bool) -> None:
         node, faults = self._item.graph[node_id], self._faults
         kind = node["class_type"]
         if self._plan.oom and (kind in SAMPLERS or (first and not self._samples)):
@@ -188,11 +196,21 @@ class Execution:
             raise _NodeFailed("graph.DependencyCycleError", "Dependency cycle detected")
         if self._plan.node_error and (kind == faults.error_class or (first and not faults.error_class)):
             raise _NodeFailed(faults.error_type, faults.error_message + "\n")
-        unfit = unfit_arguments(node)
+        unfit = unfit_arguments(node) or self._misfit(node_id, frame)
         if unfit is not None:
             raise _NodeFailed(*unfit)
         if kind == "SimFail":
             raise _NodeFailed("RuntimeError", f"{node['inputs'].get('message')}\n")
+
+    def _misfit(self, node_id: str, frame: Frame) -> tuple[str, str] | None:
+        node, state = self._item.graph[node_id], self._state
+        if node["class_type"] not in READS_FILE:
+            memory = int(state.settings.host_ram_gib * 2**30)
+            return misfit(self._item.graph, node_id, self._frames, frame, memory)
+        name = str(node["inputs"].get("image"))
+        file = state.files.named(name)
+        no_picture = file is not None and file.frame is None
+        return ("PIL.UnidentifiedImageError", f"cannot identify image file '{name}'\n") if no_picture else None
 
     def _step(self, node_id: str, step: int, total: int) -> None:
         """One sampler step, as a progress bar reports it: thinned out unless there is a preview to show."""
@@ -211,33 +229,47 @@ class Execution:
         if self._previews and not with_metadata:
             self._emit(preview_frame(None))
 
-    def _ui(self, node_id: str) -> Entry | None:
-        """The output of an output node; files are written here."""
+    def _frame(self, node_id: str) -> Frame:
+        """What a node makes."""
+        node = self._item.graph[node_id]
+        if node["class_type"] not in READS_FILE:
+            return frame_of(self._item.graph, node_id, self._frames)
+        file = self._state.files.named(str(node["inputs"].get("image")))
+        return UNKNOWN if file is None or file.frame is None else file.frame
+
+    def _ui(self, node_id: str, frame: Frame) -> Entry | None:
+        """The output of an output node; files are written here, other ones for each cache key of what they show."""
         graph, files = self._item.graph, self._state.files
         node = graph[node_id]
-        match node["class_type"]:
-            case "SaveImage":
-                prefix = str(node["inputs"].get("filename_prefix", "ComfyUI"))
-                return {"images": files.save(prefix, frame(graph, node_id).batch)}
-            case "PreviewImage":
-                return {"images": files.preview(frame(graph, node_id).batch)}
-            case "SaveLatent":
-                return {"latents": files.save(str(node["inputs"].get("filename_prefix")), 1, ".latent")}
-            case "Preview3D":
-                return {"result": [node["inputs"].get("model_file"), None, None]}
-            case "PreviewAny":
-                source = node["inputs"].get("source")
-                text = str(int(number(graph, source, 0.0))) if is_link(source) else str(source)
-                return {"text": [text]}
+        if not CLASSES[node["class_type"]].output:
+            return None
+        prefix = str(node["inputs"].get("filename_prefix", "ComfyUI"))
+        seed = self._keys.get(source_of(graph, node_id) or "", b"")
+        texts = (graph, self._item.extra_data.get("extra_pnginfo"))
+        try:
+            match node["class_type"]:
+                case "SaveImage":
+                    return {"images": files.save(prefix, frame, seed, texts)}
+                case "PreviewImage":
+                    return {"images": files.preview(frame, seed, texts)}
+                case "SaveLatent":
+                    return {"latents": files.save(prefix, frame, seed, texts, ".latent")}
+                case "Preview3D":
+                    return {"result": [node["inputs"].get("model_file"), None, None]}
+                case "PreviewAny":
+                    source = node["inputs"].get("source")
+                    text = str(int(number(graph, source, 0.0))) if is_link(source) else str(source)
+                    return {"text": [text]}
+        except SaveRefused as error:
+            raise _NodeFailed(error.kind, str(error)) from error
         return None
 
     def _changed(self, node: Entry) -> str:
         """The content of a file that a node reads, which decides with its inputs whether its result can be reused."""
-        if node["class_type"] != "LoadImage":
+        if node["class_type"] not in READS_FILE:
             return ""
-        subfolder, name = posixpath.split(str(node["inputs"].get("image")))
-        content = self._state.files.read("input", subfolder, name)
-        return str(hash(content))
+        file = self._state.files.named(str(node["inputs"].get("image")))
+        return "" if file is None else file.seed.hex()
 
     def _where(self, node_id: str) -> Entry:
         kind = self._item.graph[node_id]["class_type"]

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from aiohttp import WSMsgType, web
 
-from comfyload.comfy.wire.calls import Request, TransportError
+from comfyload.comfy.wire.calls import TransportError
+from comfyload.sim.downloads import HeadedRequest
 from comfyload.sim.server import Server
 from comfyload.sim.sockets import Socket
 
@@ -92,11 +93,12 @@ async def _handle(server: Server, base: str, request: web.Request) -> web.Stream
             return await _websocket(server, request)
         query = request.rel_url.raw_query_string
         reply = await server.call(
-            Request(
+            HeadedRequest(
                 method=request.method,
                 path=f"{path}?{query}" if query else path,
                 body=await request.read() if request.can_read_body else None,
                 content_type=request.headers.get("Content-Type", ""),
+                headers=request.headers,
             )
         )
     except TransportError:

@@ -9,8 +9,9 @@ from msgspec import Struct, structs
 
 from comfyload.comfy.wire.calls import Reply, Request
 from comfyload.comfy.wire.ids import is_uuid
-from comfyload.sim import content
+from comfyload.sim import content, downloads
 from comfyload.sim.catalog import MODEL_FOLDERS
+from comfyload.sim.files import KINDS
 from comfyload.sim.jobs import find_job, list_jobs
 from comfyload.sim.page import extensions, front_page, static_file
 from comfyload.sim.reply import MISSING, NOT_FOUND, SERVER_ERROR, empty, json_reply, text
@@ -195,7 +196,7 @@ def _raw_log(state: State, _: Call) -> Reply:
 
 
 def _folder(state: State, call: Call) -> Reply:
-    if call.tail not in content.FILE_KINDS:
+    if call.tail not in KINDS:
         return json_reply({"error": "Invalid directory type"}, 400)
     return json_reply([f"{name} [{call.tail}]" for name in state.files.newest(call.tail)])
 
@@ -243,9 +244,10 @@ _ROUTES: dict[str, Methods] = {
     "api/jobs/{id}": {"GET": _job},
     "api/jobs/{id}/cancel": {"POST": lambda state, call: json_reply({"cancelled": _cancel(state, call.tail)})},
     "comfyload/v1/{id}": {"GET": _probe},
-    "view": {"GET": lambda state, call: content.view(state, call.query)},
-    "upload/image": {"POST": lambda state, call: content.upload(state, call.request)},
-    "object_info": {"GET": lambda state, _: content.object_info(state, "")},
+    "view": {"GET": lambda state, call: downloads.view(state, call.request, call.query)},
+    "upload/image": {"POST": lambda state, call: downloads.upload_image(state, call.request)},
+    "upload/mask": {"POST": lambda state, call: downloads.upload_mask(state, call.request)},
+    "object_info": {"GET": lambda state, call: content.object_info(state, "")},
     "object_info/{id}": {"GET": lambda state, call: content.object_info(state, call.tail)},
     "system_stats": {"GET": lambda state, _: json_reply(content.system_stats(state))},
     "features": {"GET": lambda state, _: json_reply(state.sockets.features)},

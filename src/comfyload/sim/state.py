@@ -24,7 +24,7 @@ class State:
         self.settings = settings
         self.rng = random.Random(settings.seed)
         self.clock = Clock()
-        self.files = Files(self.rng)
+        self.files = Files(self.rng, self.clock.stamp)
         self.user = UserData()
         self.posts: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()

@@ -38,8 +38,8 @@ def submit(state: State, body: Any) -> Reply:
         return _refused("invalid_prompt_id", "prompt_id must be a valid UUID", details)
     graph = body["prompt"]
     missing = "missing_node_type" if state.settings.since(0, 12) else "invalid_prompt"
-    images, named = set(state.files.paths()), state.settings.since(0, 20)
-    verdict = validate(graph, images, body.get("partial_execution_targets"), missing, cycles_named=named)
+    named = state.settings.since(0, 20)
+    verdict = validate(graph, state.files.holds, body.get("partial_execution_targets"), missing, cycles_named=named)
     if verdict.error is not None:
         return json_reply({"error": verdict.error, "node_errors": verdict.node_errors}, 400)
     extra_data = body.get("extra_data", {})

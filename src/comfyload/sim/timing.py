@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from comfyload.sim.frames import Frame, number
 from comfyload.workflow.graph import closure, is_link
 
 Graph = dict[str, Any]
@@ -15,8 +16,10 @@ LOADERS: dict[str, tuple[float, tuple[str, ...]]] = {
     "CheckpointLoaderSimple": (4.0, ("ckpt_name",)),
     "UNETLoader": (5.0, ("unet_name",)),
     "DualCLIPLoader": (2.5, ("clip_name1", "clip_name2")),
+    "CLIPLoader": (1.3, ("clip_name",)),
     "VAELoader": (0.4, ("vae_name",)),
     "LoraLoader": (0.5, ("lora_name",)),
+    "LoraLoaderModelOnly": (0.4, ("lora_name",)),
     "ControlNetLoader": (1.2, ("control_net_name",)),
     "UpscaleModelLoader": (0.2, ("model_name",)),
 }
@@ -30,7 +33,10 @@ RELOAD_SHARE = 0.5  # of the load time: a cached loader's model put back on the 
 _COSTS: dict[str, tuple[float, float]] = {
     "CLIPTextEncode": (0.15, 0.0),
     "VAEDecode": (0.0, 0.35),
+    "VAEDecodeTiled": (0.0, 0.45),
     "VAEEncode": (0.0, 0.25),
+    "VAEEncodeTiled": (0.0, 0.35),
+    "VAEEncodeForInpaint": (0.0, 0.25),
     "SaveImage": (0.0, 0.12),
     "PreviewImage": (0.0, 0.08),
     "SaveLatent": (0.0, 0.03),
@@ -42,25 +48,15 @@ _COSTS: dict[str, tuple[float, float]] = {
     "ImageSharpen": (0.0, 0.04),
     "ImageScale": (0.0, 0.02),
     "ImageScaleBy": (0.0, 0.02),
+    "ImageScaleToTotalPixels": (0.0, 0.02),
     "LoadImage": (0.03, 0.0),
+    "LoadImageMask": (0.03, 0.0),
     "Canny": (0.0, 0.05),
     "SimSleep": (0.0, 0.0),
     "SimFail": (0.0, 0.0),
 }
 _FEW_MS = (0.003, 0.0)
 _JITTER = 0.03  # coefficient of variation, lognormal
-_MEGA = 1024.0 * 1024.0
-
-
-class Frame(Struct, frozen=True):
-    """The size of an image or latent; no pixels for that of a SimSleep, so that saving it takes no time."""
-
-    pixels: float
-    batch: int
-
-    @property
-    def mega(self) -> float:
-        return self.pixels * self.batch / _MEGA
 
 
 class Cost(Struct, frozen=True):
@@ -79,8 +75,8 @@ class Timing:
         self._rng = rng
         self.loaded: set[str] = set()
 
-    def cost(self, graph: Graph, node_id: str) -> Cost:
-        """What running this node takes now; a loader's file counts as loaded from here on."""
+    def cost(self, graph: Graph, node_id: str, frame: Frame) -> Cost:
+        """What running this node takes now, where it makes `frame`; a loader's file counts as loaded from here on."""
         node = graph[node_id]
         kind = node["class_type"]
         if kind == "SimSleep":
@@ -89,16 +85,16 @@ class Timing:
         if kind in LOADERS:
             return Cost(self._load(graph, node_id, 1.0) * scale)
         if kind in SAMPLERS:
-            mega, nets = frame(graph, node_id).mega, 0
+            nets = 0
             for ancestor in ancestors(graph, node_id):
-                nets += graph[ancestor]["class_type"] == "ControlNetApplyAdvanced"
+                nets += graph[ancestor]["class_type"].startswith("ControlNetApply")
             return Cost(
                 self._reload(graph, node_id) * scale,
                 steps(graph, node_id),
-                STEP_S * mega * (1.0 + CONTROLNET_SHARE * nets) * scale,
+                STEP_S * frame.mega * (1.0 + CONTROLNET_SHARE * nets) * scale,
             )
         fixed, each = _COSTS.get(kind, _FEW_MS)
-        return Cost((fixed + each * frame(graph, node_id).mega) * scale)
+        return Cost((fixed + each * frame.mega) * scale)
 
     def _load(self, graph: Graph, node_id: str, share: float) -> float:
         node = graph[node_id]
@@ -136,37 +132,3 @@ def steps(graph: Graph, node_id: str) -> int:
     first = int(number(graph, inputs.get("start_at_step"), 0))
     last = int(number(graph, inputs.get("end_at_step"), total))
     return max(1, min(last, total) - first)
-
-
-def frame(graph: Graph, node_id: str) -> Frame:
-    """The size of what this node makes or handles, up its links; one megapixel where that is unknown."""
-    factor = 1.0
-    for _ in range(len(graph)):
-        node = graph[node_id]
-        kind, inputs = node["class_type"], node["inputs"]
-        if kind == "SimSleep" or kind == "SimFail":
-            return Frame(0.0, 1)
-        size = number(graph, inputs.get("width"), 1024.0) * number(graph, inputs.get("height"), 1024.0)
-        if kind in ("EmptyLatentImage", "EmptyImage"):
-            return Frame(size * factor, int(number(graph, inputs.get("batch_size"), 1)))
-        if kind in ("LatentUpscaleBy", "ImageScaleBy"):
-            factor *= number(graph, inputs.get("scale_by"), 1.0) ** 2
-        elif kind == "ImageUpscaleWithModel":
-            factor *= 16.0
-        source = next((inputs[name] for name in _CARRIERS if is_link(inputs.get(name))), None)
-        if kind in ("LatentUpscale", "ImageScale"):
-            return Frame(size * factor, frame(graph, source[0]).batch if source else 1)
-        if source is None or source[0] not in graph:
-            break
-        node_id = source[0]
-    return Frame(_MEGA * factor, 1)
-
-
-_CARRIERS = ("latent_image", "samples", "pixels", "image", "images", "image1", "source")
-
-
-def number(graph: Graph, value: object, default: float) -> float:
-    """A widget's number, also when a PrimitiveInt supplies it."""
-    if is_link(value) and graph.get(value[0], {}).get("class_type") == "PrimitiveInt":
-        value = graph[value[0]]["inputs"].get("value")
-    return float(value) if isinstance(value, int | float) else default

@@ -1,11 +1,12 @@
 """Whether a posted graph can run, in ComfyUI's words: which outputs are valid and what is wrong with the rest."""
 
-import posixpath
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
 
 from comfyload.sim.catalog import CLASSES
+from comfyload.sim.frames import READS_FILE
 from comfyload.sim.reply import traceback
 from comfyload.workflow.graph import is_link
 from comfyload.workflow.object_info import InputSpec
@@ -26,13 +27,13 @@ class Verdict(Struct):
 
 
 def validate(
-    graph: Graph, images: set[str], targets: list[str] | None, missing: str, *, cycles_named: bool = True
+    graph: Graph, has_file: Callable[[str], bool], targets: list[str] | None, missing: str, *, cycles_named: bool = True
 ) -> Verdict:
     """Judge `graph`, converting its widget values in place as ComfyUI does.
 
-    `images` are the input files there are, `targets` limits the outputs that count, `missing` is the error type for
-    a class the server does not know (it changed over versions). `cycles_named`: older servers drop an output that
-    depends on itself without an error.
+    `has_file`: whether there is the file that a widget names. `targets` limits the outputs that count, `missing` is the
+    error type for a class the server does not know (it changed over versions). `cycles_named`: older servers drop an
+    output that depends on itself without an error.
 
     Raises:
         TypeError, AttributeError: it is not a graph (a real server answers 500).
@@ -46,7 +47,7 @@ def validate(
             outputs.append(node_id)
     if not outputs:
         return Verdict(error_of("prompt_no_outputs", "Prompt has no outputs", ""), [], {})
-    checker = _Checker(graph, images, cycles_named=cycles_named)
+    checker = _Checker(graph, has_file, cycles_named=cycles_named)
     good: list[str] = []
     node_errors: dict[str, Any] = {}
     reasons: list[Error] = []
@@ -73,7 +74,7 @@ def unfit_arguments(node: dict[str, Any]) -> tuple[str, str] | None:
     missing inputs of a node that only such a link leads to, a literal for a link, a folder for a picture.
     """
     name, inputs = node["class_type"], node["inputs"]
-    if name == "LoadImage" and inputs.get("image") in ("", "."):
+    if name in READS_FILE and inputs.get("image") in ("", "."):
         return "IsADirectoryError", "[Errno 21] Is a directory: 'input'\n"
     declared = CLASSES[name].inputs
     for key, value in inputs.items():
@@ -112,9 +113,9 @@ def error_of(kind: str, message: str, details: str, extra: Error | None = None) 
 class _Checker:
     """`verdicts` holds each visited node's own errors; a node is valid if it and all it depends on have none."""
 
-    def __init__(self, graph: Graph, images: set[str], *, cycles_named: bool) -> None:
+    def __init__(self, graph: Graph, has_file: Callable[[str], bool], *, cycles_named: bool) -> None:
         self._graph = graph
-        self._images = images
+        self._has_file = has_file
         self._cycles_named = cycles_named
         self._valid: dict[str, bool] = {}
         self.verdicts: dict[str, list[Error]] = {}
@@ -197,9 +198,9 @@ class _Checker:
                 message = f"Failed to convert an input value to a {kind} value"
                 extra["exception_message"] = str(error)
                 return error_of("invalid_input_type", message, f"{name}, {value}, {error}", extra)
-        if node["class_type"] == "LoadImage":
-            # "." is the folder itself, which is there; the node fails then.
-            if posixpath.normpath(value.removesuffix(" [input]")) in {".", *self._images}:
+        if node["class_type"] in READS_FILE and name == "image":
+            # The folder itself is there, too; the node fails then.
+            if self._has_file(value):
                 return None
             details = f"{name} - Invalid image file: {value}"
             message = "Custom validation failed for node"
