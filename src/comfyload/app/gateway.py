@@ -23,6 +23,7 @@ from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import Connect, Fleet, Given
 from comfyload.gateway.guard import Guard
 from comfyload.gateway.http import Front
+from comfyload.gateway.inputs import Inputs
 from comfyload.gateway.intake import Intake, recover
 from comfyload.gateway.ledger import Ledger, wall_clock
 from comfyload.gateway.passing import Passing
@@ -115,6 +116,7 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
         )
         connect = options.connect or partial(_connect, connect_s=policy.connect_s)
         fleet = gateway.fleet = Fleet(client, gateway, connect=connect, on_change=gateway.wake)
+        gateway.inputs = Inputs(files, fleet)
         stack.push_async_callback(fleet.close)
         for given in options.servers:
             await fleet.add(given)

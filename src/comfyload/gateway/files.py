@@ -1,4 +1,4 @@
-"""Files of several servers under one roof: each server's folder has a mark, and uploads are kept here."""
+"""Files of several servers under one roof: each server's folder has a mark, and what was uploaded is kept here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from comfyload.record.atomic import replace_file
 MARK = "@"
 """Before a server's name, as the first folder of a file that it holds: `@gpu2/portraits`."""
 
-_ANNOTATED = re.compile(r"^(?P<path>.*?)(?: \[(?P<kind>output|input|temp)\])?$", re.DOTALL)
+_FILE = re.compile(r"[^\r\n]{1,1000}")
+"""What may be the name of a file."""
 
 
 class Files:
@@ -56,61 +57,50 @@ class Files:
         server, name = self.untagged(query.get("filename", ""))
         return server, query | {"filename": name} if server is not None else query
 
-    def inputs_elsewhere(self, graph: dict[str, Any]) -> dict[tuple[str, str], tuple[str, str]]:
-        """Inputs that name another server's file: by node and input, the server and the name without its mark."""
-        found = {}
-        for node, body in graph.items():
-            inputs = body.get("inputs") if isinstance(body, dict) else None
-            for key, value in inputs.items() if isinstance(inputs, dict) else ():
-                if isinstance(value, str) and value.startswith(MARK) and "\n" not in value:
-                    server, name = self.untagged(value)
-                    if server is not None:
-                        found[node, key] = server, name
-        return found
+    # --- inputs
 
-    # --- uploads
-
-    def store(self, name: str, subfolder: str, content: bytes, *, overwrite: bool) -> str:
-        """Keep an input; returns its name: another one if the name is taken by other bytes, as in ComfyUI."""
-        stem, dot, ending = name.rpartition(".") if "." in name else (name, "", "")
-        stored, number = name, 0
-        while not overwrite and self._digest(stored, subfolder) not in (None, _digest(content)):
-            number += 1
-            stored = f"{stem} ({number}){dot}{ending}"
+    def keep(self, path: str, kind: str, content: bytes) -> str:
+        """Keep a file that a client uploaded; its key."""
+        key, digest = key_of(path, kind), hashlib.sha256(content).hexdigest()
         self._folder.mkdir(parents=True, exist_ok=True)
-        digest = _digest(content)
         replace_file(self._folder / digest, content)
-        self._index[posixpath.join(subfolder, stored)] = digest
+        self._index[key] = digest
         replace_file(self._folder / "index.json", json.dumps(self._index).encode())
-        return stored
+        return key
 
-    def named_in(self, graph: dict[str, Any]) -> tuple[str, ...]:
-        """The uploads that a graph names."""
-        index = self._index
-        if not index:
-            return ()
-        values = (
-            _ANNOTATED.match(value)
-            for body in graph.values()
-            if isinstance(body, dict) and isinstance(body.get("inputs"), dict)
-            for value in body["inputs"].values()
-            if isinstance(value, str) and len(value) < 1000
-        )
-        names = {found["path"] for found in values if found is not None and found["kind"] in (None, "input")}
-        return tuple(sorted(names & index.keys()))
+    def __contains__(self, key: str) -> bool:
+        return key in self._index
 
-    def content(self, name: str) -> bytes | None:
-        digest = self._index.get(name)
+    def digest(self, key: str) -> str | None:
+        """The hash of what is kept under that key; None: nothing is."""
+        return self._index.get(key)
+
+    def content(self, key: str) -> bytes | None:
+        digest = self._index.get(key)
         try:
             return None if digest is None else (self._folder / digest).read_bytes()
         except OSError:
             return None
 
-    def digest(self, name: str) -> str | None:
-        return self._index.get(name)
+    def named_in(self, graph: dict[str, Any]) -> tuple[str, ...]:
+        """The values of inputs that name an upload, or a file of one of the servers; a text never does."""
+        if not self.marked:
+            return ()
+        return tuple(
+            sorted(
+                {
+                    value
+                    for body in graph.values()
+                    if isinstance(body, dict) and isinstance(body.get("inputs"), dict)
+                    for value in body["inputs"].values()
+                    if isinstance(value, str) and _FILE.fullmatch(value) and self._known(value)
+                }
+            )
+        )
 
-    def _digest(self, name: str, subfolder: str) -> str | None:
-        return self._index.get(posixpath.join(subfolder, name))
+    def _known(self, value: str) -> bool:
+        path, kind = annotated(value)
+        return self.untagged(path)[0] is not None or key_of(path, kind or "input") in self._index
 
     @property
     def _index(self) -> dict[str, str]:
@@ -124,5 +114,14 @@ class Files:
         return self._read
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def annotated(name: str) -> tuple[str, str | None]:
+    """A file's name without the `[kind]` that may end it, and that kind. One character between the two goes, too."""
+    for kind in ("output", "input", "temp"):
+        if name.endswith(f"[{kind}]"):
+            return name[: -len(kind) - 3], kind
+    return name, None
+
+
+def key_of(path: str, kind: str) -> str:
+    """What a file that was uploaded to that folder is kept under."""
+    return f"{kind}/{posixpath.normpath(path)}"

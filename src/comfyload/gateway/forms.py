@@ -1,10 +1,15 @@
 """What clients see of a job, in ComfyUI's forms: its entry in the history, in the list of jobs and in the queue."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+from msgspec import structs
+
 from comfyload.gateway.job import Job, State
+from comfyload.record.job_events import Retrying
 from comfyload.record.model import Attempt, Execution, Failure
+from comfyload.record.outcomes import Outcome
 
 SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
 Entry = dict[str, Any]
@@ -45,7 +50,9 @@ def entry_of(
         extra["client_id"] = job.client_id
     outputs_to_run: list[str] = []
     entry: Entry = {"prompt": [job.number, job.id, graph, extra, outputs_to_run], "outputs": {}, "meta": {}}
-    completed = execution.outcome == "completed"
+    failure = execution.failure
+    partly = failure is not None and failure.kind == "partial_validation"  # some outputs were dropped, the rest ran
+    completed = execution.outcome == "completed" or partly
     messages: list[Any] = []
     if found is not None:
         row = found.get("prompt")
@@ -56,7 +63,7 @@ def entry_of(
         said = status.get("messages") if isinstance(status, dict) else None
         messages = [_ours(message, job, skew_ms) for message in said] if isinstance(said, list) else []
     kinds = {message[0] for message in messages if isinstance(message, list) and message}
-    cancelled = job.cancelled or (execution.failure is not None and execution.failure.kind == "interrupted")
+    cancelled = job.cancelled or (failure is not None and failure.kind == "interrupted")
     if completed:
         if not messages:
             messages = [["execution_success", {"prompt_id": job.id, "timestamp": ended_ms}]]
@@ -66,7 +73,7 @@ def entry_of(
     elif not cancelled and "execution_error" not in kinds:
         messages.append(["execution_error", error_of(job, execution, ended_ms)])
     status = {"status_str": "error", "completed": False, "messages": messages}
-    status["error"] = words_of(execution.failure, len(job.attempts))
+    status["error"] = words_of(failure, len(job.attempts))
     return entry | {"status": status}, "cancelled" if cancelled else "failed"
 
 
@@ -122,6 +129,24 @@ def more_of(job: Job) -> Entry:
     return more
 
 
+def attempts_of(job: Job, execution: Execution, name_of: Callable[[str], str]) -> list[Attempt]:
+    """Each time that the job was sent; `name_of`: a server's name, by its address."""
+    if execution.attempts:
+        return [structs.replace(each, server=name_of(each.server)) for each in execution.attempts]
+    if not job.attempt_id:
+        return []
+    return [_attempt(job, execution.outcome, execution.failure)]
+
+
+def attempt_before(job: Job, event: Retrying) -> Attempt:
+    """The attempt after which the job is sent again."""
+    return _attempt(job, "lost" if event.why == "lost" else "failed", Failure(kind=event.why, message=event.message))
+
+
+def _attempt(job: Job, outcome: Outcome, failure: Failure | None) -> Attempt:
+    return Attempt(server=job.server, prompt_id=job.attempt_id, outcome=outcome, failure=failure)
+
+
 def attempt_of(attempt: Attempt) -> Entry:
     failure = attempt.failure
     found: Entry = {"server": attempt.server, "prompt_id": attempt.prompt_id, "outcome": attempt.outcome}
@@ -142,6 +167,8 @@ def unended_item(job: Job) -> Entry:
     }
     if job.started_ms is not None:
         item["execution_start_time"] = job.started_ms
+    if job.workflow_id is not None:
+        item["workflow_id"] = job.workflow_id
     return item | {"comfyload": more_of(job)}
 
 

@@ -100,11 +100,8 @@ class Front:
         return _json(self._history.queue(request[TENANT]))
 
     async def _post_queue(self, request: web.Request) -> web.Response:
-        body, tenant = json.loads(await request.read()), request[TENANT]
-        if not isinstance(body, dict):
-            return web.Response()
-        ids = [str(each) for each in body.get("delete", [])]
-        if body.get("clear"):
+        (everything, ids), tenant = _to_remove(json.loads(await request.read())), request[TENANT]
+        if everything:
             ids += [job.id for job in self._gateway.jobs.values() if job.tenant == tenant]
         for job_id in ids:
             job = self._gateway.jobs.get(job_id)
@@ -118,7 +115,7 @@ class Front:
             body = json.loads(await request.read() or b"{}")
         except ValueError:
             body = {}
-        prompt_id, tenant = body.get("prompt_id") if isinstance(body, dict) else None, request[TENANT]
+        prompt_id, tenant = body.get("prompt_id"), request[TENANT]
         if prompt_id is None:
             running = [job.id for job in self._gateway.jobs.values() if job.tenant == tenant and job.began]
             if len(running) > 1:
@@ -147,9 +144,8 @@ class Front:
         return _json(b"{}" if entry is None else b"{%b: %b}" % (forms.dumps(job_id), entry))
 
     async def _post_history(self, request: web.Request) -> web.Response:
-        body = json.loads(await request.read())
-        if isinstance(body, dict):
-            self._history.forget(request[TENANT], None if body.get("clear") else body.get("delete", []))
+        everything, ids = _to_remove(json.loads(await request.read()))
+        self._history.forget(request[TENANT], None if everything else ids)
         return web.Response()
 
     async def _get_jobs(self, request: web.Request) -> web.Response:
@@ -183,13 +179,14 @@ class Front:
     async def _view(self, request: web.Request) -> web.StreamResponse:
         server, query = self._gateway.files.view(dict(request.query))
         if server is None:
+            await self._gateway.inputs.ready_to_view(query)
             return await self._pass_on(request)
         return await self._passing.view(request, server, query)
 
     async def _upload(self, request: web.Request) -> web.StreamResponse:
         if not self._gateway.files.marked:
             return await self._pass_on(request)
-        return await self._passing.upload(request, self._gateway.files)
+        return await self._gateway.inputs.take(request)
 
     async def _object_info(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info.get("name", "")
@@ -296,6 +293,16 @@ def _posted(body: Any, request: web.Request) -> Posted:
         key=request.headers.get("Idempotency-Key"),
         deadline_s=None if asked is None else max(0.001, float(asked)),
     )
+
+
+def _to_remove(body: Any) -> tuple[bool, list[str]]:
+    """Whether all is to be removed, and which; a list asks for nothing, as ComfyUI reads it.
+
+    Raises:
+        TypeError: ComfyUI would fail on it.
+    """
+    everything = "clear" in body and body["clear"]
+    return bool(everything), [str(each) for each in (body["delete"] if "delete" in body else ())]  # noqa: SIM401
 
 
 def _json(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

@@ -163,6 +163,7 @@ class Intake:
             not_on=lacking,
             files=gateway.files.named_in(posted.graph),
             expected_s=gateway.client.expected_s(name),
+            workflow_id=_workflow_id(posted.extra),
         )
 
     def _admit(self, job: Job) -> None:
@@ -246,6 +247,7 @@ def recover(gateway: Gateway) -> int:
             not_on=lacking,
             files=gateway.files.named_in(graph),
             expected_s=gateway.client.expected_s(row.workflow),
+            workflow_id=_workflow_id(forms.loads(row.extra)),
         )
         if row.begun:
             gateway.take_up(job)
@@ -260,6 +262,15 @@ def _workflow(graph: dict[str, Any]) -> Workflow | None:
         return parse(json.dumps(graph).encode(), "workflow", "the workflow")
     except WorkflowError:
         return None
+
+
+def _workflow_id(extra: dict[str, Any]) -> str | None:
+    """What the page calls the workflow of a prompt."""
+    try:
+        found = extra["extra_pnginfo"]["workflow"]["id"]
+    except (KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def _node_errors(body: bytes) -> Any:

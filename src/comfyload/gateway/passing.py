@@ -9,7 +9,6 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import Fleet, Member
 
 HOP_BY_HOP = {
@@ -18,6 +17,9 @@ HOP_BY_HOP = {
 }  # fmt: skip
 OF_THE_BROWSER = {"origin", "referer", "cookie", "authorization", "host", "content-length"}
 """ComfyUI refuses what comes from a page of another address; and our tokens are not for it."""
+
+SHOWN_AS = "sec-fetch-dest"
+"""Says what the browser wants a file for: a drawing is served as one only where an image is wanted."""
 
 CHUNK = 1 << 16
 NO_SERVER = "no server answers"
@@ -43,26 +45,12 @@ class Passing:
             return web.Response(status=404)
         return await self._call(request, member, f"view?{urlencode(query)}")
 
-    async def upload(self, request: web.Request, files: Files) -> web.Response:
-        """Keep an upload here; it is brought to the server that gets a job with it."""
-        form = await request.post()
-        image = form.get("image")
-        if not isinstance(image, web.FileField) or not image.filename:
-            return web.Response(status=400)
-        kind, subfolder = str(form.get("type", "input")), str(form.get("subfolder", ""))
-        name = image.filename
-        if ".." in subfolder or ".." in name or subfolder.startswith("/") or "/" in name or "\\" in name:
-            return web.Response(status=400)
-        overwrite = str(form.get("overwrite", "")) in ("true", "1")
-        stored = files.store(name, subfolder, image.file.read(), overwrite=overwrite)
-        return web.json_response({"name": stored, "subfolder": subfolder, "type": kind})
-
     async def _call(self, request: web.Request, member: Member, path: str) -> web.StreamResponse:
         dropped = HOP_BY_HOP | OF_THE_BROWSER
         headers = {
             name: value
             for name, value in request.headers.items()
-            if name.lower() not in dropped and not name.lower().startswith("sec-")
+            if name.lower() not in dropped and (name.lower() == SHOWN_AS or not name.lower().startswith("sec-"))
         }
         headers |= dict(member.given.headers)
         base = str(member.given.url)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
-import posixpath
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -13,13 +12,13 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from comfyload.comfy.api import api_of
 from comfyload.comfy.wire.calls import Reply, Request, TransportError
 from comfyload.comfy.wire.listed import ended_item
 from comfyload.gateway import forms
 from comfyload.gateway.fair import FairQueue
 from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import Fleet, Member
+from comfyload.gateway.inputs import Inputs, renamed
 from comfyload.gateway.job import Job
 from comfyload.gateway.ledger import DAY_S, Ledger
 from comfyload.gateway.live import Attempt, Live
@@ -70,6 +69,7 @@ class Gateway:
         self.live = Live(self.sockets, folder.tagged, self._skew_ms, self._on_start)
         self.entries = Entries()
         self.fleet: Fleet
+        self.inputs: Inputs
         self.jobs: dict[str, Job] = {}
         self.secrets: dict[str, dict[str, Any]] = {}
         self.counts = Counter[str]()
@@ -233,6 +233,7 @@ class Gateway:
                     job.sent.set()
             case Retrying():
                 self.counts["retries"] += 1
+                job.attempts.append(forms.attempt_before(job, event))
                 self.live.forget(job.attempt_id)
                 job.next_attempt_at_ms = int((time.time() + event.wait_s) * 1000)
 
@@ -262,28 +263,8 @@ class Gateway:
         job = attempt.job
         self.store.began(job.id)
         for name in job.files:
-            body = renamed(body, name, await self._bring(member, name))
+            body = renamed(body, name, await self.inputs.bring(member, name))
         return body
-
-    async def _bring(self, member: Member, name: str) -> str:
-        """Put an upload onto the server, unless it was put there already; how it is called there.
-
-        Raises:
-            TransportError: the server does not answer; the job was not sent.
-        """
-        digest, content = self.files.digest(name), self.files.content(name)
-        known = member.uploads.get(name)
-        if content is None or (known is not None and known[0] == digest):
-            return name if known is None else known[1]
-        folder, base = posixpath.split(name)
-        reply = await api_of(member.transport).upload(base, content, folder)
-        stored = name
-        if reply.status == 200:
-            with suppress(ValueError, KeyError, TypeError):
-                said = forms.loads(reply.body)
-                stored = posixpath.join(said["subfolder"], said["name"])
-        member.uploads[name] = digest or "", stored
-        return stored
 
     # --- ends
 
@@ -305,7 +286,7 @@ class Gateway:
     async def _settle(self, job: Job, execution: Execution) -> None:
         """Write how the job ended, then tell its client."""
         attempt, failure = self.live.get(job.attempt_id), execution.failure
-        job.attempts = execution.attempts
+        job.attempts = forms.attempts_of(job, execution, self._name_of)
         if job.asked and failure is not None and failure.status == 400:
             # The application hears it as the answer to its POST: it never was a job.
             self.counts["refused"] += 1
@@ -345,6 +326,10 @@ class Gateway:
             self.live.tell_end(job, [] if attempt is None else attempt.ends, entry)
         self.live.forget(job.attempt_id)
 
+    def _name_of(self, address: str) -> str:
+        member = self.fleet.at(address)
+        return address if member is None else member.name
+
     def _remove(self, job: Job) -> None:
         if self.jobs.pop(job.id, None) is not None:
             self._remaining[job.tenant] -= 1
@@ -376,15 +361,3 @@ class Gateway:
             index=0, prompt_id=job.id, workflow=job.workflow, warmup=False, due=job.due, values={}, execution=execution
         )
         self.ledger.write(record, name, facts or NOWHERE)
-
-
-def renamed(body: bytes, old: str, new: str) -> bytes:
-    """A prompt in which an input file is called otherwise."""
-    if old == new:
-        return body
-    message = forms.loads(body)
-    for node in message["prompt"].values():
-        for key, value in node.get("inputs", {}).items():
-            if value in (old, f"{old} [input]"):
-                node["inputs"][key] = new
-    return forms.dumps(message)
