@@ -21,7 +21,8 @@ DEVIATIONS = {
     ),
     "own": Deviation(
         "A client sees and stops its own tenant's jobs alone: `/queue`, `/history`, `/api/jobs`, `clear`, and "
-        "`/interrupt` without a body, which stops the only job that runs and never everybody's.",
+        "`/interrupt` without a body, which stops the only job that runs and never everybody's. `status` counts them, "
+        "at most four times a second.",
         "tests/conformance/test_gateway_deviations.py::test_interrupt_without_a_body_stops_the_only_job_that_runs",
     ),
     "more": Deviation(
