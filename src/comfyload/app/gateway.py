@@ -18,6 +18,7 @@ from msgspec import Struct, structs
 
 from comfyload.comfy.http import Http
 from comfyload.comfy.link import ClientOptions
+from comfyload.comfy.timeouts import Timeouts
 from comfyload.errors import UsageError
 from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import Connect, Fleet, Given
@@ -37,6 +38,10 @@ from comfyload.tasks import end_tasks
 
 PREFETCHED = 1
 """Prompts that wait on a server beside the one that runs: more would only be harder to move, cancel and order."""
+
+REFUSED_S = 2.0
+"""How long nothing listens at a server's address before its jobs are sent elsewhere: its process is gone, and a queue
+does not outlive it."""
 
 SETTLE_S = 5.0
 MOST_PAGE_CONNECTIONS = 100
@@ -100,7 +105,9 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
                 policy,
                 clock,
                 rng=Random(secrets.randbits(64)),
-                options=ClientOptions(unconfirmed_ids=unsure, on_queue=lambda _t, _n: wake()),
+                options=ClientOptions(
+                    timeouts=Timeouts(refused_s=REFUSED_S), unconfirmed_ids=unsure, on_queue=lambda _t, _n: wake()
+                ),
             )
         )
         files = Files(options.ledger / "uploads", lambda: [given.name for given in options.servers])
