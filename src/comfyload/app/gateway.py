@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
-import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -13,13 +12,12 @@ from pathlib import Path
 from random import Random
 
 import aiohttp
-from aiohttp import web
 from msgspec import Struct, structs
 
+from comfyload.app.gateway_port import listening
 from comfyload.comfy.http import Http
 from comfyload.comfy.link import ClientOptions
 from comfyload.comfy.timeouts import Timeouts
-from comfyload.errors import UsageError
 from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import Connect, Fleet, Given
 from comfyload.gateway.guard import Guard
@@ -110,6 +108,8 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
                 ),
             )
         )
+        for workflow, took_s in ledger.times():
+            client.learn(workflow, took_s)
         files = Files(options.ledger / "uploads", lambda: [given.name for given in options.servers])
         gateway = Gateway(
             policy=policy,
@@ -156,21 +156,7 @@ async def serve_gateway(options: GatewayOptions, say: Callable[[str], None]) -> 
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with opened(options) as (gateway, intake, front), AsyncExitStack() as stack:
-        runner = web.AppRunner(front.app(), access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        tls = None
-        if options.tls is not None:
-            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            tls.load_cert_chain(*options.tls)
-        try:
-            await web.TCPSite(runner, options.host, options.port, ssl_context=tls, backlog=1024).start()
-        except OSError as error:
-            text = f"cannot listen on {options.host}:{options.port}: {error.strerror or error}"
-            raise UsageError(text.lower(), "give another --port, or 0") from None
-        port = runner.addresses[0][1]
-        host = f"[{options.host}]" if ":" in options.host else options.host
-        say(f"http{'s' if tls else ''}://{host}:{port}")
+        say(await stack.enter_async_context(listening(front.app(), options.host, options.port, options.tls)))
         ended = asyncio.create_task(gateway.over.wait())
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait([ended, stopped], return_when=asyncio.FIRST_COMPLETED)

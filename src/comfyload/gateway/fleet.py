@@ -212,6 +212,10 @@ class Fleet:
             return
         if known is not None:
             member.classes = known  # servers that are alike share it: it may take tens of megabytes
+            used = [each.classes for each in self._members.values()]
+            self._described = {
+                body: classes for body, classes in self._described.items() if any(classes is each for each in used)
+            }
             self._merged = None
 
     @property
@@ -268,7 +272,7 @@ class Fleet:
         stats = [each for each in replies if each is not None]
         body = None
         if stats:
-            devices = [device for each in stats for device in each.get("devices", [])]
+            devices = [device for each in stats for device in _list_in(each, "devices")]
             body = forms.dumps(stats[0] | {"devices": devices})
         self._stats = time.monotonic(), body
         return body
@@ -282,6 +286,11 @@ class Fleet:
 def named(urls: Sequence[URL]) -> list[str]:
     """Names for servers that have none: gpu1, gpu2, …"""
     return [f"gpu{number}" for number, _ in enumerate(urls, 1)]
+
+
+def _list_in(stats: dict[str, Any], name: str) -> list[Any]:
+    found = stats.get(name)
+    return found if isinstance(found, list) else []
 
 
 async def _stats(member: Member) -> dict[str, Any] | None:
