@@ -123,8 +123,9 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
         running = asyncio.create_task(gateway.run())
         intake = Intake(gateway)
         guard = Guard(options.tokens, options.allowed_hosts, loopback=options.host in ("127.0.0.1", "::1", "localhost"))
+        passing = Passing(fleet, session, files, gateway.inputs)
         try:
-            yield gateway, intake, Front(gateway, intake, guard, Passing(fleet, session))
+            yield gateway, intake, Front(gateway, intake, guard, passing)
         finally:
             client.leave_jobs()
             await end_tasks([running])

@@ -6,7 +6,7 @@ import hashlib
 import json
 import posixpath
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from comfyload.record.atomic import replace_file
 
 MARK = "@"
 """Before a server's name, as the first folder of a file that it holds: `@gpu2/portraits`."""
+
+MOST_NAME = 1000
 
 _ANNOTATED = re.compile(r"^(?P<path>.*?)(?: \[(?P<kind>output|input|temp)\])?$", re.DOTALL)
 
@@ -56,48 +58,50 @@ class Files:
         server, name = self.untagged(query.get("filename", ""))
         return server, query | {"filename": name} if server is not None else query
 
-    def inputs_elsewhere(self, graph: dict[str, Any]) -> dict[tuple[str, str], tuple[str, str]]:
-        """Inputs that name another server's file: by node and input, the server and the name without its mark."""
-        found = {}
-        for node, body in graph.items():
-            inputs = body.get("inputs") if isinstance(body, dict) else None
-            for key, value in inputs.items() if isinstance(inputs, dict) else ():
-                if isinstance(value, str) and value.startswith(MARK) and "\n" not in value:
-                    server, name = self.untagged(value)
-                    if server is not None:
-                        found[node, key] = server, name
-        return found
+    def upload_in(self, query: dict[str, str]) -> str | None:
+        """The upload that a `/view` asks for."""
+        asked = query.get("filename", "")
+        path, kind = _parted(asked)
+        name = _named(
+            posixpath.join(query.get("subfolder", ""), path), query.get("type", "output") if path == asked else kind
+        )
+        return name if name in self._index else None
+
+    def inputs_elsewhere(self, graph: dict[str, Any]) -> set[str]:
+        """What a graph names of a server's own files, with its mark: `@gpu2/portraits/x.png [output]`."""
+        return {value for value in _texts(graph) if value.startswith(MARK) and self.untagged(value)[0] is not None}
 
     # --- uploads
 
-    def store(self, name: str, subfolder: str, content: bytes, *, overwrite: bool) -> str:
-        """Keep an input; returns its name: another one if the name is taken by other bytes, as in ComfyUI."""
+    def store(self, name: str, subfolder: str, content: bytes, *, overwrite: bool, kind: str = "input") -> str:
+        """Keep an upload; returns its name: another one if the name is taken by other bytes, as in ComfyUI."""
         stem, dot, ending = name.rpartition(".") if "." in name else (name, "", "")
-        stored, number = name, 0
-        while not overwrite and self._digest(stored, subfolder) not in (None, _digest(content)):
+        stored, number, digest = name, 0, _digest(content)
+        while not overwrite and self.digest(_named(posixpath.join(subfolder, stored), kind)) not in (None, digest):
             number += 1
             stored = f"{stem} ({number}){dot}{ending}"
-        self._folder.mkdir(parents=True, exist_ok=True)
-        digest = _digest(content)
-        replace_file(self._folder / digest, content)
-        self._index[posixpath.join(subfolder, stored)] = digest
-        replace_file(self._folder / "index.json", json.dumps(self._index).encode())
+        self.keep(_named(posixpath.join(subfolder, stored), kind), content)
         return stored
 
+    def keep(self, name: str, content: bytes) -> None:
+        """Keep a file under that name."""
+        digest = _digest(content)
+        if self._index.get(name) == digest:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        replace_file(self._folder / digest, content)
+        self._index[name] = digest
+        replace_file(self._folder / "index.json", json.dumps(self._index).encode())
+
     def named_in(self, graph: dict[str, Any]) -> tuple[str, ...]:
-        """The uploads that a graph names."""
-        index = self._index
-        if not index:
-            return ()
-        values = (
-            _ANNOTATED.match(value)
-            for body in graph.values()
-            if isinstance(body, dict) and isinstance(body.get("inputs"), dict)
-            for value in body["inputs"].values()
-            if isinstance(value, str) and len(value) < 1000
-        )
-        names = {found["path"] for found in values if found is not None and found["kind"] in (None, "input")}
-        return tuple(sorted(names & index.keys()))
+        """The files that a graph names and that must be brought to its server."""
+        uploads = {_named(*_parted(text)) for text in _texts(graph)} & self._index.keys()
+        return tuple(sorted(uploads | self.inputs_elsewhere(graph)))
+
+    @property
+    def listed(self) -> list[str]:
+        """The uploads outside folders, as the lists of input files show them."""
+        return sorted(name for name in self._index if "/" not in name and _parted(name)[1] == "input")
 
     def content(self, name: str) -> bytes | None:
         digest = self._index.get(name)
@@ -109,9 +113,6 @@ class Files:
     def digest(self, name: str) -> str | None:
         return self._index.get(name)
 
-    def _digest(self, name: str, subfolder: str) -> str | None:
-        return self._index.get(posixpath.join(subfolder, name))
-
     @property
     def _index(self) -> dict[str, str]:
         found = getattr(self, "_read", None)
@@ -122,6 +123,31 @@ class Files:
                 found = {}
             self._read: dict[str, str] = found
         return self._read
+
+
+def parts_of(name: str) -> tuple[str, str, str]:
+    """The folder, the name and the kind of a file as a graph names it."""
+    path, kind = _parted(name)
+    return *posixpath.split(path), kind
+
+
+def _parted(name: str) -> tuple[str, str]:
+    found = _ANNOTATED.match(name)
+    return (found["path"], found["kind"] or "input") if found is not None else (name, "input")
+
+
+def _named(path: str, kind: str) -> str:
+    """How a graph names a file of that kind."""
+    return path if kind == "input" else f"{path} [{kind}]"
+
+
+def _texts(graph: dict[str, Any]) -> Iterator[str]:
+    """The inputs that may be names of files: short, and of one line."""
+    for body in graph.values():
+        inputs = body.get("inputs") if isinstance(body, dict) else None
+        for value in inputs.values() if isinstance(inputs, dict) else ():
+            if isinstance(value, str) and len(value) < MOST_NAME and "\n" not in value:
+                yield value
 
 
 def _digest(content: bytes) -> str:

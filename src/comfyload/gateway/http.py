@@ -41,6 +41,8 @@ class Front:
         for method, path, handler in self._routes():
             for prefix in ("/api",) if path.startswith("/jobs") else ("", "/api"):
                 app.router.add_route(method, prefix + path, handler)
+                if method == "GET" and path != "/ws":
+                    app.router.add_route("HEAD", prefix + path, handler)
         app.router.add_route("*", "/{path:.*}", self._pass_on)
         return app
 
@@ -181,19 +183,17 @@ class Front:
     # --- files, facts, and the rest
 
     async def _view(self, request: web.Request) -> web.StreamResponse:
-        server, query = self._gateway.files.view(dict(request.query))
-        if server is None:
-            return await self._pass_on(request)
-        return await self._passing.view(request, server, query)
+        return await self._passing.view(request)
 
     async def _upload(self, request: web.Request) -> web.StreamResponse:
         if not self._gateway.files.marked:
             return await self._pass_on(request)
-        return await self._passing.upload(request, self._gateway.files)
+        return await self._passing.upload(request)
 
     async def _object_info(self, request: web.Request) -> web.StreamResponse:
-        name = request.match_info.get("name", "")
-        body = self._gateway.fleet.described(name)
+        name, fleet = request.match_info.get("name", ""), self._gateway.fleet
+        await fleet.refresh()
+        body = fleet.described(name, self._gateway.files.listed)
         return await self._pass_on(request) if body is None else _json(body)
 
     async def _system_stats(self, request: web.Request) -> web.Response:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
-import posixpath
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -13,13 +12,13 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from comfyload.comfy.api import api_of
 from comfyload.comfy.wire.calls import Reply, Request, TransportError
 from comfyload.comfy.wire.listed import ended_item
 from comfyload.gateway import forms
 from comfyload.gateway.fair import FairQueue
 from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import Fleet, Member
+from comfyload.gateway.inputs import Inputs
 from comfyload.gateway.job import Job
 from comfyload.gateway.ledger import DAY_S, Ledger
 from comfyload.gateway.live import Attempt, Live
@@ -69,6 +68,7 @@ class Gateway:
         self.sockets = Sockets()
         self.live = Live(self.sockets, folder.tagged, self._skew_ms, self._on_start)
         self.entries = Entries()
+        self.inputs = Inputs(folder, lambda name: self.fleet.get(name))
         self.fleet: Fleet
         self.jobs: dict[str, Job] = {}
         self.secrets: dict[str, dict[str, Any]] = {}
@@ -261,29 +261,7 @@ class Gateway:
             return body
         job = attempt.job
         self.store.began(job.id)
-        for name in job.files:
-            body = renamed(body, name, await self._bring(member, name))
-        return body
-
-    async def _bring(self, member: Member, name: str) -> str:
-        """Put an upload onto the server, unless it was put there already; how it is called there.
-
-        Raises:
-            TransportError: the server does not answer; the job was not sent.
-        """
-        digest, content = self.files.digest(name), self.files.content(name)
-        known = member.uploads.get(name)
-        if content is None or (known is not None and known[0] == digest):
-            return name if known is None else known[1]
-        folder, base = posixpath.split(name)
-        reply = await api_of(member.transport).upload(base, content, folder)
-        stored = name
-        if reply.status == 200:
-            with suppress(ValueError, KeyError, TypeError):
-                said = forms.loads(reply.body)
-                stored = posixpath.join(said["subfolder"], said["name"])
-        member.uploads[name] = digest or "", stored
-        return stored
+        return await self.inputs.put_all(member, job.files, body)
 
     # --- ends
 
@@ -376,15 +354,3 @@ class Gateway:
             index=0, prompt_id=job.id, workflow=job.workflow, warmup=False, due=job.due, values={}, execution=execution
         )
         self.ledger.write(record, name, facts or NOWHERE)
-
-
-def renamed(body: bytes, old: str, new: str) -> bytes:
-    """A prompt in which an input file is called otherwise."""
-    if old == new:
-        return body
-    message = forms.loads(body)
-    for node in message["prompt"].values():
-        for key, value in node.get("inputs", {}).items():
-            if value in (old, f"{old} [input]"):
-                node["inputs"][key] = new
-    return forms.dumps(message)
