@@ -142,7 +142,17 @@ def unended_item(job: Job) -> Entry:
     }
     if job.started_ms is not None:
         item["execution_start_time"] = job.started_ms
+    if job.workflow_id is not None:
+        item["workflow_id"] = job.workflow_id
     return item | {"comfyload": more_of(job)}
+
+
+def workflow_id_in(extra: Entry) -> str | None:
+    """The id of the page's workflow, by the `extra_data` of a prompt."""
+    found: Any = extra
+    for key in ("extra_pnginfo", "workflow", "id"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def without_payload(entry: Entry) -> Entry:

@@ -21,6 +21,7 @@ from comfyload.gateway.sockets import ClientSocket, status_frame
 
 MOST_BODY = 100 << 20
 OWN = "/comfyload/"
+CLOSE_S = 1.0
 TENANT: web.RequestKey[str] = web.RequestKey("tenant", str)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -219,6 +220,7 @@ class Front:
         gateway.live.greet(socket, [job for job in own if job.client_id == socket.client_id])
         gateway.sockets.add(socket)
         sender = asyncio.create_task(_send(socket, connection))
+        cutter = asyncio.create_task(_cut_off(socket, sender, request.transport))
         first = True
         try:
             async for message in connection:
@@ -228,6 +230,7 @@ class Front:
             gateway.sockets.remove(socket)
             socket.close(WSCloseCode.GOING_AWAY)
             sender.cancel()
+            cutter.cancel()
         return connection
 
     def _negotiated(self, socket: ClientSocket, text: str) -> bool:
@@ -256,6 +259,14 @@ async def _send(socket: ClientSocket, connection: web.WebSocketResponse) -> None
             await connection.close(code=socket.closed)
     except ConnectionError:
         pass
+
+
+async def _cut_off(socket: ClientSocket, sender: asyncio.Task[None], transport: asyncio.Transport | None) -> None:
+    """End the connection of a client that reads nothing, not even that it was closed."""
+    await socket.over.wait()
+    await asyncio.wait([sender], timeout=CLOSE_S)
+    if not sender.done() and transport is not None:
+        transport.abort()
 
 
 def _posted(body: Any, request: web.Request) -> Posted:

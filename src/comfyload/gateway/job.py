@@ -20,6 +20,7 @@ class Job:
     `number`: its place in ComfyUI's order. `limit_s`: from its arrival to its end; infinite: none. `not_on`: addresses
     of servers that lack one of its node classes. `files`: the uploads that it names. `expected_s`: what it may take.
     `asked`: its POST still waits for the answer. `sent`: set when it is sent the first time, while its POST waits.
+    `workflow_id`: of the page's workflow that it comes from.
     `attempt_id`: its id on the `server` that has it now, or had it last; `answer`: to its POST there.
     """
 
@@ -30,6 +31,7 @@ class Job:
     created_ms: int
     number: float
     workflow: str
+    workflow_id: str | None = None
     limit_s: float = math.inf
     not_on: frozenset[str] = frozenset()
     files: tuple[str, ...] = ()

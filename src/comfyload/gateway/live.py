@@ -20,8 +20,14 @@ OF_STEPS = (b"progress", b"progress_state")
 TO_ALL = (b"progress", b"progress_state", b"execution_interrupted")
 """What ComfyUI sends to every socket for a prompt without a client id; nobody gets the rest."""
 
+OF_COMFYUI = {
+    b"status", b"feature_flags", b"logs", b"progress", b"progress_state", b"executing", b"executed",
+    b"execution_start", b"execution_cached", b"execution_success", b"execution_error", b"execution_interrupted",
+}  # fmt: skip
+"""Its own messages: those without the id of a prompt are about none, but for `executing`."""
+
+_PROMPT_ID = re.compile(rb'"prompt_id":\s*"([^"\\]{1,64})"')
 _TYPE = re.compile(rb'\s*\{\s*"type":\s*"([A-Za-z0-9_.-]+)"')
-_ID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _NO_NODE = re.compile(rb'"node":\s*null')
 _STAMP = re.compile(rb'"timestamp":\s*(\d{1,16})')
 
@@ -91,10 +97,16 @@ class Live:
             self._on_preview(server, frame)
             return
         found = _TYPE.match(frame)
-        attempt = self._attempt_in(frame)
-        if found is None or attempt is None:
+        if found is None:
             return
-        kind, job = found[1], attempt.job
+        kind, attempt = found[1], self._attempt_in(server, frame)
+        if attempt is None and (kind == b"executing" or kind not in OF_COMFYUI) and _PROMPT_ID.search(frame) is None:
+            # A node's own message, or what a socket hears first that was opened anew: of the prompt that runs there.
+            attempt = self._running.get(server)
+            frame = frame if attempt is None or kind != b"executing" else _with_id(frame, attempt.job.attempt_id)
+        if attempt is None:
+            return
+        job = attempt.job
         if job.attempt_id != job.id:
             frame = frame.replace(job.attempt_id.encode(), job.id.encode())
         skew = self._skew_ms(server) if kind.startswith(b"execution_") else 0
@@ -127,11 +139,11 @@ class Live:
         if found is not None and not found.answer.done():
             found.answer.set_result(reply)
 
-    def _attempt_in(self, frame: bytes) -> Attempt | None:
-        """The attempt that a message is about: its id stands in it, perhaps behind ids in its outputs."""
-        for found in _ID.finditer(frame):
-            attempt = self._attempts.get(found[0].decode())
-            if attempt is not None:
+    def _attempt_in(self, server: str, frame: bytes) -> Attempt | None:
+        """The attempt on that server that a message is about. What a node prints, ids too, is escaped."""
+        for found in _PROMPT_ID.finditer(frame):
+            attempt = self._attempts.get(found[1].decode())
+            if attempt is not None and attempt.server == server:
                 return attempt
         return None
 
@@ -186,14 +198,25 @@ class Live:
         """Tell a socket that was just opened what its client's jobs under way do, as if it had been there."""
         for job in jobs:
             attempt = self._attempts.get(job.attempt_id)
-            if attempt is not None:
-                for frame in (attempt.start, attempt.progress, attempt.executing):
-                    if frame:
-                        socket.push(frame, True)
+            told = (attempt.progress, attempt.executing) if attempt is not None else ()
+            start = attempt.start if attempt is not None else b""
+            data = {"prompt_id": job.id, "timestamp": job.started_ms}
+            for frame in (start or dumps({"type": "execution_start", "data": data}), *told):
+                if frame:
+                    socket.push(frame, True)
 
 
 def _no_node(job: Job) -> Entry:
     return {"type": "executing", "data": {"node": None, "prompt_id": job.id}}
+
+
+def _with_id(frame: bytes, attempt_id: str) -> bytes:
+    """An `executing` that says which prompt it is about."""
+    try:
+        message = json.loads(frame)
+        return dumps(message | {"data": message["data"] | {"prompt_id": attempt_id}})
+    except (ValueError, KeyError, TypeError):
+        return frame
 
 
 def _format_in(head: bytes) -> int:

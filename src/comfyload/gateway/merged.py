@@ -36,7 +36,11 @@ def with_uploads(known: Classes, uploads: Sequence[str]) -> dict[str, Any]:
     """The classes, with these files in each list of files to which a page can upload."""
 
     def offers(_section: str, _name: str, spec: Any) -> Any:
-        return _offering(spec, lists([_options(spec) or [], uploads])) if _is_of_files(spec) else spec
+        if not _is_of_files(spec):
+            return spec
+        # An upload that was brought to a server is in that server's list, too.
+        others = [file for file in _options(spec) or [] if not (_is_marked(file) and file.partition("/")[2] in uploads)]
+        return _offering(spec, lists([others, uploads]))
 
     return {name: _mapped(info, offers) for name, info in known.items()}
 
@@ -51,7 +55,7 @@ def _class(infos: dict[str, Any]) -> Any:
             return spec
         each = {server: _options(_inputs(info).get(section, {}).get(name)) or [] for server, info in infos.items()}
         if _is_of_files(spec):
-            common = set.intersection(*map(set, each.values()))
+            common = set.intersection(*({str(file) for file in files} for files in each.values()))
             marked = (
                 [file if file in common else f"{MARK}{server}/{file}" for file in each[server]] for server in each
             )
@@ -89,6 +93,10 @@ def _is_of_files(spec: Any) -> bool:
     """Whether a page can upload a file to what the input lets choose from."""
     settings = spec[1] if _options(spec) is not None and len(spec) > 1 and isinstance(spec[1], dict) else {}
     return any(key.endswith("_upload") and bool(value) for key, value in settings.items())
+
+
+def _is_marked(file: Any) -> bool:
+    return isinstance(file, str) and file.startswith(MARK)
 
 
 def _offering(spec: list[Any], options: list[Any]) -> list[Any]:
