@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.browser.chromium import Page, opened
 
-__all__ = ["BROKEN", "IN_VAIN", "SOUND", "failed_requests", "queue", "ready", "the_page"]
+__all__ = ["BROKEN", "EMPTY", "IN_VAIN", "SAVE", "SOUND", "failed_requests", "queue", "ready", "the_page"]
 
 EMPTY = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 7}}
 SAVE = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "page"}}

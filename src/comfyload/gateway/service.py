@@ -307,7 +307,8 @@ class Gateway:
         if seen:
             self.entries.keep(job.id, forms.dumps(entry))
             on_disk = forms.dumps(entry if self._keep_payloads else forms.without_payload(entry))
-            item = forms.dumps(ended_item(entry) | {"comfyload": forms.more_of(job)})
+            since = {} if job.started_ms is None else {"execution_start_time": job.started_ms}  # of the first attempt
+            item = forms.dumps(ended_item(entry) | since | {"comfyload": forms.more_of(job)})
             self.store.end(
                 job.id,
                 state,
