@@ -22,7 +22,6 @@ from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import Connect, Fleet, Given
 from comfyload.gateway.guard import Guard
 from comfyload.gateway.http import Front
-from comfyload.gateway.inputs import Inputs
 from comfyload.gateway.intake import Intake, recover
 from comfyload.gateway.ledger import Ledger, wall_clock
 from comfyload.gateway.passing import Passing
@@ -123,7 +122,6 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
         )
         connect = options.connect or partial(_connect, connect_s=policy.connect_s)
         fleet = gateway.fleet = Fleet(client, gateway, connect=connect, on_change=gateway.wake)
-        gateway.inputs = Inputs(files, fleet)
         stack.push_async_callback(fleet.close)
         for given in options.servers:
             await fleet.add(given)
@@ -132,8 +130,9 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
         running = asyncio.create_task(gateway.run())
         intake = Intake(gateway)
         guard = Guard(options.tokens, options.allowed_hosts, loopback=options.host in ("127.0.0.1", "::1", "localhost"))
+        passing = Passing(fleet, session, files, gateway.inputs)
         try:
-            yield gateway, intake, Front(gateway, intake, guard, Passing(fleet, session))
+            yield gateway, intake, Front(gateway, intake, guard, passing)
         finally:
             client.leave_jobs()
             await end_tasks([running])

@@ -40,6 +40,11 @@ class FairQueue(Generic[T]):
         self._urgent: list[tuple[float, str]] = []
         self._arrivals = 0
 
+    @property
+    def total_s(self) -> float:
+        """Seconds of work that wait."""
+        return sum(tenant.total_s for tenant in self._tenants.values())
+
     def __len__(self) -> int:
         return len(self._jobs)
 

@@ -1,4 +1,4 @@
-"""Files of several servers under one roof: each server's folder has a mark, and what was uploaded is kept here."""
+"""Files of several servers under one roof: each server's folder has a mark, and uploads are kept here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import posixpath
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from comfyload.record.atomic import replace_file
 MARK = "@"
 """Before a server's name, as the first folder of a file that it holds: `@gpu2/portraits`."""
 
-_FILE = re.compile(r"[^\r\n]{1,1000}")
-"""What may be the name of a file."""
+MOST_NAME = 1000
+
+_ANNOTATED = re.compile(r"^(?P<path>.*?)(?: \[(?P<kind>output|input|temp)\])?$", re.DOTALL)
 
 
 class Files:
@@ -39,7 +40,7 @@ class Files:
         if isinstance(output, dict):
             if isinstance(output.get("filename"), str) and isinstance(output.get("subfolder", ""), str):
                 folder = output.get("subfolder") or ""
-                return output | {"subfolder": f"{MARK}{server}/{folder}" if folder else MARK + server}
+                return output | {"subfolder": posixpath.join(MARK + server, folder) if folder else MARK + server}
             return {key: self.tagged(value, server) for key, value in output.items()}
         return [self.tagged(value, server) for value in output] if isinstance(output, list) else output
 
@@ -57,50 +58,49 @@ class Files:
         server, name = self.untagged(query.get("filename", ""))
         return server, query | {"filename": name} if server is not None else query
 
-    # --- inputs
+    def upload_in(self, query: dict[str, str]) -> str | None:
+        """The upload that a `/view` asks for."""
+        asked = query.get("filename", "")
+        path, kind = _parted(asked)
+        path = posixpath.join(query.get("subfolder", ""), posixpath.basename(path))
+        name = named(path, kind if asked.endswith("]") else query.get("type", "output"))
+        return name if name in self._index else None
 
-    def keep(self, path: str, kind: str, content: bytes) -> str:
-        """Keep a file that a client uploaded; its key."""
-        key, digest = key_of(path, kind), hashlib.sha256(content).hexdigest()
+    def inputs_elsewhere(self, graph: dict[str, Any]) -> set[str]:
+        """What a graph names of a server's own files, with its mark: `@gpu2/portraits/x.png [output]`."""
+        return {value for value in _texts(graph) if value.startswith(MARK) and self.untagged(value)[0] is not None}
+
+    # --- uploads
+
+    def keep(self, name: str, content: bytes) -> None:
+        """Keep a file under that name."""
+        digest = _digest(content)
+        if self._index.get(name) == digest:
+            return
         self._folder.mkdir(parents=True, exist_ok=True)
         replace_file(self._folder / digest, content)
-        self._index[key] = digest
+        self._index[name] = digest
         replace_file(self._folder / "index.json", json.dumps(self._index).encode())
-        return key
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._index
+    def named_in(self, graph: dict[str, Any]) -> tuple[str, ...]:
+        """The files that a graph names and that must be brought to its server."""
+        uploads = {named(*_parted(text)) for text in _texts(graph)} & self._index.keys()
+        return tuple(sorted(uploads | self.inputs_elsewhere(graph)))
 
-    def digest(self, key: str) -> str | None:
-        """The hash of what is kept under that key; None: nothing is."""
-        return self._index.get(key)
+    @property
+    def listed(self) -> list[str]:
+        """The uploads outside folders, as the lists of input files show them."""
+        return sorted(name for name in self._index if "/" not in name and _parted(name)[1] == "input")
 
-    def content(self, key: str) -> bytes | None:
-        digest = self._index.get(key)
+    def content(self, name: str) -> bytes | None:
+        digest = self._index.get(name)
         try:
             return None if digest is None else (self._folder / digest).read_bytes()
         except OSError:
             return None
 
-    def named_in(self, graph: dict[str, Any]) -> tuple[str, ...]:
-        """The values of inputs that name an upload, or a file of one of the servers; a text never does."""
-        if not self.marked:
-            return ()
-        return tuple(
-            sorted(
-                {
-                    value
-                    for body in graph.values()
-                    if isinstance(body, dict) and isinstance(body.get("inputs"), dict)
-                    for value in body["inputs"].values()
-                    if isinstance(value, str) and _FILE.fullmatch(value) and self._known(value)
-                }
-            )
-        )
-
-    def _known(self, value: str) -> bool:
-        path, kind = annotated(value)
-        return self.untagged(path)[0] is not None or key_of(path, kind or "input") in self._index
+    def digest(self, name: str) -> str | None:
+        return self._index.get(name)
 
     @property
     def _index(self) -> dict[str, str]:
@@ -114,14 +114,31 @@ class Files:
         return self._read
 
 
-def annotated(name: str) -> tuple[str, str | None]:
-    """A file's name without the `[kind]` that may end it, and that kind. One character between the two goes, too."""
-    for kind in ("output", "input", "temp"):
-        if name.endswith(f"[{kind}]"):
-            return name[: -len(kind) - 3], kind
-    return name, None
+def parts_of(name: str) -> tuple[str, str, str]:
+    """The folder, the name and the kind of a file as a graph names it."""
+    path, kind = _parted(name)
+    return *posixpath.split(path), kind
 
 
-def key_of(path: str, kind: str) -> str:
-    """What a file that was uploaded to that folder is kept under."""
-    return f"{kind}/{posixpath.normpath(path)}"
+def _parted(name: str) -> tuple[str, str]:
+    found = _ANNOTATED.match(name)
+    return (found["path"], found["kind"] or "input") if found is not None else (name, "input")
+
+
+def named(path: str, kind: str) -> str:
+    """How a graph names a file of that kind."""
+    path = posixpath.normpath(path)
+    return path if kind == "input" else f"{path} [{kind}]"
+
+
+def _texts(graph: dict[str, Any]) -> Iterator[str]:
+    """The inputs that may be names of files: short, and of one line."""
+    for body in graph.values():
+        inputs = body.get("inputs") if isinstance(body, dict) else None
+        for value in inputs.values() if isinstance(inputs, dict) else ():
+            if isinstance(value, str) and len(value) < MOST_NAME and "\n" not in value:
+                yield value
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -213,6 +213,14 @@ def unended_item(job: Job) -> Entry:
     return item | {"comfyload": more_of(job)}
 
 
+def workflow_id_in(extra: Entry) -> str | None:
+    """The id of the page's workflow, by the `extra_data` of a prompt."""
+    found: Any = extra
+    for key in ("extra_pnginfo", "workflow", "id"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, str) else None
+
+
 def without_payload(entry: Entry) -> Entry:
     """An entry as it is kept on disk: what the job made, not what it was asked for."""
     number, job_id, _, extra, outputs = entry["prompt"]

@@ -23,8 +23,10 @@ from comfyload.gateway.login import LOGIN, login
 from comfyload.gateway.passing import Passing
 from comfyload.gateway.service import Gateway
 from comfyload.gateway.sockets import ClientSocket, status_frame
+from comfyload.gateway.uploads import Uploads
 
 MOST_NAME = 1_000
+CLOSE_S = 1.0
 TENANT: web.RequestKey[str] = web.RequestKey("tenant", str)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -39,6 +41,7 @@ class Front:
         self._guard = guard
         self._passing = passing
         self._history = History(gateway)
+        self._uploads = Uploads(gateway.files, gateway.fleet)
         self._bodies = Bodies()
 
     def app(self) -> web.Application:
@@ -209,20 +212,17 @@ class Front:
     # --- files, facts, and the rest
 
     async def _view(self, request: web.Request) -> web.StreamResponse:
-        server, query = self._gateway.files.view(dict(request.query))
-        if server is None:
-            await self._gateway.inputs.ready_to_view(query)
-            return await self._passing.on(request)
-        return await self._passing.view(request, server, query)
+        return await self._passing.view(request)
 
     async def _upload(self, request: web.Request) -> web.StreamResponse:
         if not self._gateway.files.marked:
             return await self._passing.on(request)
-        return await self._gateway.inputs.take(request)
+        return await self._uploads.take(request)
 
     async def _object_info(self, request: web.Request) -> web.StreamResponse:
-        name = request.match_info.get("name", "")
-        body = self._gateway.fleet.described(name)
+        name, fleet = request.match_info.get("name", ""), self._gateway.fleet
+        await fleet.refresh()
+        body = fleet.described(name, self._gateway.files.listed)
         return await self._passing.on(request) if body is None else _json(body)
 
     async def _system_stats(self, request: web.Request) -> web.Response:
@@ -268,6 +268,7 @@ class Front:
         gateway.live.greet(socket, [job for job in own if job.client_id == socket.client_id])
         gateway.sockets.add(socket)
         sender = asyncio.create_task(_send(socket, connection))
+        cutter = asyncio.create_task(_cut_off(socket, sender, request.transport))
         first = True
         try:
             async for message in connection:
@@ -277,6 +278,7 @@ class Front:
             gateway.sockets.remove(socket)
             socket.close(WSCloseCode.GOING_AWAY)
             sender.cancel()
+            cutter.cancel()
         return connection
 
     def _negotiated(self, socket: ClientSocket, text: str) -> bool:
@@ -305,6 +307,14 @@ async def _send(socket: ClientSocket, connection: web.WebSocketResponse) -> None
             await connection.close(code=socket.closed)
     except ConnectionError:
         pass
+
+
+async def _cut_off(socket: ClientSocket, sender: asyncio.Task[None], transport: asyncio.Transport | None) -> None:
+    """End the connection of a client that reads nothing, not even that it was closed."""
+    await socket.over.wait()
+    await asyncio.wait([sender], timeout=CLOSE_S)
+    if not sender.done() and transport is not None:
+        transport.abort()
 
 
 def _posted(body: Any, request: web.Request) -> Posted:

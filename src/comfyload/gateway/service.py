@@ -18,7 +18,7 @@ from comfyload.gateway import forms
 from comfyload.gateway.fair import FairQueue
 from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import Fleet, Member
-from comfyload.gateway.inputs import Inputs, renamed
+from comfyload.gateway.inputs import Inputs
 from comfyload.gateway.job import Job
 from comfyload.gateway.ledger import DAY_S, Ledger
 from comfyload.gateway.live import Attempt, Live
@@ -70,8 +70,8 @@ class Gateway:
         self.sockets = Sockets()
         self.live = Live(self.sockets, folder.tagged, self._skew_ms, self._on_start)
         self.entries = Entries()
+        self.inputs = Inputs(folder, lambda name: self.fleet.get(name))
         self.fleet: Fleet
-        self.inputs: Inputs
         self.jobs: dict[str, Job] = {}
         self.secrets: dict[str, dict[str, Any]] = {}
         self.counts = Counter[str]()
@@ -288,9 +288,7 @@ class Gateway:
             return body
         job = attempt.job
         self.store.began(job.id, server)
-        for name in job.files:
-            body = renamed(body, name, await self.inputs.bring(member, name))
-        return body
+        return await self.inputs.put_all(member, job.files, body)
 
     # --- ends
 
@@ -341,7 +339,8 @@ class Gateway:
         if seen:
             self.entries.keep(job.id, forms.dumps(entry))
             on_disk = forms.dumps(entry if self._keep_payloads else forms.without_payload(entry))
-            item = forms.dumps(ended_item(entry) | {"comfyload": forms.more_of(job)})
+            since = {} if job.started_ms is None else {"execution_start_time": job.started_ms}  # of the first attempt
+            item = forms.dumps(ended_item(entry) | since | {"comfyload": forms.more_of(job)})
             self.store.end(
                 job.id,
                 state,
