@@ -40,8 +40,8 @@ DEVIATIONS = {
         "tests/conformance/test_files_like_a_real_server.py::test_a_prefix_becomes_a_name",
     ),
     "guarded": Deviation(
-        "Calls under a foreign name or from a foreign page are refused where ComfyUI lets some pass, and the refusal "
-        "says why (403, 421).",
+        "Calls under a foreign name, from a foreign page, or to a path that can be read in two ways are refused where "
+        "ComfyUI lets some pass, and the refusal says why (403, 421, 400).",
         "tests/conformance/test_api_like_a_real_server.py::test_single_requests",
     ),
 }

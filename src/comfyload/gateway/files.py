@@ -62,6 +62,8 @@ class Files:
         """The upload that a `/view` asks for."""
         asked = query.get("filename", "")
         path, kind = _parted(asked)
+        if path.startswith("/") or ".." in path:
+            return None
         path = posixpath.join(query.get("subfolder", ""), posixpath.basename(path))
         name = named(path, kind if asked.endswith("]") else query.get("type", "output"))
         return name if name in self._index else None

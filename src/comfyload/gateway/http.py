@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -242,12 +243,20 @@ class Front:
         if request.method == "OPTIONS":
             return web.Response()
         if paths.is_own(names):
-            return web.Response(status=404 if request.method in ("GET", "HEAD") else 405)
+            return self._nothing_there(request.method, "/" + "/".join(names))
         if "" in parts[:-1]:
             return web.Response(status=404)
         if self._guard.apart and names[:1] and names[0] in paths.OF_EVERYBODY:
             return web.json_response({"error": "it tells of the files and prompts of all tenants"}, status=403)
         return await self._passing.on(request)
+
+    def _nothing_there(self, method: str, path: str) -> web.Response:
+        """What ComfyUI answers where it has no such route; whatever the path, it looks for a file of the page there."""
+        if method in ("GET", "HEAD"):
+            return web.Response(status=404, headers={"Content-Type": "application/octet-stream"})
+        there = {how for how, route, _ in self._routes() if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", route), path)}
+        allowed = ",".join(sorted(there | {"GET", "HEAD"}))
+        return web.Response(status=405, text="405: Method Not Allowed", headers={"Allow": allowed})
 
     async def _read(self, request: web.Request, empty: str | None = None) -> Any:
         """A small body as JSON."""
