@@ -51,6 +51,8 @@ async def traffic(folder: Path) -> list[list[Truth]]:
         for number in range(JOBS):
             jobs.append(asyncio.create_task(front.run(graph(number, rng))))
             if number == JOBS // 2:
+                while not any(each.outcome == "" for each in servers[0].truth):
+                    await asyncio.sleep(0.05)  # until something runs there
                 servers[0].restart(downtime_s=20.0)
             await asyncio.sleep(rng.expovariate(1 / OFTEN_S))
         await asyncio.gather(*jobs)
@@ -68,7 +70,7 @@ def days(folder: Path) -> list[Path]:
 
 
 def told(folder: Path, *words: str, code: int = 0) -> str:
-    done = call(*words, cwd=folder, timeout=120)
+    done = call(*words, cwd=folder, timeout=200)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 
@@ -83,13 +85,14 @@ def test_the_ledger_says_what_the_servers_did(ledger: tuple[Path, list[list[Trut
             execution = record["execution"]
             jobs += 1
             for attempt in execution["attempts"]:
-                attempts[attempt["outcome"]] += 1
+                sent = attempt.get("failure", {}).get("kind") != "connect"
+                attempts[attempt["outcome"] if sent else "never sent"] += 1
             if execution["outcome"] != "completed":
                 continue
             last = ran[execution["attempts"][-1]["prompt_id"]]
             assert last.outcome == "completed", "it is the record of the server that completed it"
             took_s = (execution["server"]["end_ms"] - execution["server"]["start_ms"]) / 1000
-            assert took_s == pytest.approx(last.finished - last.started, abs=0.01)
+            assert took_s == pytest.approx(last.finished - last.started, abs=0.02), "of 1 to 3 s"
     assert jobs == JOBS
     really = Counter(each.outcome for truth in truths for each in truth)
     assert attempts["completed"] == really["completed"]
@@ -111,14 +114,15 @@ def test_the_folder_has_a_row_for_each_day_and_server(ledger: tuple[Path, list[l
 def test_a_day_is_shown_as_traffic_and_valid(ledger: tuple[Path, list[list[Truth]]]) -> None:
     folder, _ = ledger
     day = days(folder)[0].name
-    said = told(folder, "show", day, code=2)
+    said = told(folder, "show", day)
     assert "as it came" in said and "VALID. No problems found." in said
     assert "replay" not in said and "unchanged" not in said and "generator" not in said
-    assert "FAIL" in told(folder, "check", day, code=2), "it failed by its gates"
+    assert "FAIL" in told(folder, "check", day, code=1), "it failed by its gates"
     assert "report.html" in told(folder, "report", day)
     assert "jobs" in told(folder, "export", day, "--csv", "jobs.csv")
 
 
+@pytest.mark.timeout(240)
 def test_capacity_and_policy_are_made_of_it(ledger: tuple[Path, list[list[Truth]]]) -> None:
     folder, _ = ledger
     said = told(folder, "capacity", ".", "--rate", "60/min")
