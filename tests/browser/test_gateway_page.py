@@ -136,7 +136,7 @@ def test_a_job_shows_progress_and_previews_and_its_picture_opens(tmp_path: Path)
         await until(page, "app.nodePreviewImages['5']?.length")
         await until(page, "document.body.innerText.includes('1 active')")
         await until(page, "app.nodeOutputs['7']?.images?.length")
-        image = await page.value("app.nodeOutputs['7'].images[0]")
+        image = json.loads(await page.value("JSON.stringify(app.nodeOutputs['7'].images[0])"))
         (job,) = await place.jobs()
         assert image["subfolder"] == "@" + job["comfyload"]["server"]
         await page.value(FIT)
