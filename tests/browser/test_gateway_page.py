@@ -24,7 +24,7 @@ from comfyload.sim import Server
 from comfyload.sim.http import serve
 from comfyload.workflow import graph as graphs
 from tests.browser.chromium import Page
-from tests.browser.comfyui import BROKEN, EMPTY, IN_VAIN, SAVE, SOUND, failed_requests, queue, ready, the_page
+from tests.browser.comfyui import BROKEN, IN_VAIN, OTHER, SOUND, failed_requests, queue, ready, the_page
 from tests.browser.tab import until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
@@ -231,7 +231,7 @@ def test_errors_are_shown_and_so_is_why_nothing_is_taken(tmp_path: Path) -> None
         assert (error["node_type"], error["exception_type"]) == ("SimFail", "RuntimeError")
         await until(page, "document.body.innerText.includes('Fail failed')")
         place.intake.closed = True
-        await queue(page, {"1": EMPTY | {"inputs": EMPTY["inputs"] | {"color": 9}}, "2": SAVE})
+        await queue(page, OTHER)
         await until(page, "document.body.innerText.includes('The gateway is being stopped. Try again in 10 s.')")
         refused = [event["response"] for event in page.told("Network.responseReceived")]
         assert [reply["status"] for reply in refused if reply["url"].endswith("/api/prompt")] == [200, 503]
@@ -247,7 +247,7 @@ def test_workflows_settings_and_the_history_are_kept_and_forgotten(tmp_path: Pat
         assert await page.value(stored) == 200
         await page.value("app.api.storeSetting('Comfy.Test', [1]).then(() => 0)")
         await place.run(SOUND)
-        await place.run({"1": EMPTY | {"inputs": EMPTY["inputs"] | {"color": 9}}, "2": SAVE})
+        await place.run(OTHER)
         await reload(page)
         listed = "app.api.listUserDataFullInfo('workflows').then((found) => found.map((f) => [f.path, f.size]))"
         assert await page.value(listed) == [["a b.json", 12]]
