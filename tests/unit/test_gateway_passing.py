@@ -18,7 +18,7 @@ from yarl import URL
 from comfyload.comfy.http import Http
 from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import Given, Member
-from comfyload.gateway.inputs import Inputs
+from comfyload.gateway.inputs import InputFiles
 from comfyload.gateway.passing import Passing
 
 ASSET = b"export const page = 1;"
@@ -129,7 +129,7 @@ def over(
             fleet = Behind(members)
             session = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
             files = Files(folder / "uploads", lambda: [up.name for up in ups])
-            passing = Passing(fleet, session, files, Inputs(files, fleet.get))  # type: ignore[arg-type]
+            passing = Passing(fleet, session, files, InputFiles(files, fleet.get))  # type: ignore[arg-type]
 
             async def front(request: web.Request) -> web.StreamResponse:
                 if request.path.endswith("/view"):

@@ -60,10 +60,10 @@ class Files:
 
     def upload_in(self, query: dict[str, str]) -> str | None:
         """The upload that a `/view` asks for."""
-        asked = query.get("filename", "")
-        path, kind = _parted(asked)
+        filename = query.get("filename", "")
+        path, kind = _parted(filename)
         name = _named(
-            posixpath.join(query.get("subfolder", ""), path), query.get("type", "output") if path == asked else kind
+            posixpath.join(query.get("subfolder", ""), path), query.get("type", "output") if path == filename else kind
         )
         return name if name in self._index else None
 

@@ -17,7 +17,7 @@ from comfyload.gateway.fleet import Member
 FETCH_S = 60.0
 
 
-class Inputs:
+class InputFiles:
     """`member`: the server of a name."""
 
     def __init__(self, files: Files, member: Callable[[str], Member | None]) -> None:
@@ -98,15 +98,15 @@ class Inputs:
         if made.status != 200:
             return reply  # as with a bare server: no picture was found to cut the mask into
         ours = self._files.store(name, subfolder, made.body, overwrite=overwrite)
-        said = {"name": ours, "subfolder": subfolder, "type": "input"}
-        return Reply(status=200, body=forms.dumps(said), content_type="application/json")
+        answer = {"name": ours, "subfolder": subfolder, "type": "input"}
+        return Reply(status=200, body=forms.dumps(answer), content_type="application/json")
 
 
 def _stored(reply: Reply) -> str | None:
     """The name under which a server stored an upload; None: it did not."""
     with suppress(ValueError, KeyError, TypeError):
-        said = json.loads(reply.body)
-        return posixpath.join(said["subfolder"], said["name"]) if reply.status == 200 else None
+        answer = json.loads(reply.body)
+        return posixpath.join(answer["subfolder"], answer["name"]) if reply.status == 200 else None
     return None
 
 
