@@ -15,16 +15,15 @@ from comfyload.comfy.http import Http
 from comfyload.comfy.wire.calls import OnFrame
 from comfyload.record import lock, run
 
-__all__ = ["Point", "watch"]
+__all__ = ["Point", "event_of", "passing", "route_of", "watch"]
 
 Point = tuple[str, int]
 """A boundary by its name, and the how-many-th time that the process comes to it, from 1."""
 
 
-def watch(kill_at: Point | None, told: Path | None = None) -> None:
-    """From here on this process is killed by SIGKILL at that point; `told` gets a line for each point it comes to.
-
-    To be called in a process of its own: it changes the classes that all of the process uses.
+def passing(kill_at: Point | None, told: Path | None) -> tuple[Callable[[str], None], Callable[[str], bool]]:
+    """What notes that the process comes to a boundary, and kills it there at that point; and what says whether the next
+    time would be that.
     """
     passed: Counter[str] = Counter()
     file = None if told is None else os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -39,9 +38,20 @@ def watch(kill_at: Point | None, told: Path | None = None) -> None:
     def dies_at(name: str) -> bool:
         return kill_at is not None and kill_at == (name, passed[name] + 1)
 
+    return pass_by, dies_at
+
+
+def watch(kill_at: Point | None, told: Path | None = None) -> Callable[[str], None]:
+    """From here on this process is killed by SIGKILL at that point; `told` gets a line for each point it comes to.
+    Returns what notes that it comes to another.
+
+    To be called in a process of its own: it changes the classes that all of the process uses.
+    """
+    pass_by, dies_at = passing(kill_at, told)
     _watch_journal(pass_by, dies_at)
     _watch_files(pass_by)
     _watch_calls(pass_by)
+    return pass_by
 
 
 def _watch_journal(pass_by: Callable[[str], None], dies_at: Callable[[str], bool]) -> None:
@@ -97,7 +107,7 @@ def _watch_calls(pass_by: Callable[[str], None]) -> None:
     call, download, events = Http.call, Http.download, Http.events
 
     async def called(self: Http, request: Any) -> Any:
-        name = f"{request.method} {_route(request.path)}"
+        name = f"{request.method} {route_of(request.path)}"
         pass_by(f"{name}: not sent")
         reply = await call(self, request)
         pass_by(f"{name}: answered")
@@ -111,7 +121,7 @@ def _watch_calls(pass_by: Callable[[str], None]) -> None:
 
     async def listened(self: Http, client_id: str, on_frame: OnFrame) -> None:
         def seen(frame: bytes, is_text: bool) -> None:
-            name = _event(frame, is_text)
+            name = event_of(frame, is_text)
             pass_by(f"event {name}: not seen")
             on_frame(frame, is_text)
             pass_by(f"event {name}: seen")
@@ -121,11 +131,11 @@ def _watch_calls(pass_by: Callable[[str], None]) -> None:
     Http.call, Http.download, Http.events = called, downloaded, listened  # type: ignore[method-assign, assignment]
 
 
-def _route(path: str) -> str:
+def route_of(path: str) -> str:
     """The path without ids and queries."""
     parts = path.partition("?")[0].split("/")
     return "/".join("ID" if len(part) == 36 and part.count("-") == 4 else part for part in parts)
 
 
-def _event(frame: bytes, is_text: bool) -> str:
+def event_of(frame: bytes, is_text: bool) -> str:
     return str(msgspec.json.decode(frame)["type"]) if is_text else "preview"

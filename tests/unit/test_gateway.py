@@ -222,6 +222,22 @@ def test_what_cannot_be_done_in_time_is_refused_at_once(tmp_path: Path) -> None:
     clock.run_virtual(main())
 
 
+def test_what_jobs_take_is_known_after_a_restart(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with farm(1) as servers:
+            async with desk(tmp_path, servers) as front:
+                for number in range(3):
+                    await front.run(sleeper(2.0 + number / 100))
+            async with desk(tmp_path, servers, policy=default(5.0)) as front:
+                taken = [await front.post(sleeper(2.1 + number / 100)) for number in range(2)]
+                with pytest.raises(Refused):
+                    await front.post(sleeper(2.2))
+                for answer in taken:
+                    assert (await front.end_of(answer["prompt_id"]))["status"]["completed"]
+
+    clock.run_virtual(main())
+
+
 def test_a_class_no_server_has_is_refused_in_comfyui_s_words(tmp_path: Path) -> None:
     unknown = sleeper(0.1)
     unknown["2"]["class_type"] = "NobodyHasThis"

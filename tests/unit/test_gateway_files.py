@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
 
 from comfyload import clock
 from comfyload.comfy.wire.calls import Reply, Request
@@ -136,9 +140,7 @@ def test_an_upload_is_brought_to_each_server_once_and_under_a_free_name(tmp_path
                 await run_on(front, "gpu1", save("tr/x", 1))
                 first = await picture(servers[0])
                 await run_on(front, "gpu1", save("tr/y", 2))
-                files = front.gateway.files
-                assert files.store("a.png", "", first, overwrite=False) == "a.png"
-                assert files.store("a.png", "", b"other", overwrite=False) == "a (1).png"
+                front.gateway.files.keep("a.png", first)
                 # Somebody else's file of that name is on the second server already.
                 other = await front_upload(servers[1], "a.png", b"what was there")
                 assert other == "a.png"
@@ -166,33 +168,51 @@ def test_a_mask_is_cut_by_the_server_that_has_the_picture(tmp_path: Path) -> Non
     pytest.importorskip("PIL")
 
     async def main() -> None:
-        async with farm(2) as servers, desk(tmp_path, servers) as front:
+        async with farm(2, speed=100) as servers, desk(tmp_path, servers) as front, served(front) as send:
             await run_on(front, "gpu2", save("tr/x"))
-            mask = await picture(servers[1])
-            home = front.gateway.fleet.get("gpu1")
+            content = await picture(servers[1])
+            reference = {"filename": "x_00001_.png", "subfolder": "@gpu2/tr", "type": "output"}
+            made = await send("mask", "m.png", content, subfolder="clipspace", original_ref=json.dumps(reference))
+            assert made == {"name": "m.png", "subfolder": "clipspace", "type": "input"}
+            assert (await send("image", "a.png", content))["name"] == "a.png"
+            home = front.gateway.fleet.home
             assert home is not None
-
-            async def cut(name: str, **reference: str) -> Reply:
-                text = json.dumps(reference)
-                return await front.gateway.inputs.mask(home, name, mask, "clipspace", text, overwrite=False)
-
-            reply = await cut("m.png", filename="x_00001_.png", subfolder="@gpu2/tr", type="output")
-            assert json.loads(reply.body) == {"name": "m.png", "subfolder": "clipspace", "type": "input"}
-            front.gateway.files.store("a.png", "", mask, overwrite=False)
-            reply = await cut("n.png", filename="a.png", subfolder="", type="input")
-            assert json.loads(reply.body)["name"] == "n.png"
+            front.gateway.fleet.away(home)  # the other has not got the picture yet
+            reference = {"filename": "a.png", "subfolder": "", "type": "input"}
+            made = await send("mask", "n.png", content, subfolder="clipspace", original_ref=json.dumps(reference))
+            assert made["name"] == "n.png"
             for name in ("m.png", "n.png"):
                 for server in ("gpu1", "gpu2"):
                     entry = await run_on(front, server, load(f"clipspace/{name} [input]"))
-                    assert entry["status"]["status_str"] == "success"
+                    assert entry["status"]["status_str"] == "success", entry["status"]
 
-    clock.run_virtual(main())
+    asyncio.run(main())
+
+
+@asynccontextmanager
+async def served(front: Desk) -> AsyncIterator[Callable[..., Awaitable[dict[str, Any]]]]:
+    """Uploads to the gateway."""
+    runner = web.AppRunner(front.front.app(), access_log=None, shutdown_timeout=0.2)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+
+    async def send(kind: str, name: str, content: bytes, **fields: str) -> dict[str, Any]:
+        form = aiohttp.FormData(fields)
+        form.add_field("image", content, filename=name)
+        async with client.post(f"http://127.0.0.1:{runner.addresses[0][1]}/upload/{kind}", data=form) as reply:
+            assert reply.status == 200, await reply.text()
+            found: dict[str, Any] = await reply.json()
+            return found
+
+    async with aiohttp.ClientSession() as client:
+        yield send
+    await runner.cleanup()
 
 
 def test_uploads_are_known_to_the_next_process(tmp_path: Path) -> None:
     first = Files(tmp_path, lambda: ["a", "b"])
-    first.store("x.png", "sub", b"1", overwrite=False)
-    first.store("y.png", "", b"2", overwrite=False, kind="temp")
+    first.keep("sub/x.png", b"1")
+    first.keep("y.png [temp]", b"2")
     again = Files(tmp_path, lambda: ["a", "b"])
     assert again.content("sub/x.png") == b"1" and again.listed == []
     assert again.named_in({"1": {"inputs": {"image": "sub/x.png [input]", "b": "y.png [temp]"}}}) == (

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -134,7 +132,7 @@ def over(
             async def front(request: web.Request) -> web.StreamResponse:
                 if request.path.endswith("/view"):
                     return await passing.view(request)
-                return await (passing.upload(request) if "/upload/" in request.path else passing.on(request))
+                return await passing.on(request)
 
             base = await stack.enter_async_context(listening(front))
             client = await stack.enter_async_context(aiohttp.ClientSession())
@@ -260,27 +258,5 @@ def test_lists_of_models_are_those_of_all_servers(tmp_path: Path) -> None:
                 assert await reply.json() == ["gpu1", "both", "gpu2"]
         async with client.get(base + "/experiment/models") as reply:
             assert [item["name"] for item in await reply.json()] == ["gpu1", "both", "gpu2"]
-
-    over(tmp_path, 2, look)
-
-
-def test_uploads_are_named_as_in_comfyui(tmp_path: Path) -> None:
-    async def look(client: aiohttp.ClientSession, base: str, ups: list[Upstream], _: Behind) -> None:
-        async def send(content: bytes, **fields: str) -> tuple[int, Any]:
-            form = aiohttp.FormData(fields)
-            form.add_field("image", content, filename="a.png")
-            async with client.post(base + "/api/upload/image", data=form) as reply:
-                text = await reply.text()
-                return reply.status, json.loads(text) if text.startswith("{") else None
-
-        plain = {"name": "a.png", "subfolder": "", "type": "input"}
-        assert await send(b"1") == (200, plain)
-        assert await send(b"1") == (200, plain)
-        assert await send(b"2") == (200, plain | {"name": "a (1).png"})
-        assert await send(b"2", overwrite="true") == (200, plain)
-        assert await send(b"3", type="temp") == (200, plain | {"type": "temp"})
-        assert await send(b"3", subfolder="clipspace") == (200, plain | {"subfolder": "clipspace"})
-        assert (await send(b"3", subfolder="../x"))[0] == 400
-        assert not ups[0].heard and not ups[1].heard
 
     over(tmp_path, 2, look)

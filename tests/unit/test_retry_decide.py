@@ -164,3 +164,19 @@ def test_what_a_job_took_is_learnt_by_what_was_before_it() -> None:
     times = dispatcher.times
     assert (times.predict_s("a", None), times.predict_s("a", "a"), times.swap_s("a")) == (14.0, 10.0, 4.0)
     assert (times.predict_s("b", "a"), times.swap_s("b")) == (7.0, 0.0)
+
+
+def test_a_server_too_small_for_a_workflow_gets_it_only_if_no_other_has_room() -> None:
+    dispatcher = _dispatcher()
+    small, large = _backends(2)
+    for name in ("1", "2"):
+        job = _job(name)
+        dispatcher.put(job, small, 0.0)
+        dispatcher.release(name, small)
+        dispatcher.retry_in_s(job, small, "oom", [small, large], 1.0)
+    assert dispatcher.choose(_job("3"), [small, large], 2.0) is large
+    assert dispatcher.choose(_job("4", "b"), [small, large], 2.0) is not None, "another workflow may fit"
+    assert dispatcher.choose(_job("5"), [small], 2.0) is small
+    dispatcher.put(_job("6"), small, 2.0)
+    dispatcher.release("6", small, took_s=1.0)
+    assert not small.out_of_memory, "it completed there: it is not too small after all"

@@ -8,6 +8,7 @@ TYPES = {
     "Instant": "instant",
     "Seconds": "seconds ≥ 0",
     "Rate": "per second ≥ 0",
+    "Value": "a number from -1e18 to 1e18",
     "Milliseconds": "ms",
 }
 """What the bounded types of `record/bounds.py` are to a reader; `run-directory.md` says what an instant is."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
-import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -13,12 +12,12 @@ from pathlib import Path
 from random import Random
 
 import aiohttp
-from aiohttp import web
 from msgspec import Struct, structs
 
+from comfyload.app.gateway_port import listening
 from comfyload.comfy.http import Http
 from comfyload.comfy.link import ClientOptions
-from comfyload.errors import UsageError
+from comfyload.comfy.timeouts import Timeouts
 from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import Connect, Fleet, Given
 from comfyload.gateway.guard import Guard
@@ -36,6 +35,10 @@ from comfyload.tasks import end_tasks
 
 PREFETCHED = 1
 """Prompts that wait on a server beside the one that runs: more would only be harder to move, cancel and order."""
+
+REFUSED_S = 2.0
+"""How long nothing listens at a server's address before its jobs are sent elsewhere: its process is gone, and a queue
+does not outlive it."""
 
 SETTLE_S = 5.0
 MOST_PAGE_CONNECTIONS = 100
@@ -99,9 +102,13 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
                 policy,
                 clock,
                 rng=Random(secrets.randbits(64)),
-                options=ClientOptions(unconfirmed_ids=unsure, on_queue=lambda _t, _n: wake()),
+                options=ClientOptions(
+                    timeouts=Timeouts(refused_s=REFUSED_S), unconfirmed_ids=unsure, on_queue=lambda _t, _n: wake()
+                ),
             )
         )
+        for workflow, took_s in ledger.times():
+            client.learn(workflow, took_s)
         files = Files(options.ledger / "uploads", lambda: [given.name for given in options.servers])
         gateway = Gateway(
             policy=policy,
@@ -148,21 +155,7 @@ async def serve_gateway(options: GatewayOptions, say: Callable[[str], None]) -> 
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with opened(options) as (gateway, intake, front), AsyncExitStack() as stack:
-        runner = web.AppRunner(front.app(), access_log=None, shutdown_timeout=1.0)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        tls = None
-        if options.tls is not None:
-            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            tls.load_cert_chain(*options.tls)
-        try:
-            await web.TCPSite(runner, options.host, options.port, ssl_context=tls, backlog=1024).start()
-        except OSError as error:
-            text = f"cannot listen on {options.host}:{options.port}: {error.strerror or error}"
-            raise UsageError(text.lower(), "give another --port, or 0") from None
-        port = runner.addresses[0][1]
-        host = f"[{options.host}]" if ":" in options.host else options.host
-        say(f"http{'s' if tls else ''}://{host}:{port}")
+        say(await stack.enter_async_context(listening(front.app(), options.host, options.port, options.tls)))
         ended = asyncio.create_task(gateway.over.wait())
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait([ended, stopped], return_when=asyncio.FIRST_COMPLETED)

@@ -70,10 +70,8 @@ class Api(Protocol):
     def view_path(self, filename: str, subfolder: str, kind: str) -> str:
         """The path and query under which the server gives out a file."""
 
-    async def upload(self, name: str, content: bytes, subfolder: str = "", original_ref: str = "") -> Reply:
-        """Store an input image; one of the same name is not overwritten. With `original_ref`, in ComfyUI's JSON: the
-        picture of that reference, with this one's transparency.
-        """
+    async def upload(self, name: str, content: bytes, subfolder: str = "") -> Reply:
+        """Store an input image; one of the same name is not overwritten."""
 
     async def probe(self, path: str, timeout_s: float, most_bytes: int) -> Reply:
         """What the instrumentation pack answers at `path`."""

@@ -155,10 +155,9 @@ class ComfyApi:
         parts = {"filename": filename, "subfolder": subfolder, "type": kind}
         return f"view?{urlencode({key: _octets(value) for key, value in parts.items()})}"
 
-    async def upload(self, name: str, content: bytes, subfolder: str = "", original_ref: str = "") -> Reply:
-        body, content_type = _multipart(name, content, {"subfolder": subfolder, "original_ref": original_ref})
-        path = "upload/mask" if original_ref else "upload/image"
-        request = Request(method="POST", path=path, body=body, content_type=content_type, timeout_s=300)
+    async def upload(self, name: str, content: bytes, subfolder: str = "") -> Reply:
+        body, content_type = _multipart(name, content, subfolder)
+        request = Request(method="POST", path="upload/image", body=body, content_type=content_type, timeout_s=300)
         return await self._transport.call(request)
 
     def probe(self, path: str, timeout_s: float, most_bytes: int) -> Call:
@@ -187,12 +186,12 @@ def _segment(name: str) -> str:
     return name if _PLAIN(name) else quote(name, safe="", errors="surrogatepass")
 
 
-def _multipart(name: str, content: bytes, more: dict[str, str]) -> tuple[bytes, str]:
-    """The form as a browser sends it, and its content type. `more`: fields; empty ones are left out."""
+def _multipart(name: str, content: bytes, subfolder: str) -> tuple[bytes, str]:
+    """The form as a browser sends it, and its content type."""
     boundary = f"comfyload-{secrets.token_hex(16)}"
     quoted = name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    fields = {"type": "input"} | {key: value for key, value in more.items() if value}
+    fields = {"type": "input"} | ({"subfolder": subfolder} if subfolder else {})
     head = "".join(
         f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'
         for key, value in fields.items()

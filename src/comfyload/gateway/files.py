@@ -62,9 +62,8 @@ class Files:
         """The upload that a `/view` asks for."""
         filename = query.get("filename", "")
         path, kind = _parted(filename)
-        name = _named(
-            posixpath.join(query.get("subfolder", ""), path), query.get("type", "output") if path == filename else kind
-        )
+        path = posixpath.join(query.get("subfolder", ""), posixpath.basename(path))
+        name = named(path, kind if filename.endswith("]") else query.get("type", "output"))
         return name if name in self._index else None
 
     def inputs_elsewhere(self, graph: dict[str, Any]) -> set[str]:
@@ -72,16 +71,6 @@ class Files:
         return {value for value in _texts(graph) if value.startswith(MARK) and self.untagged(value)[0] is not None}
 
     # --- uploads
-
-    def store(self, name: str, subfolder: str, content: bytes, *, overwrite: bool, kind: str = "input") -> str:
-        """Keep an upload; returns its name: another one if the name is taken by other bytes, as in ComfyUI."""
-        stem, dot, ending = name.rpartition(".") if "." in name else (name, "", "")
-        stored, number, digest = name, 0, _digest(content)
-        while not overwrite and self.digest(_named(posixpath.join(subfolder, stored), kind)) not in (None, digest):
-            number += 1
-            stored = f"{stem} ({number}){dot}{ending}"
-        self.keep(_named(posixpath.join(subfolder, stored), kind), content)
-        return stored
 
     def keep(self, name: str, content: bytes) -> None:
         """Keep a file under that name."""
@@ -95,7 +84,7 @@ class Files:
 
     def named_in(self, graph: dict[str, Any]) -> tuple[str, ...]:
         """The files that a graph names and that must be brought to its server."""
-        uploads = {_named(*_parted(text)) for text in _texts(graph)} & self._index.keys()
+        uploads = {named(*_parted(text)) for text in _texts(graph)} & self._index.keys()
         return tuple(sorted(uploads | self.inputs_elsewhere(graph)))
 
     @property
@@ -136,8 +125,9 @@ def _parted(name: str) -> tuple[str, str]:
     return (found["path"], found["kind"] or "input") if found is not None else (name, "input")
 
 
-def _named(path: str, kind: str) -> str:
+def named(path: str, kind: str) -> str:
     """How a graph names a file of that kind."""
+    path = posixpath.normpath(path)
     return path if kind == "input" else f"{path} [{kind}]"
 
 

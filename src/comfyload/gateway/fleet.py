@@ -286,7 +286,7 @@ class Fleet:
         stats = [each for each in replies if each is not None]
         body = None
         if stats:
-            devices = [device for each in stats for device in each.get("devices", [])]
+            devices = [device for each in stats for device in _list_in(each, "devices")]
             body = forms.dumps(stats[0] | {"devices": devices})
         self._stats = time.monotonic(), body
         return body
@@ -300,6 +300,11 @@ class Fleet:
 def named(urls: Sequence[URL]) -> list[str]:
     """Names for servers that have none: gpu1, gpu2, …"""
     return [f"gpu{number}" for number, _ in enumerate(urls, 1)]
+
+
+def _list_in(stats: dict[str, Any], name: str) -> list[Any]:
+    found = stats.get(name)
+    return found if isinstance(found, list) else []
 
 
 async def _stats(member: Member) -> dict[str, Any] | None:

@@ -1,13 +1,24 @@
 """What clients see of a job, in ComfyUI's forms: its entry in the history, in the list of jobs and in the queue."""
 
 import json
+import re
+from collections.abc import Callable
 from typing import Any
 
+import msgspec
+from msgspec import structs
+
+from comfyload.comfy.wire.lenient import decode_json
 from comfyload.gateway.job import Job, State
+from comfyload.record.job_events import Retrying
 from comfyload.record.model import Attempt, Execution, Failure
+from comfyload.record.outcomes import Outcome
 
 SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
 Entry = dict[str, Any]
+
+MOST_MESSAGES = 1_000
+_KIND = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 WORDS: dict[str, str] = {
     "lost": "The server lost the job, and it could not be sent again",
@@ -34,6 +45,45 @@ def words_of(failure: Failure | None, attempts: int) -> str:
     return f"{words} (after {attempts} attempts)" if attempts > 1 else words
 
 
+def entry_in(history: bytes, prompt_id: str) -> Entry | None:
+    """The entry of a prompt in a server's history, with the shape that a ComfyUI gives it, whatever the server says."""
+    try:
+        entry = decode_json(history, dict[str, Any]).get(prompt_id)
+    except msgspec.MsgspecError:
+        return None
+    if not isinstance(entry, dict):
+        return None
+    outputs, status, meta = (_object(entry.get(name)) for name in ("outputs", "status", "meta"))
+    listed = status.get("messages")
+    messages = [_message(*pair) for pair in listed if _is_message(pair)] if isinstance(listed, list) else []
+    made = {node: output for node, output in outputs.items() if isinstance(output, dict)}
+    return entry | {"outputs": made, "meta": meta, "status": status | {"messages": messages[:MOST_MESSAGES]}}
+
+
+def _object(value: Any) -> Entry:
+    return value if isinstance(value, dict) else {}
+
+
+def _is_message(pair: Any) -> bool:
+    if not isinstance(pair, list) or len(pair) != 2:
+        return False
+    kind, data = pair
+    return isinstance(kind, str) and _KIND.fullmatch(kind) is not None and isinstance(data, dict)
+
+
+def _message(kind: str, data: Entry) -> list[Any]:
+    """A message with the fields that the page's list of jobs cannot do without."""
+    if not isinstance(data.get("timestamp"), int):
+        data = {key: value for key, value in data.items() if key != "timestamp"}
+    if kind == "execution_error":
+        texts = ("node_id", "node_type", "exception_message", "exception_type")
+        data = data | {name: str(data.get(name) or "") for name in texts}
+        traced = data.get("traceback")
+        data["traceback"] = [str(line) for line in traced] if isinstance(traced, list) else []
+        data["current_inputs"] = _object(data.get("current_inputs"))
+    return [kind, data]
+
+
 def entry_of(
     job: Job, found: Entry | None, graph: Entry, extra: Entry, execution: Execution, ended_ms: int, skew_ms: int
 ) -> tuple[Entry, State]:
@@ -45,38 +95,36 @@ def entry_of(
         extra["client_id"] = job.client_id
     outputs_to_run: list[str] = []
     entry: Entry = {"prompt": [job.number, job.id, graph, extra, outputs_to_run], "outputs": {}, "meta": {}}
-    completed = execution.outcome == "completed"
+    failure = execution.failure
+    partly = failure is not None and failure.kind == "partial_validation"  # some outputs were dropped, the rest ran
+    completed = execution.outcome == "completed" or partly
     messages: list[Any] = []
     if found is not None:
         row = found.get("prompt")
         if isinstance(row, list) and len(row) > 4:
             entry["prompt"][4] = row[4]
         entry |= {key: value for key, value in found.items() if key not in ("prompt", "status")}
-        status = found.get("status")
-        said = status.get("messages") if isinstance(status, dict) else None
-        messages = [_ours(message, job, skew_ms) for message in said] if isinstance(said, list) else []
-    kinds = {message[0] for message in messages if isinstance(message, list) and message}
-    cancelled = job.cancelled or (execution.failure is not None and execution.failure.kind == "interrupted")
+        messages = [_ours(message[0], message[1], job, skew_ms) for message in found["status"]["messages"]]
+    kinds = {message[0] for message in messages}
+    cancelled = job.cancelled or (failure is not None and failure.kind == "interrupted")
     if completed:
-        if not messages:
-            messages = [["execution_success", {"prompt_id": job.id, "timestamp": ended_ms}]]
+        if "execution_success" not in kinds:
+            messages += [["execution_success", {"prompt_id": job.id, "timestamp": ended_ms}]]
         return entry | {"status": {"status_str": "success", "completed": True, "messages": messages}}, "completed"
     if cancelled and "execution_interrupted" not in kinds:
         messages.append(["execution_interrupted", interrupted_of(job, ended_ms)])
     elif not cancelled and "execution_error" not in kinds:
         messages.append(["execution_error", error_of(job, execution, ended_ms)])
     status = {"status_str": "error", "completed": False, "messages": messages}
-    status["error"] = words_of(execution.failure, len(job.attempts))
+    status["error"] = words_of(failure, len(job.attempts))
     return entry | {"status": status}, "cancelled" if cancelled else "failed"
 
 
-def _ours(message: Any, job: Job, skew_ms: int) -> Any:
+def _ours(kind: str, data: Entry, job: Job, skew_ms: int) -> list[Any]:
     """A message of the attempt as one of the job, by our clock."""
-    if not isinstance(message, list) or len(message) != 2 or not isinstance(message[1], dict):
-        return message
-    data = message[1] | {"prompt_id": job.id}
+    data = data | {"prompt_id": job.id}
     stamp = data.get("timestamp")
-    return [message[0], data | {"timestamp": stamp + skew_ms} if isinstance(stamp, int) else data]
+    return [kind, data | {"timestamp": stamp + skew_ms} if isinstance(stamp, int) else data]
 
 
 def skew_of(job: Job, execution: Execution, due: float) -> int | None:
@@ -120,6 +168,24 @@ def more_of(job: Job) -> Entry:
     if job.next_attempt_at_ms is not None:
         more["next_attempt_at"] = job.next_attempt_at_ms
     return more
+
+
+def attempts_of(job: Job, execution: Execution, name_of: Callable[[str], str]) -> list[Attempt]:
+    """Each time that the job was sent; `name_of`: a server's name, by its address."""
+    if execution.attempts:
+        return [structs.replace(each, server=name_of(each.server)) for each in execution.attempts]
+    if not job.attempt_id:
+        return []
+    return [_attempt(job, execution.outcome, execution.failure)]
+
+
+def attempt_before(job: Job, event: Retrying) -> Attempt:
+    """The attempt after which the job is sent again."""
+    return _attempt(job, "lost" if event.why == "lost" else "failed", Failure(kind=event.why, message=event.message))
+
+
+def _attempt(job: Job, outcome: Outcome, failure: Failure | None) -> Attempt:
+    return Attempt(server=job.server, prompt_id=job.attempt_id, outcome=outcome, failure=failure)
 
 
 def attempt_of(attempt: Attempt) -> Entry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -13,6 +14,8 @@ DEFAULT = "default"
 """The tenant of whoever needs no token."""
 
 LOOPBACK_NAMES = ("localhost",)
+
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 
 
 class Headers(Protocol):
@@ -38,11 +41,21 @@ class Guard:
         self._hosts = {host.lower() for host in hosts}
         self._loopback = loopback
 
-    def tenant(self, headers: Headers, cookies: Mapping[str, str], token_in_query: str | None, secure: bool) -> str:
-        """Whose call it is.
+    @property
+    def apart(self) -> bool:
+        """Whether there are several tenants, who must not see each other's."""
+        return self._tokens is not None and len(self._tokens) > 1
+
+    @property
+    def open(self) -> bool:
+        """Whether nobody is asked for a token."""
+        return self._tokens is None
+
+    def check(self, headers: Headers, method: str, secure: bool) -> None:
+        """Refuse calls under a foreign name, and those of other sites' pages.
 
         Raises:
-            Denied: it may not be made.
+            Denied: it is one.
         """
         host = headers.get("Host", "")
         self._check_host(host)
@@ -50,29 +63,42 @@ class Guard:
         own = f"{'https' if secure else 'http'}://{host}"
         if origin not in ("", own) and not self._same_behind_a_proxy(origin, host):
             raise Denied(403, "the call comes from another site's page")
-        if headers.get("Sec-Fetch-Site", "") == "cross-site" and headers.get("Sec-Fetch-Mode", "") != "navigate":
+        to_a_page = (
+            method in ("GET", "HEAD")
+            and headers.get("Sec-Fetch-Mode", "") == "navigate"
+            and headers.get("Sec-Fetch-Dest", "") in ("", "document")
+        )
+        if headers.get("Sec-Fetch-Site", "") == "cross-site" and not to_a_page:
             raise Denied(403, "the call comes from another site's page")
+
+    def tenant(self, headers: Headers, cookies: Mapping[str, str], token_in_query: str | None) -> str:
+        """Whose call it is.
+
+        Raises:
+            Denied: it has no valid token.
+        """
         if self._tokens is None:
             return DEFAULT
-        kind, _, given = headers.get("Authorization", "").partition(" ")
-        given = given.strip() if kind.lower() == "bearer" else cookies.get(COOKIE, "") or token_in_query or ""
-        found = self.tenant_of(given)
-        if found is None:
-            raise Denied(401, "a token is needed: Authorization: Bearer TOKEN, or open /comfyload/login in a browser")
-        return found
+        kind, _, bearer = headers.get("Authorization", "").partition(" ")
+        given = (bearer.strip() if kind.lower() == "bearer" else "", cookies.get(COOKIE, ""), token_in_query or "")
+        for token in filter(None, given):
+            found = self.tenant_of(token)
+            if found is not None:
+                return found
+        raise Denied(401, "a token is needed: Authorization: Bearer TOKEN, or open /comfyload/login in a browser")
 
     def tenant_of(self, token: str) -> str | None:
         """Whose token it is; each is compared, so that the time says nothing."""
         found = None
         for tenant, known in (self._tokens or {}).items():
-            if hmac.compare_digest(known.encode(), token.encode("utf-8", "surrogateescape")):
+            if hmac.compare_digest(known.encode(), token.encode("utf-8", "backslashreplace")):
                 found = tenant
         return found
 
     def _check_host(self, host: str) -> None:
         """A page whose name was made to point to this machine calls by that name [DNS rebinding]."""
-        name = (urlsplit(f"//{host}").hostname or "").lower()
-        if name in self._hosts or name in LOOPBACK_NAMES:
+        name = _name_of(host)
+        if name and (name in self._hosts or name in LOOPBACK_NAMES):
             return
         try:
             address = ipaddress.ip_address(name)
@@ -83,4 +109,14 @@ class Guard:
 
     def _same_behind_a_proxy(self, origin: str, host: str) -> bool:
         """A proxy before us may speak TLS: then the page's origin is https, and we are called by http."""
-        return origin == f"https://{host}" and (urlsplit(f"//{host}").hostname or "").lower() in self._hosts
+        return origin == f"https://{host}" and _name_of(host) in self._hosts
+
+
+def _name_of(host: str) -> str:
+    """The name in a `Host` header, in lower case; empty: it is not one, and could be read in two ways."""
+    if not _HOST.fullmatch(host):
+        return ""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").lower().rstrip(".")
+    except ValueError:
+        return ""

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from comfyload.comfy.wire.ids import is_uuid
-from comfyload.gateway import forms
+from comfyload.errors import RunFilesError
+from comfyload.gateway import forms, paths
+from comfyload.gateway.bodies import MOST_BODY, Bodies, Unfit
 from comfyload.gateway.guard import Denied, Guard
 from comfyload.gateway.history import History
 from comfyload.gateway.intake import Intake, Posted, Refused
+from comfyload.gateway.login import LOGIN, login
 from comfyload.gateway.passing import Passing
 from comfyload.gateway.service import Gateway
 from comfyload.gateway.sockets import ClientSocket, status_frame
+from comfyload.gateway.uploads import Uploads
 
-MOST_BODY = 100 << 20
-OWN = "/comfyload/"
+MOST_NAME = 1_000
 CLOSE_S = 1.0
 TENANT: web.RequestKey[str] = web.RequestKey("tenant", str)
 
@@ -36,15 +41,20 @@ class Front:
         self._guard = guard
         self._passing = passing
         self._history = History(gateway)
+        self._uploads = Uploads(gateway.files, gateway.fleet, gateway.inputs)
+        self._bodies = Bodies()
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=MOST_BODY, middlewares=[self._guarded])
+        app.router.add_get("/comfyload/metrics", self._metrics)
         for method, path, handler in self._routes():
             for prefix in ("/api",) if path.startswith("/jobs") else ("", "/api"):
                 app.router.add_route(method, prefix + path, handler)
                 if method == "GET" and path != "/ws":
                     app.router.add_route("HEAD", prefix + path, handler)
-        app.router.add_route("*", "/{path:.*}", self._pass_on)
+        for method in ("GET", "POST"):
+            app.router.add_route(method, LOGIN, self._login)
+        app.router.add_route("*", "/{path:.*}", self._rest)
         return app
 
     def _routes(self) -> list[tuple[str, str, Handler]]:
@@ -73,18 +83,40 @@ class Front:
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        raw = request.raw_path.partition("?")[0]
+        parts = paths.parts_of(raw)
+        if request.method in ("CONNECT", "TRACE"):
+            return web.Response(status=405)
+        if parts is None:
+            return web.Response(status=400, text="400: Bad Request")
         try:
-            request[TENANT] = self._guard.tenant(
-                request.headers, request.cookies, request.query.get("token"), request.secure
-            )
+            self._guard.check(request.headers, request.method, request.secure)
+            if raw != LOGIN:
+                request[TENANT] = self._guard.tenant(request.headers, request.cookies, request.query.get("token"))
         except Denied as denied:
+            if denied.status == 401 and request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
+                return web.Response(status=303, headers={"Location": LOGIN})
             headers = {"WWW-Authenticate": "Bearer"} if denied.status == 401 else {}
             return web.json_response({"error": denied.why}, status=denied.status, headers=headers)
         try:
             return await handler(request)
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except web.RequestPayloadError:
+            return web.Response(status=400, text="400: Bad Request")
+        except Unfit as unfit:
+            if unfit.status == 503:
+                return _json(forms.refusal("queue_full", unfit.why), 503, {"Retry-After": "5"})
+            return web.Response(status=unfit.status, text=unfit.why)
+        except RunFilesError as error:
+            # The disk is full, or gone: nothing is taken that could be lost.
+            return _json(
+                forms.refusal("not_stored", f"The gateway cannot store it: {error}"), 503, {"Retry-After": "30"}
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
             # ComfyUI does not check the shape of what it is sent: it fails on it, in these words.
             return web.Response(status=500, text="500 Internal Server Error\n\nServer got itself in trouble")
+
+    async def _login(self, request: web.Request) -> web.StreamResponse:
+        return await login(request, self._guard)
 
     # --- prompts
 
@@ -93,21 +125,18 @@ class Front:
         return _json(forms.dumps({"exec_info": {"queue_remaining": remaining}}))
 
     async def _post_prompt(self, request: web.Request) -> web.Response:
-        body = json.loads(await request.read())
-        try:
-            return _json(await self._intake.submit(_posted(body, request)))
-        except Refused as refused:
-            return _json(refused.body, refused.status, refused.headers)
+        async with self._bodies.json_of(request) as body:
+            try:
+                return _json(await self._intake.submit(_posted(body, request)))
+            except Refused as refused:
+                return _json(refused.body, refused.status, refused.headers)
 
     async def _get_queue(self, request: web.Request) -> web.Response:
         return _json(self._history.queue(request[TENANT]))
 
     async def _post_queue(self, request: web.Request) -> web.Response:
-        body, tenant = json.loads(await request.read()), request[TENANT]
-        if not isinstance(body, dict):
-            return web.Response()
-        ids = [str(each) for each in body.get("delete", [])]
-        if body.get("clear"):
+        (everything, ids), tenant = _to_remove(await self._read(request)), request[TENANT]
+        if everything:
             ids += [job.id for job in self._gateway.jobs.values() if job.tenant == tenant]
         for job_id in ids:
             job = self._gateway.jobs.get(job_id)
@@ -118,10 +147,10 @@ class Front:
     async def _interrupt(self, request: web.Request) -> web.Response:
         """Without an id: the caller's only job that runs. Never everybody's, whatever ComfyUI does."""
         try:
-            body = json.loads(await request.read() or b"{}")
+            body = await self._read(request, "{}")
         except ValueError:
             body = {}
-        prompt_id, tenant = body.get("prompt_id") if isinstance(body, dict) else None, request[TENANT]
+        prompt_id, tenant = body.get("prompt_id"), request[TENANT]
         if prompt_id is None:
             running = [job.id for job in self._gateway.jobs.values() if job.tenant == tenant and job.began]
             if len(running) > 1:
@@ -132,7 +161,7 @@ class Front:
         return web.Response()
 
     async def _free(self, request: web.Request) -> web.Response:
-        body = json.loads(await request.read())
+        body = await self._read(request)
         if body.get("unload_models") or body.get("free_memory"):
             await self._gateway.fleet.free()
         return web.Response()
@@ -150,9 +179,8 @@ class Front:
         return _json(b"{}" if entry is None else b"{%b: %b}" % (forms.dumps(job_id), entry))
 
     async def _post_history(self, request: web.Request) -> web.Response:
-        body = json.loads(await request.read())
-        if isinstance(body, dict):
-            self._history.forget(request[TENANT], None if body.get("clear") else body.get("delete", []))
+        everything, ids = _to_remove(await self._read(request))
+        self._history.forget(request[TENANT], None if everything else ids)
         return web.Response()
 
     async def _get_jobs(self, request: web.Request) -> web.Response:
@@ -169,7 +197,7 @@ class Front:
 
     async def _cancel_many(self, request: web.Request) -> web.Response:
         try:
-            body = json.loads(await request.read())
+            body = await self._read(request)
         except ValueError:
             return _json(forms.dumps({"error": "Request body must be valid JSON"}), 400)
         ids = body.get("job_ids") if isinstance(body, dict) else None
@@ -188,14 +216,14 @@ class Front:
 
     async def _upload(self, request: web.Request) -> web.StreamResponse:
         if not self._gateway.files.marked:
-            return await self._pass_on(request)
-        return await self._passing.upload(request)
+            return await self._passing.on(request)
+        return await self._uploads.take(request)
 
     async def _object_info(self, request: web.Request) -> web.StreamResponse:
         name, fleet = request.match_info.get("name", ""), self._gateway.fleet
         await fleet.refresh()
         body = fleet.described(name, self._gateway.files.listed)
-        return await self._pass_on(request) if body is None else _json(body)
+        return await self._passing.on(request) if body is None else _json(body)
 
     async def _system_stats(self, request: web.Request) -> web.Response:
         found = await self._gateway.fleet.stats()
@@ -203,8 +231,28 @@ class Front:
             return web.Response(status=503, text="no server answers", headers={"Retry-After": "5"})
         return _json(found)
 
-    async def _pass_on(self, request: web.Request) -> web.StreamResponse:
+    async def _metrics(self, _: web.Request) -> web.Response:
+        kind = {"Content-Type": CONTENT_TYPE_LATEST}
+        return web.Response(body=self._gateway.metrics.text(), headers=kind)
+
+    async def _rest(self, request: web.Request) -> web.StreamResponse:
+        """Pass on what is nobody's job: what may be read as one of our own paths is answered for its owner, or not."""
+        parts = paths.parts_of(request.raw_path.partition("?")[0]) or []
+        names = paths.plain(parts)
+        if request.method == "OPTIONS":
+            return web.Response()
+        if paths.is_own(names):
+            return web.Response(status=404 if request.method in ("GET", "HEAD") else 405)
+        if "" in parts[:-1]:
+            return web.Response(status=404)
+        if self._guard.apart and names[:1] and names[0] in paths.OF_EVERYBODY:
+            return web.json_response({"error": "it tells of the files and prompts of all tenants"}, status=403)
         return await self._passing.on(request)
+
+    async def _read(self, request: web.Request, empty: str | None = None) -> Any:
+        """A small body as JSON."""
+        async with self._bodies.json_of(request, empty) as body:
+            return body
 
     # --- events
 
@@ -241,7 +289,7 @@ class Front:
             if flags is None:
                 return True
             socket.with_metadata = bool(flags.get("supports_preview_metadata"))
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             return False
         socket.push(forms.dumps({"type": "feature_flags", "data": self._gateway.fleet.features()}), True)
         return True
@@ -277,6 +325,8 @@ def _posted(body: Any, request: web.Request) -> Posted:
         Refused: ComfyUI refuses it.
     """
     number = float(body["number"]) if "number" in body else None
+    if number is not None and not math.isfinite(number):
+        raise Refused(400, forms.refusal("invalid_prompt", "number must be finite"))
     if "prompt" not in body:
         raise Refused(400, forms.refusal("no_prompt", "No prompt provided", "No prompt provided"))
     prompt_id = body.get("prompt_id")
@@ -288,25 +338,66 @@ def _posted(body: Any, request: web.Request) -> Posted:
         raise Refused(400, forms.refusal("invalid_prompt_id", "prompt_id must be a valid UUID", details))
     graph, extra = body["prompt"], body.get("extra_data") or {}
     client_id = body.get("client_id", extra.get("client_id"))
+    targets = body.get("partial_execution_targets")
     if not isinstance(graph, dict) or not all(isinstance(node, dict) for node in graph.values()):
         raise TypeError("not a graph")
+    if targets is not None and not isinstance(targets, list):
+        raise TypeError("not a list of nodes")
     for node_id, node in graph.items():
+        if isinstance(node.get("class_type"), dict | list):
+            raise TypeError("not a class")
         if "class_type" in node and not isinstance(node.get("inputs"), dict):
             text = f"Node '#{node_id}' has no inputs. A ComfyUI would stop working on it."
             raise Refused(400, forms.refusal("invalid_prompt", text, f"Node ID '#{node_id}'"))
-    asked = request.headers.get("X-Comfyload-Deadline")
     return Posted(
         graph=graph,
         tenant=request[TENANT],
         prompt_id=prompt_id,
-        client_id=None if client_id is None else str(client_id),
+        client_id=None if client_id is None else _name(client_id, "client_id"),
         extra=dict(extra),
-        targets=body.get("partial_execution_targets"),
+        targets=targets,
         number=number,
         front=bool(body.get("front")),
-        key=request.headers.get("Idempotency-Key"),
-        deadline_s=None if asked is None else max(0.001, float(asked)),
+        key=_key(request.headers.get("Idempotency-Key")),
+        deadline_s=_deadline_s(request.headers.get("X-Comfyload-Deadline")),
     )
+
+
+def _to_remove(body: Any) -> tuple[bool, list[str]]:
+    """Whether all is to be removed, and which; a list asks for nothing, as ComfyUI reads it.
+
+    Raises:
+        TypeError: ComfyUI would fail on it.
+    """
+    everything = "clear" in body and body["clear"]
+    return bool(everything), [str(each) for each in (body["delete"] if "delete" in body else ())]  # noqa: SIM401
+
+
+def _name(value: object, what: str) -> str:
+    """A name that a client gives itself, as text that can be kept.
+
+    Raises:
+        Refused: it is too long.
+    """
+    text = str(value).encode("utf-8", "backslashreplace").decode()
+    if len(text) > MOST_NAME:
+        raise Refused(400, forms.refusal("invalid_prompt", f"{what} is longer than {MOST_NAME} letters"))
+    return text
+
+
+def _key(given: str | None) -> str | None:
+    return None if given is None else _name(given, "Idempotency-Key")
+
+
+def _deadline_s(given: str | None) -> float | None:
+    """Raises: Refused: it is not a number of seconds."""
+    try:
+        found = None if given is None else float(given)
+    except ValueError:
+        found = math.nan
+    if found is not None and not found > 0.0:
+        raise Refused(400, forms.refusal("invalid_deadline", "X-Comfyload-Deadline is not a number of seconds"))
+    return found
 
 
 def _json(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

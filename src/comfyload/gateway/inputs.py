@@ -66,43 +66,14 @@ class InputFiles:
             return name if known is None else known[1]
         folder, base, _ = parts_of(name)
         reply = await api_of(member.transport).upload(base, content, folder)
-        stored = _stored(reply)
+        stored = stored_as(reply)
         if stored is None:
             return name
         member.uploads[name] = digest or "", stored
         return stored
 
-    async def mask(
-        self, home: Member, name: str, content: bytes, subfolder: str, original: str, *, overwrite: bool
-    ) -> Reply:
-        """Have a server cut a mask into the picture that `original` refers to, and keep the result here.
 
-        Raises:
-            TransportError: the server does not answer.
-            ValueError, TypeError, KeyError, AttributeError: the reference is none.
-        """
-        reference = json.loads(original)
-        server, folder = self._files.untagged(reference.get("subfolder", ""))
-        member = home if server is None else self._member(server) or home
-        kept = posixpath.join(folder, reference["filename"])
-        if server is None and reference.get("type") == "input" and self._files.digest(kept) is not None:
-            folder, base = posixpath.split(await self.put(member, kept))
-            reference |= {"filename": base}
-        api = api_of(member.transport)
-        reply = await api.upload(name, content, subfolder, json.dumps(reference | {"subfolder": folder}))
-        stored = _stored(reply)
-        if stored is None:
-            return reply
-        there, base = posixpath.split(stored)
-        made = await member.transport.call(Request(method="GET", path=api.view_path(base, there, "input"), file=True))
-        if made.status != 200:
-            return reply  # as with a bare server: no picture was found to cut the mask into
-        ours = self._files.store(name, subfolder, made.body, overwrite=overwrite)
-        answer = {"name": ours, "subfolder": subfolder, "type": "input"}
-        return Reply(status=200, body=forms.dumps(answer), content_type="application/json")
-
-
-def _stored(reply: Reply) -> str | None:
+def stored_as(reply: Reply) -> str | None:
     """The name under which a server stored an upload; None: it did not."""
     with suppress(ValueError, KeyError, TypeError):
         answer = json.loads(reply.body)

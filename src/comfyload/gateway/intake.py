@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import math
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -15,17 +15,23 @@ from msgspec import Struct
 from comfyload.comfy.wire.calls import Reply
 from comfyload.errors import WorkflowError
 from comfyload.gateway import forms
+from comfyload.gateway.fair import Demand
 from comfyload.gateway.job import Job
 from comfyload.gateway.service import Gateway
 from comfyload.gateway.store import Row
 from comfyload.tasks import within
-from comfyload.workflow.graph import Workflow, parse
+from comfyload.workflow.graph import Workflow, checked
 
 ASSIGNED_S, ANSWERED_S = 0.2, 10.0
 """How long a POST waits, where a server seems free, until one is chosen, and for that server's answer."""
 
 LOOK_S = 0.01
 MOST_WAITING = 100_000
+LOOKS = 4
+SURE = 3.0
+"""Standard deviations: what is promised must hold for 99 in 100, also where jobs are unlike those before."""
+MOST_UNTOLD, TELLING_MS = 200, 2_000
+"""How many clients may not have been told of ends when a process died, and how long telling may take."""
 
 
 class Refused(Exception):
@@ -56,6 +62,7 @@ class Posted(Struct, kw_only=True):
 class Intake:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._demand = Demand()
         self._number = int(gateway.store.fact("number") or 0)
         self.closed = False
         """Whether the gateway is being stopped, and takes no more."""
@@ -82,7 +89,6 @@ class Intake:
         name = "unreadable" if workflow is None else gateway.ledger.know(workflow, gateway.fleet.info)
         job = self._job(posted, name, lacking)
         self._admit(job)
-        gateway.secrets[job.id] = {key: posted.extra[key] for key in forms.SECRETS if key in posted.extra}
         gateway.store.add(
             Row(
                 id=job.id,
@@ -99,6 +105,7 @@ class Intake:
                 targets=targets,
             )
         )
+        gateway.secrets[job.id] = {key: posted.extra[key] for key in forms.SECRETS if key in posted.extra}
         job.asked, job.sent = True, asyncio.Event()
         gateway.counts["accepted"] += 1
         gateway.add(job)
@@ -178,23 +185,40 @@ class Intake:
         """
         gateway = self._gateway
         waiting = sum(map(len, gateway.queues.values()))
-        ahead_s = self.ahead_s(job)
-        late_s = ahead_s + job.expected_s - job.limit_s if ahead_s else -math.inf
+        ahead_s, doubt_s = self._ahead_s(job)
+        late_s = ahead_s + job.expected_s + doubt_s - job.limit_s if ahead_s else -math.inf
         if waiting < MOST_WAITING and late_s <= 0.0:
+            self._demand.note(job.tenant, job.expected_s, job.due)
             return
         wait_s = max(1, math.ceil(late_s)) if late_s > 0.0 else 60
         gateway.counts["refused"] += 1
         message = f"The servers are busy: {ahead_s:.0f} s of work are waiting. Try again in {wait_s} s."
         raise Refused(503, forms.refusal("queue_full", message, f"{waiting} jobs wait"), {"Retry-After": str(wait_s)})
 
-    def ahead_s(self, job: Job) -> float:
-        """Seconds until a job that came now would begin, by what the servers have to do before it."""
+    def _ahead_s(self, job: Job) -> tuple[float, float]:
+        """Seconds until a job that came now would begin, by what the servers have to do before it; and by how much its
+        end may be later than expected, by how wrong that was before, and how much more others may bring.
+        """
         gateway = self._gateway
         on_servers = gateway.client.backlog_s()
         if not on_servers:
-            return 0.0
-        waiting = sum(queue.ahead_s(job.tenant, job.number, job.expected_s) for queue in gateway.queues.values())
-        return (sum(on_servers) + waiting) / len(on_servers)
+            return 0.0, 0.0
+        rates = self._demand.rates(job.due)
+        rates.pop(job.tenant, None)
+        servers, found_s, waiting = len(on_servers), 0.0, 0.0
+        for _ in range(LOOKS):  # the longer it waits, the more of others' work comes meanwhile, up to their shares
+            coming_s = {name: rate * found_s for name, rate in rates.items()}
+            waiting = self._waiting_s(job, coming_s)
+            found_s = (sum(on_servers) + waiting) / servers
+        coming = waiting - self._waiting_s(
+            job, {}
+        )  # jobs that come at random: the variance of their number is its mean
+        before = gateway.client.variance(found_s * servers) + coming * job.expected_s
+        return found_s, SURE * math.sqrt(before / servers**2 + gateway.client.variance(job.expected_s))
+
+    def _waiting_s(self, job: Job, coming_s: Mapping[str, float]) -> float:
+        queues = self._gateway.queues.values()
+        return sum(queue.ahead_s(job.tenant, job.number, job.expected_s, coming_s) for queue in queues)
 
     async def _answer(self, job: Job) -> bytes:
         """What the client hears: what a server says that is free; else that the job was taken.
@@ -247,7 +271,11 @@ def limit_s(gateway: Gateway, asked_s: float | None) -> float:
 
 
 def recover(gateway: Gateway) -> int:
-    """Take up the jobs of an earlier process; how many there are."""
+    """Take up the jobs of an earlier process, and what it owed the ledger and its clients; how many jobs there are."""
+    if gateway.store.owed:
+        gateway.ledger.settle(gateway.store.owed)
+    for row in _last_ended(gateway):
+        gateway.live.owe_end(row.tenant, row.client_id or "", row.id, forms.loads(row.entry or b""))
     for row in gateway.store.unended():
         graph = forms.loads(row.graph)
         workflow, lacking = _workflow(graph), frozenset[str]()
@@ -268,18 +296,29 @@ def recover(gateway: Gateway) -> int:
             not_on=lacking,
             files=gateway.files.named_in(graph),
             expected_s=gateway.client.expected_s(row.workflow),
+            server=row.server,
+            began=row.started_ms is not None,
+            started_ms=row.started_ms,
+            cancelled=row.cancelled,
         )
-        if row.begun:
+        if row.begun or row.cancelled:
             gateway.take_up(job)
         else:
             gateway.add(job)
     return len(gateway.jobs)
 
 
+def _last_ended(gateway: Gateway) -> list[Row]:
+    """The jobs of whose end an earlier process may have died before it could tell it."""
+    rows = [row for row in gateway.store.ended(None, newest=MOST_UNTOLD) if row.item and row.client_id]
+    ends = [forms.loads(row.item or b"").get("execution_end_time") or 0 for row in rows]
+    return [row for row, end in zip(rows, ends, strict=True) if end >= max(ends) - TELLING_MS]
+
+
 def _workflow(graph: dict[str, Any]) -> Workflow | None:
     """The graph, if we can read it; a server may still say what is wrong with it."""
     try:
-        return parse(json.dumps(graph).encode(), "workflow", "the workflow")
+        return checked(graph, {}, "workflow", "the workflow")
     except WorkflowError:
         return None
 

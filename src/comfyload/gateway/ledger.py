@@ -6,20 +6,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from msgspec import structs
+import msgspec
+from msgspec import Struct, structs
 
 from comfyload.clock import stopwatch
+from comfyload.record.codec import encode
 from comfyload.record.environment.host import describe_host
 from comfyload.record.model import FORMAT, Attempt, Execution, Manifest, Record, Server, Span, WorkflowFacts
 from comfyload.record.plan import Plan, Replay
 from comfyload.record.policy import Policy
 from comfyload.record.run import MANIFEST, RunReader, RunWriter
+from comfyload.retry.pool import executed_s
 from comfyload.workflow.graph import Graph, Workflow, is_link
 from comfyload.workflow.object_info import ObjectInfo
 from comfyload.workflow.vary import Variation
@@ -27,6 +31,12 @@ from comfyload.workflow.vary import Variation
 DAY_S = 86_400.0
 MOST_WORKFLOWS = 1_000
 """Different workflows of a day that are told apart; an application that builds its graphs may have any number."""
+
+MOST_TIMES, MOST_FOLDERS = 500, 8
+"""How much of the ledger is read again at a start: jobs, and the directories that they are in."""
+
+MOST_NODES, MOST_NODES_TOGETHER = 5_000, 200_000
+"""Nodes of a workflow whose shape is kept, and of all such; a larger one is one of the others."""
 
 OTHERS = "others"
 
@@ -52,31 +62,74 @@ class Ledger:
         self._keep_graphs = keep_graphs
         self._open: dict[tuple[int, str], _Day] = {}
         self._facts: dict[str, WorkflowFacts] = {}
+        self._nodes = 0
 
     def know(self, workflow: Workflow, info: ObjectInfo) -> str:
         """The name under which jobs of this shape are recorded."""
+        nodes = len(workflow.graph)
+        if nodes > MOST_NODES:
+            return OTHERS
         name = name_of(workflow, info)
         if name not in self._facts:
-            if len(self._facts) >= MOST_WORKFLOWS:
+            if len(self._facts) >= MOST_WORKFLOWS or self._nodes + nodes > MOST_NODES_TOGETHER:
                 return OTHERS
+            self._nodes += nodes
             named = structs.replace(workflow, name=name)
             facts = Variation(named, info, seed=0, as_is=True).facts({}, keep_graph=self._keep_graphs)
             self._facts[name] = structs.replace(facts, sha256=_shape(workflow))
         return name
 
-    def write(self, record: Record, server: str, facts: Server) -> None:
-        """Write the record of a job that has ended. `server`: the name of its last."""
+    def times(self) -> Iterator[tuple[str, float]]:
+        """What the newest jobs took that are recorded here: their workflows, and seconds of their servers' work."""
+        folders = sorted(path.parent for path in self._folder.glob(f"*/{MANIFEST}"))
+        recent: deque[tuple[str, float]] = deque(maxlen=MOST_TIMES)
+        for folder in folders[-MOST_FOLDERS:]:
+            for line in RunReader(folder, salvage=True).lines():
+                if isinstance(line, Record) and line.execution.outcome == "completed":
+                    took_s = executed_s(line.execution)
+                    if took_s is not None:
+                        recent.append((line.workflow, took_s))
+        yield from recent
+
+    def prepare(self, record: Record, server: str, facts: Server) -> bytes:
+        """What to `write` once the end of the job is in the store, which keeps it, so that a process that dies between
+        the two owes it to the next. `server`: the name of the job's last.
+        """
         number = int(record.due // DAY_S)
-        day = self._open.get((number, server))
-        if day is None:
-            day = self._open[number, server] = self._begin(number, server, facts, record.due % DAY_S)
+        day = self._day(number, server, facts, record.due % DAY_S)
         known = self._facts.get(record.workflow)
         if record.workflow not in day.workflows and known is not None:
             day.workflows.add(record.workflow)
             day.manifest.workflows.append(known)
             day.writer.write_manifest(day.manifest)
-        day.writer.write_line(structs.replace(shifted(record, -number * DAY_S), index=day.count))
+        date = f"{self._midnight + timedelta(days=number):%Y-%m-%d}"
+        return encode(Owed(date=date, server=server, facts=facts, record=shifted(record, -number * DAY_S)))
+
+    def write(self, owed: bytes) -> None:
+        """Write the record of a job that has ended."""
+        self._write(msgspec.json.decode(owed, type=Owed))
+
+    def settle(self, owed: bytes) -> None:
+        """Write what an earlier process was about to write last, unless it did."""
+        found = msgspec.json.decode(owed, type=Owed)
+        path = self._folder / f"{found.date}-{found.server}"
+        if (path / MANIFEST).exists():
+            lines = RunReader(path).lines()
+            if any(isinstance(line, Record) and line.prompt_id == found.record.prompt_id for line in lines):
+                return
+        self._write(found)
+
+    def _write(self, owed: Owed) -> None:
+        number = (datetime.fromisoformat(owed.date).replace(tzinfo=UTC) - self._midnight).days
+        day = self._day(number, owed.server, owed.facts, owed.record.due)
+        day.writer.write_line(structs.replace(owed.record, index=day.count))
         day.count += 1
+
+    def _day(self, number: int, server: str, facts: Server, since: float) -> _Day:
+        day = self._open.get((number, server))
+        if day is None:
+            day = self._open[number, server] = self._begin(number, server, facts, since)
+        return day
 
     def close_before(self, now: float) -> None:
         """End the days whose jobs have all ended; `now`: the arrival of the oldest that has not."""
@@ -126,6 +179,15 @@ class Ledger:
         day.manifest.end = "complete"
         day.writer.write_manifest(day.manifest)
         day.writer.close()
+
+
+class Owed(Struct, kw_only=True):
+    """A record, and the run directory to which it belongs. Its instants count from the date's midnight."""
+
+    date: str
+    server: str
+    facts: Server
+    record: Record
 
 
 class _Day:

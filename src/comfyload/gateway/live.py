@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,16 +21,26 @@ OF_STEPS = (b"progress", b"progress_state")
 TO_ALL = (b"progress", b"progress_state", b"execution_interrupted")
 """What ComfyUI sends to every socket for a prompt without a client id; nobody gets the rest."""
 
+KEPT_FRAME = 1 << 20
+"""A larger message is told once, and not again to a socket that is opened later."""
+
+MOST_ENDS, MOST_END_BYTES = 64, 32 << 20
+"""Of one attempt."""
+
 OF_COMFYUI = {
     b"status", b"feature_flags", b"logs", b"progress", b"progress_state", b"executing", b"executed",
     b"execution_start", b"execution_cached", b"execution_success", b"execution_error", b"execution_interrupted",
 }  # fmt: skip
 """Its own messages: those without the id of a prompt are about none, but for `executing`."""
 
-_PROMPT_ID = re.compile(rb'"prompt_id":\s*"([^"\\]{1,64})"')
 _TYPE = re.compile(rb'\s*\{\s*"type":\s*"([A-Za-z0-9_.-]+)"')
+_ID = re.compile(rb'"prompt_id":\s*"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"')
+_PROMPT_ID = re.compile(rb'"prompt_id":\s*"([^"\\]{1,64})"')
 _NO_NODE = re.compile(rb'"node":\s*null')
 _STAMP = re.compile(rb'"timestamp":\s*(\d{1,16})')
+
+UNTOLD_S, MOST_UNTOLD, MOST_UNTOLD_CLIENTS = 60.0, 100, 1_000
+"""How long it is remembered which ends a client without a socket was not told of, how many, and of how many clients."""
 
 PREVIEW, PREVIEW_WITH_METADATA = 1, 4
 _FORMATS = {"image/jpeg": 1, "image/png": 2}
@@ -50,6 +61,11 @@ class Attempt:
     executing: bytes = b""
     ends: list[bytes] = field(default_factory=list)
 
+    def hold(self, frame: bytes) -> None:
+        """Keep a message of its end."""
+        if len(self.ends) < MOST_ENDS and sum(map(len, self.ends)) + len(frame) <= MOST_END_BYTES:
+            self.ends.append(frame)
+
 
 class Live:
     """The attempts under way. `tagged`: what a node reported, with the names by which clients find its files.
@@ -69,6 +85,8 @@ class Live:
         self._on_start = on_start
         self._attempts: dict[str, Attempt] = {}
         self._running: dict[str, Attempt] = {}
+        self._untold: OrderedDict[tuple[str, str], list[tuple[float, list[bytes]]]] = OrderedDict()
+        """Ends of which clients were not told, as they had no socket open then, by tenant and client id; since when."""
         self.unread = 0
 
     def begin(self, job: Job, server: str, attempt_id: str) -> Attempt:
@@ -114,14 +132,14 @@ class Live:
             frame = _STAMP.sub(lambda stamp: b'"timestamp": %d' % (int(stamp[1]) + skew), frame, count=1)
         stamped = kind in ENDS and _STAMP.search(frame) is not None
         if stamped or attempt.ends or (kind == b"executing" and _NO_NODE.search(frame)):
-            attempt.ends.append(frame)
+            attempt.hold(frame)
             return
         if kind == b"execution_start":
             self._started(attempt, frame)
         elif kind == b"executing":
-            attempt.executing = frame
+            attempt.executing = frame if len(frame) <= KEPT_FRAME else b""
         elif kind == b"progress_state":
-            attempt.progress = frame
+            attempt.progress = frame if len(frame) <= KEPT_FRAME else b""
         elif kind == b"executed":
             frame = self._tag(frame, server)
         if job.client_id is None and kind not in TO_ALL:
@@ -140,15 +158,18 @@ class Live:
             found.answer.set_result(reply)
 
     def _attempt_in(self, server: str, frame: bytes) -> Attempt | None:
-        """The attempt on that server that a message is about. What a node prints, ids too, is escaped."""
-        for found in _PROMPT_ID.finditer(frame):
-            attempt = self._attempts.get(found[1].decode())
-            if attempt is not None and attempt.server == server:
-                return attempt
-        return None
+        """The attempt on that server that a message is about."""
+        ids = {found[1] for found in _ID.finditer(frame)}
+        if len(ids) > 1:  # its outputs name other prompts
+            try:
+                ids = {json.loads(frame)["data"]["prompt_id"].encode()}
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                return None
+        attempt = self._attempts.get(ids.pop().decode()) if ids else None
+        return attempt if attempt is not None and attempt.server == server else None
 
     def _started(self, attempt: Attempt, frame: bytes) -> None:
-        attempt.start = frame
+        attempt.start = frame if len(frame) <= KEPT_FRAME else b""
         self._running[attempt.server] = attempt
         stamp = _STAMP.search(frame)
         attempt.job.began = True
@@ -161,20 +182,22 @@ class Live:
             message = json.loads(frame)
             data = message["data"]
             tagged = self._tagged(data.get("output"), server)
-        except (ValueError, KeyError, AttributeError, RecursionError):
+            return frame if tagged is data.get("output") else dumps(message | {"data": data | {"output": tagged}})
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return frame
-        return frame if tagged is data.get("output") else dumps(message | {"data": data | {"output": tagged}})
 
     def _on_preview(self, server: str, frame: bytes) -> None:
         """A picture of the prompt that runs there, or a text of one of its nodes."""
-        attempt = self._running.get(server)
-        if attempt is None or attempt.ends:
-            return
-        job, kind = attempt.job, int.from_bytes(frame[:4], "big")
-        plain = frame
+        kind, head, picture = int.from_bytes(frame[:4], "big"), b"", b""
         if kind == PREVIEW_WITH_METADATA:
             length = int.from_bytes(frame[4:8], "big")
             head, picture = frame[8 : 8 + length], frame[8 + length :]
+        running = self._running.get(server)
+        attempt = self._attempt_in(server, head) if _ID.search(head) else running
+        if attempt is None or attempt is not running or attempt.ends:
+            return
+        job, plain = attempt.job, frame
+        if kind == PREVIEW_WITH_METADATA:
             if job.attempt_id != job.id:
                 head = head.replace(job.attempt_id.encode(), job.id.encode())
                 frame = frame[:8] + head + picture
@@ -185,17 +208,35 @@ class Live:
 
     def tell_end(self, job: Job, ends: list[bytes], entry: Entry) -> None:
         """Tell how a job ended: what its server said of that, or what no server said."""
-        messages = entry["status"]["messages"]
-        kind, data = messages[-1]
+        kind = entry["status"]["messages"][-1][0]
         if not any(f'"{kind}"'.encode() in frame[:60] for frame in ends):
-            ends = [dumps({"type": kind, "data": data}), dumps(_no_node(job))]
+            ends = _frames_of_end(job.id, entry)
         elif not any(_NO_NODE.search(frame) for frame in ends):
-            ends = [*ends, dumps(_no_node(job))]
+            ends = [*ends, dumps(_no_node(job.id))]
+        if job.client_id is not None and not self._sockets.of(job.tenant, job.client_id):
+            self._owe(job.tenant, job.client_id, ends)
         for frame in ends:
             self._sockets.send(job.tenant, job.client_id, frame)
 
+    def owe_end(self, tenant: str, client_id: str, job_id: str, entry: Entry) -> None:
+        """Tell the client how the job ended as soon as it opens a socket."""
+        self._owe(tenant, client_id, _frames_of_end(job_id, entry))
+
+    def _owe(self, tenant: str, client_id: str, ends: list[bytes]) -> None:
+        untold = self._untold.setdefault((tenant, client_id), [])
+        untold.append((asyncio.get_running_loop().time(), ends))
+        del untold[:-MOST_UNTOLD]
+        if len(self._untold) > MOST_UNTOLD_CLIENTS:
+            self._untold.popitem(last=False)
+
     def greet(self, socket: ClientSocket, jobs: list[Job]) -> None:
-        """Tell a socket that was just opened what its client's jobs under way do, as if it had been there."""
+        """Tell a socket that was just opened which of its client's jobs ended while it had none, and what those under
+        way do, as if it had been there.
+        """
+        now = asyncio.get_running_loop().time()
+        for since, frames in self._untold.pop((socket.tenant, socket.client_id), []):
+            for frame in frames if now - since < UNTOLD_S else []:
+                socket.push(frame, True)
         for job in jobs:
             attempt = self._attempts.get(job.attempt_id)
             later = (attempt.progress, attempt.executing) if attempt is not None else ()
@@ -206,8 +247,13 @@ class Live:
                     socket.push(frame, True)
 
 
-def _no_node(job: Job) -> Entry:
-    return {"type": "executing", "data": {"node": None, "prompt_id": job.id}}
+def _frames_of_end(job_id: str, entry: Entry) -> list[bytes]:
+    kind, data = entry["status"]["messages"][-1]
+    return [dumps({"type": kind, "data": data}), dumps(_no_node(job_id))]
+
+
+def _no_node(job_id: str) -> Entry:
+    return {"type": "executing", "data": {"node": None, "prompt_id": job_id}}
 
 
 def _with_id(frame: bytes, attempt_id: str) -> bytes:
@@ -222,5 +268,5 @@ def _with_id(frame: bytes, attempt_id: str) -> bytes:
 def _format_in(head: bytes) -> int:
     try:
         return _FORMATS.get(json.loads(head).get("image_type"), 1)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         return 1

@@ -7,12 +7,14 @@ import json
 import re
 import ssl
 from collections import OrderedDict, defaultdict
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import unquote_plus, urlencode
 
 import aiohttp
 from aiohttp import web
+from multidict import CIMultiDict
 from yarl import URL
 
 from comfyload.comfy.address import with_credentials
@@ -30,7 +32,14 @@ HOP_BY_HOP = {
 OF_THE_BROWSER = {"origin", "referer", "cookie", "authorization", "host", "content-length"}
 """ComfyUI refuses what comes from a page of another address; and our tokens are not for it."""
 
-REPLY_DROPPED = HOP_BY_HOP | {"content-length", "date", "server"}
+SHOWN_AS = "sec-fetch-dest"
+"""Says what the browser wants a file for: a drawing is served as one only where an image is wanted."""
+
+OF_OTHERS = {"forwarded", "x-real-ip", "x-original-url", "x-rewrite-url", "x-http-method-override"}
+"""What a proxy tells a server; from a client it would be a lie. So are all that begin with `x-forwarded-`."""
+
+TOKEN = "token"
+"""The parameter of a query by which a client may show its token; it goes no further."""
 
 CHUNK = 1 << 16
 NO_SERVER = "no server answers"
@@ -66,12 +75,12 @@ class Passing:
 
     async def on(self, request: web.Request) -> web.StreamResponse:
         """Pass the call on to the home server, its path as it was written; to another if that one does not answer."""
-        path = request.rel_url.raw_path
+        path, _, query = request.raw_path.partition("?")
         if (cached := self._assets.answer(request)) is not None:
             return cached
         if request.method == "GET" and len(self._fleet) > 1 and _LISTS.fullmatch(path):
             return await self._lists(request)
-        query = request.rel_url.raw_query_string
+        query = "&".join(part for part in query.split("&") if _key(part) != TOKEN)
         return await self._at_home(request, f"{path}?{query}" if query else path)
 
     async def _at_home(self, request: web.Request, path: str) -> web.StreamResponse:
@@ -91,7 +100,7 @@ class Passing:
 
     async def view(self, request: web.Request) -> web.StreamResponse:
         """A file, from the server whose mark it has; an upload, from the home server."""
-        given = dict(request.query)
+        given = {key: value for key, value in request.query.items() if key != TOKEN}
         server, query = self._files.view(given)
         upload = self._files.upload_in(given) if server is None else None
         member = self._fleet.home if server is None else self._fleet.get(server)
@@ -99,41 +108,14 @@ class Passing:
             if member is not None and upload is not None:
                 folder, _, name = (await self._inputs.put(member, upload)).rpartition("/")
                 query = query | {"filename": name, "subfolder": folder, "type": "input"}
+            path = f"/view?{urlencode(query, errors='surrogateescape')}"
             if server is None:
-                return await self._at_home(request, f"/view?{urlencode(query)}")
+                return await self._at_home(request, path)
             if member is None:
                 return web.Response(status=404)
-            return await self._call(request, member, f"/view?{urlencode(query)}")
+            return await self._call(request, member, path)
         except (Unreachable, TransportError) as error:
             return web.Response(status=502, text=str(error))
-
-    async def upload(self, request: web.Request) -> web.Response:
-        """Keep an upload here; it is brought to the server that gets a job with it."""
-        form = await request.post()
-        image = form.get("image")
-        if not isinstance(image, web.FileField) or not image.filename:
-            return web.Response(status=400)
-        kind, subfolder = str(form.get("type", "input")), str(form.get("subfolder", ""))
-        kind = kind if kind in ("input", "temp", "output") else "input"
-        name = image.filename
-        if ".." in subfolder or ".." in name or subfolder.startswith("/") or "/" in name or "\\" in name:
-            return web.Response(status=400)
-        overwrite = str(form.get("overwrite", "")) in ("true", "1")
-        content = image.file.read()
-        if request.path.endswith("/mask"):
-            return await self._mask(name, content, subfolder, str(form["original_ref"]), overwrite=overwrite)
-        stored = self._files.store(name, subfolder, content, overwrite=overwrite, kind=kind)
-        return web.json_response({"name": stored, "subfolder": subfolder, "type": kind})
-
-    async def _mask(self, name: str, content: bytes, subfolder: str, original: str, *, overwrite: bool) -> web.Response:
-        home = self._fleet.home
-        if home is None:
-            return web.Response(status=503, text=NO_SERVER)
-        try:
-            made = await self._inputs.mask(home, name, content, subfolder, original, overwrite=overwrite)
-        except TransportError as error:
-            return web.Response(status=502, text=str(error))
-        return web.Response(status=made.status, body=made.body, headers={"Content-Type": made.content_type})
 
     async def _lists(self, request: web.Request) -> web.StreamResponse:
         """What the page may choose from: the models of all servers; the files of the home server, and the uploads."""
@@ -173,13 +155,11 @@ class Passing:
         Raises:
             Unreachable: it does not answer.
         """
-        dropped = HOP_BY_HOP | OF_THE_BROWSER
-        headers = {
-            name: value
-            for name, value in request.headers.items()
-            if name.lower() not in dropped and not name.lower().startswith("sec-")
-        }
+        dropped = _dropped(request.headers)
+        headers = CIMultiDict((name, value) for name, value in request.headers.items() if name.lower() not in dropped)
+        headers.popall("Content-Encoding", None)  # its body is unpacked when we read it
         own, url, tls = self._to(member.given, path)
+        headers.update(own)
         body = request.content if request.can_read_body else None
         drawn = _DRAWN.search(path) is not None
         asset = request.method == "GET" and "Range" not in request.headers and _ASSET.fullmatch(path) is not None
@@ -188,10 +168,13 @@ class Passing:
             async with (
                 self._drawing[member.name] if drawn else nullcontext(),
                 self._session.request(
-                    request.method, url, headers=headers | own, data=body, ssl=tls, allow_redirects=False
+                    request.method, url, headers=headers, data=body, ssl=tls, allow_redirects=False
                 ) as reply,
             ):
-                kept = {name: value for name, value in reply.headers.items() if name.lower() not in REPLY_DROPPED}
+                dropped = _dropped(reply.headers) | {"date", "server", "set-cookie"}
+                kept = CIMultiDict(
+                    (name, value) for name, value in reply.headers.items() if name.lower() not in dropped
+                )
                 if asset and reply.status == 200:
                     content = await reply.read()
                     self._assets.keep(path, content, kept)
@@ -213,14 +196,31 @@ class Passing:
             return answer
 
 
+def _dropped(headers: Mapping[str, str]) -> set[str]:
+    """Names of headers, in lower case, that are between two neighbours, or that must not be passed on."""
+    named = {
+        each.strip().lower()
+        for name, value in headers.items()
+        if name.lower() == "connection"
+        for each in value.split(",")
+    }
+    others = {name for name in map(str.lower, headers) if name.startswith(("sec-", "x-forwarded-"))}
+    return (HOP_BY_HOP | OF_THE_BROWSER | OF_OTHERS | named | others) - {SHOWN_AS}
+
+
+def _key(part: str) -> str:
+    """The name of one part of a query, as any server may read it."""
+    return unquote_plus(part.partition("=")[0])
+
+
 class _Assets:
     """The newest files of the page whose names have hashes: their content, and the headers of the reply."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, tuple[bytes, dict[str, str]]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[bytes, Mapping[str, str]]] = OrderedDict()
         self._bytes = 0
 
-    def keep(self, path: str, content: bytes, headers: dict[str, str]) -> None:
+    def keep(self, path: str, content: bytes, headers: Mapping[str, str]) -> None:
         if len(content) > MOST_ASSET or path in self._kept or "Content-Encoding" in headers:
             return
         self._kept[path] = content, headers

@@ -23,6 +23,7 @@ from comfyload.gateway.job import Job
 from comfyload.gateway.ledger import DAY_S, Ledger
 from comfyload.gateway.live import Attempt, Live
 from comfyload.gateway.memory import Entries
+from comfyload.gateway.metrics import Metrics
 from comfyload.gateway.sockets import STATUS_S, Sockets
 from comfyload.gateway.store import Store
 from comfyload.record.job_events import JobEvent, Retrying, Sending
@@ -32,6 +33,7 @@ from comfyload.retry.client import RetryingClient
 from comfyload.tasks import within
 
 TICK_S = 0.25
+UNREACHABLE_S = 120.0
 ENTRY_S = 2.0
 """How long a server is asked for the history of a job that was cancelled there."""
 
@@ -73,6 +75,7 @@ class Gateway:
         self.jobs: dict[str, Job] = {}
         self.secrets: dict[str, dict[str, Any]] = {}
         self.counts = Counter[str]()
+        self.metrics = Metrics(self)
         self.queues: dict[frozenset[str], FairQueue[Job]] = {}
         """Jobs that wait here, by the servers that lack what they need."""
         self.fault: BaseException | None = None
@@ -96,14 +99,18 @@ class Gateway:
         """Take a job that is in the store; it is sent as soon as it is its turn."""
         self._note(job)
         queue = self.queues.setdefault(job.not_on, FairQueue())
-        queue.put(job.id, job, job.tenant, job.number, job.expected_s)
+        begin_by = job.due + job.limit_s - job.expected_s
+        queue.put(job.id, job, job.tenant, job.number, job.expected_s, begin_by)
         self._launch_all()
 
     def take_up(self, job: Job) -> None:
-        """Take a job of an earlier process, which may have sent it."""
+        """Take a job of an earlier process, which may have sent it, or was about to cancel it."""
         self._note(job)
-        self._unsure.add(job.id)
-        self._launch(job)
+        if job.server:
+            self._unsure.add(job.id)
+            self._launch(job)
+        else:
+            self._spawn(job, self._settle(job, Execution(outcome="cancelled", done=self.clock(), failure=BY_CLIENT)))
 
     def _note(self, job: Job) -> None:
         self.jobs[job.id] = job
@@ -111,6 +118,13 @@ class Gateway:
         if job.limit_s < math.inf:
             heapq.heappush(self._deadlines, (job.due + job.limit_s, job.id))
         self.changed(job.tenant)
+
+    def backlog_s(self) -> float:
+        """Seconds of work that are here and on the servers, for each server."""
+        on_servers = self.client.backlog_s()
+        if not on_servers:
+            return 0.0
+        return (sum(on_servers) + sum(queue.total_s for queue in self.queues.values())) / len(on_servers)
 
     def launched(self, job: Job) -> bool:
         """Whether it waits no more for its turn."""
@@ -169,7 +183,7 @@ class Gateway:
             return
         for lane in sorted(self.queues, key=len, reverse=True):
             queue = self.queues[lane]
-            while self.client.room(lane) > self._starting and (job := queue.next()) is not None:
+            while self.client.room(lane) > self._starting and (job := queue.next(self.clock())) is not None:
                 self._launch(job)
             if not len(queue):
                 del self.queues[lane]
@@ -202,8 +216,16 @@ class Gateway:
             self._day = now // DAY_S
             self.ledger.close_before(min((job.due for job in self.jobs.values()), default=now))
 
+    async def _until_joined(self, job: Job) -> None:
+        """Wait a while for the server that may have a job of an earlier process: only there it can be looked up."""
+        until = min(job.due + job.limit_s, self.clock() + min(UNREACHABLE_S, self.policy.liveness_s or UNREACHABLE_S))
+        while self.clock() < until and not any(member.name == job.server for member in self.fleet.joined):
+            await asyncio.sleep(TICK_S)
+
     async def _run(self, job: Job) -> None:
         self._starting -= 1
+        if job.id in self._unsure:
+            await self._until_joined(job)
         _, extra, targets = self.store.payload(job.id)
         mark = {"comfyload": {"job": job.id, "attempt": 1}}
         prompt = Prompt(
@@ -216,6 +238,8 @@ class Gateway:
             targets=targets,
         )
         left_s = None if job.limit_s == math.inf else max(0.001, job.due + job.limit_s - self.clock())
+        if job.cancelled:
+            self._stop(job)
         execution = await self.client.run(
             prompt, deadline_s=left_s, tell=partial(self._on_event, job), not_on=job.not_on
         )
@@ -233,6 +257,7 @@ class Gateway:
                     job.sent.set()
             case Retrying():
                 self.counts["retries"] += 1
+                job.attempts.append(forms.attempt_before(job, event))
                 self.live.forget(job.attempt_id)
                 job.next_attempt_at_ms = int((time.time() + event.wait_s) * 1000)
 
@@ -241,6 +266,8 @@ class Gateway:
         return 0 if member is None else member.skew_ms
 
     def _on_start(self, job: Job) -> None:
+        if job.started_ms is not None:
+            self.store.started(job.id, job.started_ms)
         self.changed(job.tenant)
 
     # --- what passes between us and a server (a `Listener`)
@@ -260,7 +287,7 @@ class Gateway:
         if attempt is None or member is None:
             return body
         job = attempt.job
-        self.store.began(job.id)
+        self.store.began(job.id, server)
         return await self.inputs.put_all(member, job.files, body)
 
     # --- ends
@@ -271,19 +298,24 @@ class Gateway:
         if job is None or job.tenant != tenant or (only_running and not job.began):
             return False
         job.cancelled = True
+        self.store.cancel(job_id)
         queue = self.queues.get(job.not_on)
         if queue is not None and queue.remove(job_id) is not None:
             await self._settle(job, Execution(outcome="cancelled", done=self.clock(), failure=BY_CLIENT))
         else:
-            task = asyncio.create_task(self.client.cancel(job_id))
-            self._others.add(task)
-            task.add_done_callback(self._others.discard)
+            self._stop(job)
         return True
+
+    def _stop(self, job: Job) -> None:
+        """End the job where it is. One that is about to be sent is ended then."""
+        task = asyncio.create_task(self.client.cancel(job.id))
+        self._others.add(task)
+        task.add_done_callback(self._others.discard)
 
     async def _settle(self, job: Job, execution: Execution) -> None:
         """Write how the job ended, then tell its client."""
         attempt, failure = self.live.get(job.attempt_id), execution.failure
-        job.attempts = execution.attempts
+        job.attempts = forms.attempts_of(job, execution, self._name_of)
         if job.asked and failure is not None and failure.status == 400:
             # The application hears it as the answer to its POST: it never was a job.
             self.counts["refused"] += 1
@@ -301,8 +333,8 @@ class Gateway:
         entry, state = forms.entry_of(job, found, forms.loads(graph), forms.loads(extra), execution, ended_ms, skew_ms)
         if member is not None:
             entry["outputs"] = self.files.tagged(entry["outputs"], member.name)
-        self._write_record(job, execution, member)
-        self.counts[state] += 1
+        owed = self._record(job, execution, member)
+        self.metrics.ended(job, execution, state)
         seen = state != "cancelled" or job.began  # one that was removed before it ran never was, as in ComfyUI
         if seen:
             self.entries.keep(job.id, forms.dumps(entry))
@@ -316,13 +348,19 @@ class Gateway:
                 on_disk,
                 attention=state == "failed",
                 keep_payload=state == "failed" or self._keep_payloads,
+                owed=owed,
             )
         else:
-            self.store.drop(job.id)
+            self.store.drop(job.id, owed)
+        self.ledger.write(owed)  # if we die before, the next process does it
         self._remove(job)
         if seen:
             self.live.tell_end(job, [] if attempt is None else attempt.ends, entry)
         self.live.forget(job.attempt_id)
+
+    def _name_of(self, address: str) -> str:
+        member = self.fleet.at(address)
+        return address if member is None else member.name
 
     def _remove(self, job: Job) -> None:
         if self.jobs.pop(job.id, None) is not None:
@@ -340,18 +378,14 @@ class Gateway:
         if not attempt.history and job.began and member is not None:
             with suppress(TransportError):
                 await member.tap.call(Request(method="GET", path=f"history/{job.attempt_id}", timeout_s=ENTRY_S))
-        try:
-            entry = forms.loads(attempt.history).get(job.attempt_id)
-        except (ValueError, AttributeError, RecursionError):
-            return None
-        return entry if isinstance(entry, dict) else None
+        return forms.entry_in(attempt.history, job.attempt_id)
 
-    def _write_record(self, job: Job, execution: Execution, member: Member | None) -> None:
-        """Write it to the ledger, as its server's job; one that no server had, as the first server's."""
+    def _record(self, job: Job, execution: Execution, member: Member | None) -> bytes:
+        """What the ledger is to hold of it, as its server's job; of one that no server had, as the first server's."""
         members = self.fleet.members
         name = member.name if member is not None else members[0].name if members else "none"
         facts = next((each.facts for each in members if each.name == name), None)
         record = Record(
             index=0, prompt_id=job.id, workflow=job.workflow, warmup=False, due=job.due, values={}, execution=execution
         )
-        self.ledger.write(record, name, facts or NOWHERE)
+        return self.ledger.prepare(record, name, facts or NOWHERE)

@@ -11,6 +11,9 @@ from msgspec import Struct
 MOST_FRAMES, MOST_BYTES = 10_000, 32 << 20
 """Of a reader that does not read; then it is cut off."""
 
+MOST_TOGETHER = 128 << 20
+"""Of all readers; beyond, the one that has most unread is cut off."""
+
 BACKLOG = 32
 """So many unsent frames show that a reader is slow: from then on only the newest progress of a job is kept."""
 
@@ -25,17 +28,27 @@ class _Cell(Struct, gc=False):
     is_text: bool
 
 
+class Unread:
+    """Bytes that readers have not read yet, of one or of all."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
 class ClientSocket:
-    """One socket of an application or a browser. `closed`: the code with which to close it; None: it is open."""
+    """One socket of an application or a browser. `closed`: the code with which to close it; None: it is open. `of_all`:
+    what all sockets have unread.
+    """
 
     def __init__(self, client_id: str, tenant: str) -> None:
+        self.of_all = Unread()
         self.client_id = client_id
         self.tenant = tenant
         self.with_metadata = False
         self.closed: int | None = None
         self.waiting: deque[_Cell] = deque()
         self._latest: dict[str, _Cell] = {}
-        self._bytes = 0
+        self.bytes = 0
         self._something = asyncio.Event()
         self.over = asyncio.Event()
         """Set when it is closed."""
@@ -46,22 +59,28 @@ class ClientSocket:
             return
         if newest_of and len(self.waiting) > BACKLOG and newest_of in self._latest:
             cell = self._latest[newest_of]
-            self._bytes += len(frame) - len(cell.frame)
+            self._count(len(frame) - len(cell.frame))
             cell.frame = frame
             return
         cell = _Cell(frame, is_text)
         if newest_of:
             self._latest[newest_of] = cell
         self.waiting.append(cell)
-        self._bytes += len(frame)
-        if len(self.waiting) > MOST_FRAMES or self._bytes > MOST_BYTES:
+        self._count(len(frame))
+        if len(self.waiting) > MOST_FRAMES or self.bytes > MOST_BYTES:
             self.close(TRY_AGAIN_LATER)
         self._something.set()
+
+    def _count(self, more: int) -> None:
+        self.bytes += more
+        self.of_all.bytes += more
 
     def close(self, code: int) -> None:
         if self.closed is None:
             self.closed = code
             self.waiting.clear()
+            self._latest.clear()
+            self._count(-self.bytes)
             self._something.set()
             self.over.set()
 
@@ -74,7 +93,7 @@ class ClientSocket:
             self._something.clear()
             await self._something.wait()
         cell = self.waiting.popleft()
-        self._bytes -= len(cell.frame)
+        self._count(-len(cell.frame))
         if not self.waiting:
             self._latest.clear()
         return cell.frame, cell.is_text
@@ -85,18 +104,22 @@ class Sockets:
 
     def __init__(self) -> None:
         self._open: dict[tuple[str, str], list[ClientSocket]] = {}
-        self._owed: dict[str, asyncio.TimerHandle] = {}
+        self._unread = Unread()
 
     def __len__(self) -> int:
         return sum(map(len, self._open.values()))
 
     def add(self, socket: ClientSocket) -> None:
+        socket.of_all = self._unread
+        self._unread.bytes += socket.bytes
         self._open.setdefault((socket.tenant, socket.client_id), []).append(socket)
 
     def remove(self, socket: ClientSocket) -> None:
         same = self._open.get((socket.tenant, socket.client_id), [])
         if socket in same:
             same.remove(socket)
+            self._unread.bytes -= socket.bytes
+            socket.of_all = Unread()
         if not same:
             self._open.pop((socket.tenant, socket.client_id), None)
 
@@ -109,17 +132,25 @@ class Sockets:
     def send(self, tenant: str, client_id: str | None, frame: bytes, *, newest_of: str = "") -> None:
         for socket in self.of(tenant, client_id):
             socket.push(frame, True, newest_of)
+        self._relieve()
 
     def send_preview(self, tenant: str, client_id: str | None, with_metadata: bytes, plain: bytes, job: str) -> None:
         """A picture of a job under way, in the form that each socket asked for."""
         for socket in self.of(tenant, client_id):
             socket.push(with_metadata if socket.with_metadata else plain, False, f"preview {job}")
+        self._relieve()
 
     def send_status(self, tenant: str, remaining: int) -> None:
         """How many jobs the tenant has here."""
         frame = status_frame(remaining)
         for socket in self.of(tenant, None):
             socket.push(frame, True, "status")
+
+    def _relieve(self) -> None:
+        """Cut off the slowest readers while all together have too much unread."""
+        while self._unread.bytes > MOST_TOGETHER:
+            slowest = max((each for same in self._open.values() for each in same), key=lambda socket: socket.bytes)
+            slowest.close(TRY_AGAIN_LATER)
 
     def close(self, code: int) -> None:
         for same in self._open.values():

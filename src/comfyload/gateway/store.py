@@ -13,6 +13,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from comfyload.comfy.wire.ids import is_uuid
 from comfyload.errors import RunFilesError
 from comfyload.gateway.job import State
 
@@ -39,6 +40,9 @@ CREATE TABLE IF NOT EXISTS jobs (
   extra BLOB NOT NULL,
   targets BLOB NOT NULL,
   begun INTEGER NOT NULL DEFAULT 0,
+  server TEXT NOT NULL DEFAULT '',
+  started_ms INTEGER,
+  cancelled INTEGER NOT NULL DEFAULT 0,
   attention INTEGER NOT NULL DEFAULT 0,
   item BLOB,
   entry BLOB
@@ -53,7 +57,8 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 class Row(Struct, kw_only=True, gc=False):
     """One job as it is kept. `item`: its form in `/api/jobs`; `entry`: in `/history`; both JSON, of an ended job.
 
-    `begun`: it may be on a server. `attention`: it failed for good, and nobody has sent it again yet. `digest`: of what
+    `begun`: it may be on a server: on that `server`, if it was not lost there. `started_ms`: when one began to work on
+    it. `cancelled`: its client wants it no more. `attention`: it failed for good, and nobody has sent it again yet. `digest`: of what
     was posted. `extra`: its `extra_data`, without secrets.
     """
 
@@ -72,6 +77,9 @@ class Row(Struct, kw_only=True, gc=False):
     state: State = "pending"
     node_errors: bytes | None = None
     begun: bool = False
+    server: str = ""
+    started_ms: int | None = None
+    cancelled: bool = False
     attention: bool = False
     item: bytes | None = None
     entry: bytes | None = None
@@ -123,25 +131,60 @@ class Store:
         with self._errors():
             self._db.execute(_INSERT, tuple(getattr(row, name) for name in _COLUMNS))
 
-    def drop(self, job_id: str) -> None:
-        """The job was refused, or removed before it ran: it never was."""
-        with self._errors():
+    def drop(self, job_id: str, owed: bytes = b"") -> None:
+        """The job was refused, or removed before it ran: it never was. `owed`: what is still to be written of it."""
+        with self._whole():
+            self._owe(owed)
             self._db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
 
-    def began(self, job_id: str) -> None:
-        """From now on it may be on a server."""
+    @property
+    def owed(self) -> bytes:
+        """What was to be written elsewhere when the last job ended; it may have been, or not."""
         with self._errors():
-            self._db.execute("UPDATE jobs SET begun = 1 WHERE id = ?", (job_id,))
+            found = self._db.execute("SELECT value FROM facts WHERE name = 'owed'").fetchone()
+        return b"" if found is None else bytes(found[0])
+
+    def _owe(self, owed: bytes) -> None:
+        if owed:
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES ('owed', ?)", (owed,))
+
+    def began(self, job_id: str, server: str) -> None:
+        """From now on it may be on that server."""
+        with self._errors():
+            self._db.execute("UPDATE jobs SET begun = 1, server = ? WHERE id = ?", (server, job_id))
+
+    def started(self, job_id: str, at_ms: int) -> None:
+        """A server works on it."""
+        with self._errors():
+            self._db.execute("UPDATE jobs SET state = 'in_progress', started_ms = ? WHERE id = ?", (at_ms, job_id))
+
+    def cancel(self, job_id: str) -> None:
+        """Its client wants it no more."""
+        with self._errors():
+            self._db.execute("UPDATE jobs SET cancelled = 1 WHERE id = ?", (job_id,))
 
     def noted(self, job_id: str, node_errors: bytes) -> None:
         """Some outputs of the job will not run."""
         with self._errors():
             self._db.execute("UPDATE jobs SET node_errors = ? WHERE id = ?", (node_errors, job_id))
 
-    def end(self, job_id: str, state: State, item: bytes, entry: bytes, *, attention: bool, keep_payload: bool) -> None:
-        """The job has ended. `keep_payload`: what it takes to run it again is kept."""
+    def end(
+        self,
+        job_id: str,
+        state: State,
+        item: bytes,
+        entry: bytes,
+        *,
+        attention: bool,
+        keep_payload: bool,
+        owed: bytes = b"",
+    ) -> None:
+        """The job has ended. `keep_payload`: what it takes to run it again is kept. `owed`: what is still to be written
+        of it elsewhere.
+        """
         payload = "" if keep_payload else ", graph = '', extra = '', targets = ''"
-        with self._errors():
+        with self._whole():
+            self._owe(owed)
             self._db.execute(
                 f"UPDATE jobs SET state = ?, item = ?, entry = ?, attention = ?{payload} WHERE id = ?",
                 (state, item, entry, attention, job_id),
@@ -160,7 +203,8 @@ class Store:
             self._db.execute("UPDATE jobs SET attention = 0 WHERE id = ?", (job_id,))
 
     def find(self, job_id: str) -> Row | None:
-        return next(self._rows("WHERE id = ?", job_id), None)
+        # An id with bytes that are no text is nobody's, and the file cannot be asked for it.
+        return next(self._rows("WHERE id = ?", job_id), None) if is_uuid(job_id) else None
 
     def find_key(self, tenant: str, key: str) -> Row | None:
         """The job that the tenant sent with that key."""
@@ -185,6 +229,11 @@ class Store:
             for (item,) in self._db.execute(f"SELECT item FROM jobs WHERE tenant = ? AND NOT {_OPEN}", (tenant,)):
                 yield item
 
+    def needing_attention(self) -> int:
+        """How many jobs do."""
+        with self._errors():
+            return int(self._db.execute("SELECT count(*) FROM jobs WHERE attention").fetchone()[0])
+
     def payload(self, job_id: str) -> tuple[bytes, bytes, bytes]:
         """The graph of a job, its `extra_data`, and its targets."""
         with self._errors():
@@ -195,8 +244,20 @@ class Store:
         with self._errors():
             for found in self._db.execute(f"SELECT {_NAMES} FROM jobs {where}", values):
                 row = Row(**dict(zip(_COLUMNS, found, strict=True)))
-                row.begun, row.attention = bool(row.begun), bool(row.attention)
+                row.begun, row.cancelled, row.attention = bool(row.begun), bool(row.cancelled), bool(row.attention)
                 yield row
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """All of it is on disk afterwards, or nothing."""
+        with self._errors():
+            self._db.execute("BEGIN")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

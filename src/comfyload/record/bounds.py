@@ -21,6 +21,11 @@ Instant = Annotated[float, Meta(ge=-MOST_S, le=MOST_S)]
 Seconds = Annotated[float, Meta(ge=0, le=1e12)]
 """A duration."""
 
+MOST_VALUE = 1e18
+
+Value = Annotated[float, Meta(ge=-MOST_VALUE, le=MOST_VALUE)]
+"""What a sensor or a counter shows: no sum or product of such values is too large for a number."""
+
 Rate = Annotated[float, Meta(ge=0, le=1e9)]
 """Arrivals per second."""
 
@@ -45,6 +50,11 @@ def whole_ms(stamp: float | None) -> int | None:
 def instant(seconds: float | None) -> float | None:
     """The instant, or None where it is beyond the bounds."""
     return float(seconds) if seconds is not None and abs(seconds) <= MOST_S else None
+
+
+def value(shown: float | None) -> float | None:
+    """What is shown, or None where it is beyond the bounds."""
+    return float(shown) if shown is not None and abs(shown) <= MOST_VALUE else None
 
 
 def moment(text: str) -> datetime:

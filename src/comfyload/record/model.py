@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from comfyload.errors import JobFailed
-from comfyload.record.bounds import Count, Instant, Milliseconds, Number, Seconds
+from comfyload.record.bounds import Count, Instant, Milliseconds, Number, Seconds, Value
 from comfyload.record.clocks import ClockCheck
 from comfyload.record.codec import MOST_LEVELS, within_levels
 from comfyload.record.options import RunOptions
@@ -232,7 +232,7 @@ class Sample(Struct, frozen=True, kw_only=True, gc=False):
     t: Instant
     source: str
     name: str
-    value: float | None
+    value: Value | None
 
 
 class LogLine(Struct, frozen=True, kw_only=True, gc=False):

@@ -20,7 +20,7 @@ import msgspec
 
 from comfyload.errors import RunFilesError, file_errors
 from comfyload.record.atomic import replace_file
-from comfyload.record.bounds import instant, moment
+from comfyload.record.bounds import instant, moment, value
 from comfyload.record.codec import check_keys, decode, encode, encode_pretty, parsed
 from comfyload.record.journal import RECORDS, Damage, read_journal, read_whole
 from comfyload.record.model import FORMAT, Line, LogLine, Manifest, Record, Sample, Sent
@@ -90,9 +90,12 @@ class RunWriter:
         self._append(RECORDS, line)
 
     def write_sample(self, sample: Sample) -> None:
-        """Write a sample, unless its instant is beyond the bounds."""
-        if instant(sample.t) is not None:
-            self._append(SAMPLES, sample)
+        """Write a sample, unless its instant is beyond the bounds; a value beyond them is unknown."""
+        if instant(sample.t) is None:
+            return
+        if value(sample.value) != sample.value:
+            sample = msgspec.structs.replace(sample, value=None)
+        self._append(SAMPLES, sample)
 
     def write_log(self, line: LogLine) -> None:
         """Write a row; the file is made for the first one, as most runs have none."""

@@ -227,9 +227,21 @@ class RetryingClient:
         now = self._clock()
         return any(backend.name == server and backend.circuit.state(now) != "open" for backend in self._pool.backends)
 
+    def learn(self, workflow: str, seconds: float) -> None:
+        """A job of that workflow took a server so long, as an earlier process saw it."""
+        self._pool.dispatcher.times.learn(workflow, workflow, seconds)
+
+    def held(self, server: str) -> int:
+        """Our jobs on the server of that name."""
+        return sum(len(backend.held) for backend in self._pool.backends if backend.name == server)
+
     def expected_s(self, workflow: str) -> float:
         """What a job of that workflow takes on a server that has its models; 0 where nothing is known."""
-        return self._pool.dispatcher.times.predict_s(workflow, workflow)
+        return self._pool.dispatcher.times.cautious_s(workflow)
+
+    def variance(self, work_s: float) -> float:
+        """Of what so many seconds of expected work take."""
+        return self._pool.dispatcher.times.variance(work_s)
 
     def backlog_s(self) -> list[float]:
         """Of each server that takes jobs: seconds of work there."""

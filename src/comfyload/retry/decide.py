@@ -25,6 +25,10 @@ LOOK_AGAIN_S = (0.25, 2.0)
 """Bounds of the pause until servers are looked at again, where no event shows that one is free."""
 
 
+TOO_SMALL = 2
+"""So many jobs of a workflow in a row that run out of memory show that the server is too small for it."""
+
+
 class PendingJob:
     """One job over all its attempts. `deadline`: an instant; infinite: none. `id`: under which it is sent now."""
 
@@ -77,6 +81,8 @@ class Backend:
         """Whether it gets no more jobs, as somebody asked for."""
         self.lacks: set[str] = set()
         """Workflows with a node that the server lacks."""
+        self.out_of_memory: dict[str, int] = {}
+        """How often in a row jobs of a workflow ran out of memory there."""
         self._running: dict[str, Assignment] = {}
         self._queued_s, self._unknown = 0.0, 0
 
@@ -221,6 +227,7 @@ class Dispatcher:
         """The job is no longer there; `took_s`: what it took if it completed, which is learnt."""
         held = backend.take(job_id)
         if held is not None and took_s is not None:
+            backend.out_of_memory.pop(held.job.workflow, None)
             self.times.learn(held.job.workflow, held.after, took_s)
         return held
 
@@ -245,6 +252,8 @@ class Dispatcher:
         rule = rule_of(self.policy, class_)
         job.ended[class_] = job.ended.get(class_, 0) + 1
         job.charged += rule.charged
+        if class_ == "oom":
+            backend.out_of_memory[job.workflow] = backend.out_of_memory.get(job.workflow, 0) + 1
         if class_ == "missing":
             job.unfit.add(backend)
             if len(job.unfit) == len(backends):
@@ -275,6 +284,7 @@ def _preferred(job: PendingJob, fit: list[B]) -> list[B]:
     if job.avoid:
         fit = [backend for backend in fit if backend not in job.avoid] or fit
     fit = [backend for backend in fit if job.workflow not in backend.lacks] or fit
+    fit = [backend for backend in fit if backend.out_of_memory.get(job.workflow, 0) < TOO_SMALL] or fit
     if job.vram is not None:
         fit = [backend for backend in fit if backend.vram > job.vram] or fit
     return fit

@@ -299,5 +299,5 @@ _ROUTES: dict[str, Methods] = {
 _SINCE = {"api/jobs": (0, 6), "api/jobs/{id}": (0, 6), "api/jobs/cancel": (0, 26), "api/jobs/{id}/cancel": (0, 26)}
 _FIXED = {tuple(name.split("/")): name for name in _ROUTES if "{" not in name}
 _TEMPLATES: dict[int, list[tuple[str, ...]]] = {}
-for _name in _ROUTES.keys() - _FIXED.values():
-    _TEMPLATES.setdefault(_name.count("/") + 1, []).append(tuple(_name.split("/")))
+for _parts in (tuple(name.split("/")) for name in _ROUTES if "{" in name):
+    _TEMPLATES.setdefault(len(_parts), []).append(_parts)

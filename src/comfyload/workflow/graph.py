@@ -110,7 +110,15 @@ def parse(text: bytes, name: str, source: str = "") -> Workflow:
     """
     source = source or name
     refuse_pictures(text, source)
-    graph, extra = find_graph(load_json(decode(text, source, WorkflowError), source), source)
+    return checked(*find_graph(load_json(decode(text, source, WorkflowError), source), source), name, source)
+
+
+def checked(graph: dict[str, Any], extra: dict[str, Any], name: str, source: str) -> Workflow:
+    """The graph as a workflow.
+
+    Raises:
+        WorkflowError: a server could not run it.
+    """
     if not graph:
         raise WorkflowError(f"{source} is an empty graph", EXPORT_HINT)
     for problem in _problems(graph):

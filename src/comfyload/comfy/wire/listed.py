@@ -70,7 +70,7 @@ def ended_item(entry: Entry) -> Entry:
         status = "cancelled" if "execution_interrupted" in messages else "failed"
     files = list(_files(entry["outputs"]))
     shown = [item for item in files if _can_be_shown(item)]
-    pictures = [item for item in shown if item["mediaType"] != "text" and not item["filename"].lower().endswith(_TEXTS)]
+    pictures = [item for item in shown if item["mediaType"] != "text" and not _name_of(item).endswith(_TEXTS)]
     saved = [item for item in pictures if item.get("type") == "output"]
     return item_of(
         prompt_id,
@@ -99,11 +99,21 @@ def named_outputs(output: Entry) -> Entry:
         is_model = isinstance(item, str) and item.lower().endswith(_THREE_D)
         return {"filename": item, "type": "output", "subfolder": "", "mediaType": "3d"} if is_model else item
 
-    return {kind: [as_file(item) for item in items if item is not None] for kind, items in output.items()}
+    return {
+        kind: [as_file(item) for item in items if item is not None]
+        for kind, items in output.items()
+        if isinstance(items, list)
+    }
 
 
 def _can_be_shown(item: Entry) -> bool:
-    return item["mediaType"] in _SHOWN or item["filename"].lower().endswith((*_THREE_D, *_TEXTS))
+    return item["mediaType"] in _SHOWN or _name_of(item).endswith((*_THREE_D, *_TEXTS))
+
+
+def _name_of(item: Entry) -> str:
+    """The file's name in lower case; a custom node may report what has none."""
+    name = item.get("filename")
+    return name.lower() if isinstance(name, str) else ""
 
 
 def _texts(outputs: Entry) -> Iterator[Entry]:
@@ -124,7 +134,15 @@ def item_of(job_id: str, status: str, number: float, extra_data: Entry, **more: 
         "create_time": extra_data.get("create_time"),
         "outputs_count": 0,
         "previewable_outputs_count": 0,
-        "workflow_id": extra_data.get("extra_pnginfo", {}).get("workflow", {}).get("id"),
+        "workflow_id": _workflow_of(extra_data),
         **more,
     }
     return {name: value for name, value in entry.items() if value is not None}
+
+
+def _workflow_of(extra_data: Entry) -> str | None:
+    """The id of the page's workflow; clients may put anything in its place."""
+    found: Any = extra_data
+    for key in ("extra_pnginfo", "workflow", "id"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, str) else None

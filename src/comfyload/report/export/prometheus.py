@@ -13,10 +13,8 @@ from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 from comfyload.record.codec import printable
 from comfyload.record.outcomes import OUTCOMES
+from comfyload.telemetry.buckets import BUCKETS_S
 from comfyload.words import sentence_case
-
-BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200, 3600)
-"""Upper edges of the latency histogram, in seconds: from a cached job to a long video."""
 
 _BASE_UNITS: dict[Measure, tuple[str, str, float]] = {
     "s": ("_s", "_seconds", 1),

@@ -1,0 +1,1 @@
+"""What the gateway costs, beside a bare server: `python -m bench.gateway`."""

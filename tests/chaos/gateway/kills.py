@@ -1,0 +1,144 @@
+"""The gateway, or a server behind it, is killed at every point of a job's life, and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from pathlib import Path
+
+from comfyload.app.summary import report_run
+from comfyload.record.model import Record
+from comfyload.record.run import RunReader
+from comfyload.retry.attempt_log import LATER_IDS, id_of
+from tests.chaos.forked import begin, ended
+from tests.chaos.gateway import client
+from tests.chaos.gateway.client import Seen
+from tests.chaos.gateway.processes import SERVERS, Processes
+from tests.chaos.points import Point
+
+__all__ = ["DYING", "play", "points_of"]
+
+DYING = ("gateway", "server")
+TURNS = 3
+MOST_S = 60.0
+
+
+def points_of(folder: Path, dying: str) -> list[Point]:
+    """Where such a process comes by, from one that is not killed."""
+    told = folder / f"{dying}.points"
+    broken = _play(folder / f"{dying}-whole", dying, None, told)
+    assert not broken, broken
+    passed = Counter(told.read_text(encoding="utf-8").splitlines())
+    return [(name, turn) for name, count in passed.items() for turn in range(1, min(count, TURNS) + 1)]
+
+
+def play(folder: Path, dying: str, point: Point) -> list[str]:
+    """Kill it at the point, start it again, and say what does not hold."""
+    path = folder / f"{dying}-{point[0]}-{point[1]}".replace("/", "_").replace(" ", "_")
+    name = f"{dying}, {point[0]} ({point[1]})"
+    broken = _play(path, dying, point)
+    if not broken:
+        shutil.rmtree(path, ignore_errors=True)
+    return [f"{name}: {what}" for what in broken] or [f"{name}: held"]
+
+
+def _play(folder: Path, dying: str, point: Point | None, told: Path | None = None) -> list[str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "seen.json"
+    processes = Processes(folder, dying, point, told)
+    processes.start()
+    application = begin(lambda: asyncio.run(client.play(processes.url, file)))
+    broken, until = list[str](), time.monotonic() + MOST_S
+    try:
+        while not _has_ended(application) and time.monotonic() < until:
+            broken += processes.look()
+            time.sleep(0.02)
+        if not file.exists():
+            return [*broken, "the jobs did not end"]
+        broken += processes.stop()
+    finally:
+        processes.end()
+    if point is not None and not processes.killed:
+        return [*broken, "NOT REACHED"]
+    seen = Seen(**json.loads(file.read_text(encoding="utf-8")))
+    return [*broken, *seen.broken, *_ends(seen), *_records(processes, seen), *_executions(processes, seen)]
+
+
+def _has_ended(pid: int) -> bool:
+
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] != 0
+    except ChildProcessError:
+        return True
+
+
+def _ends(seen: Seen) -> list[str]:
+    """Each job ended as it should, and its client heard it."""
+    broken = []
+    for job_id, end in seen.ends.items():
+        wanted = ("completed",)
+        if job_id == seen.failing:
+            wanted = ("failed",)
+        elif job_id == seen.cancelled:
+            wanted = ("cancelled", "gone")
+        if end not in wanted:
+            broken.append(f"{job_id} should be {wanted[0]} and is {end}")
+        if end != "gone" and job_id not in seen.told:
+            broken.append(f"no socket heard how {job_id} ended ({end})")
+    return broken
+
+
+def _records(processes: Processes, seen: Seen) -> list[str]:
+    """Each job has exactly one record, in files that can be read."""
+    runs = sorted(path.parent for path in processes.ledger.glob("*/manifest.json"))
+    found: Counter[str] = Counter()
+    for run in runs:
+        reader = RunReader(run)
+        reader.check()
+        lines = [line for line in reader.lines() if isinstance(line, Record)]
+        found.update(line.prompt_id for line in lines)
+        if [line.index for line in lines] != list(range(len(lines))):
+            return [f"{run.name} counts {[line.index for line in lines]}"]
+        unknown = {line.workflow for line in lines} - {facts.name for facts in reader.manifest.workflows}
+        if unknown:
+            return [f"{run.name} does not say what {unknown} are"]
+    broken = [f"{job_id} has {found[job_id]} records" for job_id in seen.ends if found[job_id] != 1]
+    shown = [run for run in runs if _show(run) not in (0, 5)]
+    return [*broken, *(f"comfyload show {run.name} fails" for run in shown)]
+
+
+def _show(run: Path) -> int:
+    """How `comfyload show` ends, in a process of its own."""
+    return ended(begin(lambda: report_run(run, output=None, quiet=True, as_json=False)))
+
+
+def _executions(processes: Processes, seen: Seen) -> list[str]:
+    """Each job was executed once. What a server had begun before it died may have been begun again, unless its history
+    was read: the server has forgotten it.
+    """
+    begun: Counter[str] = Counter()
+    forgotten: Counter[str] = Counter()
+    for number in range(SERVERS):
+        unread = set[str]()
+        for line in processes.executed(number).read_text(encoding="utf-8").splitlines():
+            what, _, prompt_id = line.partition(" ")
+            if what == "begun":
+                begun[prompt_id] += 1
+                unread.add(prompt_id)
+            elif what == "read":
+                unread.discard(prompt_id)
+            elif what == "booted":
+                forgotten.update(unread)
+                unread.clear()
+    broken = []
+    for job_id in seen.ends:
+        ids = [id_of(job_id, number) for number in range(1, LATER_IDS + 2)]
+        count = sum(begun[one] - forgotten[one] for one in ids)
+        # What fails in a node is tried again, as that may pass.
+        if any(begun[one] - forgotten[one] > 1 for one in ids) or (count > 1 and job_id != seen.failing):
+            broken.append(f"{job_id} was executed {count} times")
+    return broken
