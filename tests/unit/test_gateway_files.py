@@ -189,6 +189,26 @@ def test_a_mask_is_cut_by_the_server_that_has_the_picture(tmp_path: Path) -> Non
     asyncio.run(main())
 
 
+def test_another_home_gives_no_name_twice(tmp_path: Path) -> None:
+    """Two files of one name, uploaded while other servers are home: both stay what they were."""
+
+    async def main() -> None:
+        async with farm(2, speed=100) as servers, desk(tmp_path, servers) as front, served(front) as send:
+            names = []
+            for content in (b"1", b"2", b"3", b"1"):
+                names.append((await send("image", "a.png", content, subfolder="in"))["name"])
+                home = front.gateway.fleet.home
+                assert home is not None
+                front.gateway.fleet.away(home)
+                for member in front.gateway.fleet.members:
+                    member.away_until = member.away_until if member is home else 0.0
+            assert names == ["a.png", "a (1).png", "a (2).png", "a.png"]
+            kept = [front.gateway.files.content(f"in/{name}") for name in names]
+            assert kept == [b"1", b"2", b"3", b"1"]
+
+    asyncio.run(main())
+
+
 @asynccontextmanager
 async def served(front: Desk) -> AsyncIterator[Callable[..., Awaitable[dict[str, Any]]]]:
     """Uploads to the gateway."""
