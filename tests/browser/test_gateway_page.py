@@ -167,15 +167,19 @@ def test_a_reload_in_mid_run_shows_the_job_as_before(tmp_path: Path) -> None:
 def test_a_retry_elsewhere_is_one_job_whose_bar_begins_anew(tmp_path: Path) -> None:
     async def look(place: Place) -> None:
         page = place.page
+        await page.value(f"window.bars = [], app.api.addEventListener('progress', () => bars.push({SAMPLER_BAR})), 0")
         await queue(page, picture(200, 1))
         await until(page, f"{SAMPLER_BAR} > 0.5")
         (job,) = await place.jobs()
         seen = []
         place.servers[int(job["comfyload"]["server"][-1]) - 1].restart(downtime_s=60.0)
-        await until(page, f"{SAMPLER_BAR} < 0.3")
         while (job := (await place.jobs())[0])["status"] != "completed":
             seen.append(job["status"])
             await asyncio.sleep(0.05)
+        bars = [bar for bar in await page.value("bars") if bar is not None]
+        fall = next(at for at in range(1, len(bars)) if bars[at] < bars[at - 1])
+        assert max(bars[:fall]) > 0.5 and bars[fall] < 0.2 and max(bars[fall:]) > 0.9
+        assert bars[fall:] == sorted(bars[fall:])
         assert set(seen) == {"in_progress"} and len(await place.jobs()) == 1
         assert [attempt["outcome"] for attempt in job["comfyload"]["attempts"]] == ["lost", "completed"]
         assert job["execution_end_time"] - job["execution_start_time"] > 4000, "both attempts"
