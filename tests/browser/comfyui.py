@@ -11,12 +11,16 @@ from typing import Any
 
 from tests.browser.chromium import Page, opened
 
-__all__ = ["BROKEN", "EMPTY", "IN_VAIN", "SAVE", "SOUND", "failed_requests", "queue", "ready", "the_page"]
+__all__ = ["BROKEN", "IN_VAIN", "OTHER", "SOUND", "failed_requests", "queue", "ready", "the_page"]
 
 EMPTY = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 7}}
 SAVE = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "page"}}
 FAIL = {"class_type": "SimFail", "inputs": {"image": ["1", 0], "message": "it broke", "seed": 1}}
 SOUND = {"1": EMPTY, "2": SAVE}
+OTHER = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 9}},
+    "2": SAVE,
+}
 BROKEN = {
     "1": EMPTY,
     "3": FAIL,

@@ -24,7 +24,7 @@ from comfyload.sim import Server
 from comfyload.sim.http import serve
 from comfyload.workflow import graph as graphs
 from tests.browser.chromium import Page
-from tests.browser.comfyui import BROKEN, EMPTY, IN_VAIN, SAVE, SOUND, failed_requests, queue, ready, the_page
+from tests.browser.comfyui import BROKEN, IN_VAIN, OTHER, SOUND, failed_requests, queue, ready, the_page
 from tests.browser.tab import until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
@@ -136,7 +136,7 @@ def test_a_job_shows_progress_and_previews_and_its_picture_opens(tmp_path: Path)
         await until(page, "app.nodePreviewImages['5']?.length")
         await until(page, "document.body.innerText.includes('1 active')")
         await until(page, "app.nodeOutputs['7']?.images?.length")
-        image = await page.value("app.nodeOutputs['7'].images[0]")
+        image = json.loads(await page.value("JSON.stringify(app.nodeOutputs['7'].images[0])"))
         (job,) = await place.jobs()
         assert image["subfolder"] == "@" + job["comfyload"]["server"]
         await page.value(FIT)
@@ -167,15 +167,19 @@ def test_a_reload_in_mid_run_shows_the_job_as_before(tmp_path: Path) -> None:
 def test_a_retry_elsewhere_is_one_job_whose_bar_begins_anew(tmp_path: Path) -> None:
     async def look(place: Place) -> None:
         page = place.page
+        await page.value(f"window.bars = [], app.api.addEventListener('progress', () => bars.push({SAMPLER_BAR})), 0")
         await queue(page, picture(200, 1))
         await until(page, f"{SAMPLER_BAR} > 0.5")
         (job,) = await place.jobs()
         seen = []
         place.servers[int(job["comfyload"]["server"][-1]) - 1].restart(downtime_s=60.0)
-        await until(page, f"{SAMPLER_BAR} < 0.3")
         while (job := (await place.jobs())[0])["status"] != "completed":
             seen.append(job["status"])
             await asyncio.sleep(0.05)
+        bars = [bar for bar in await page.value("bars") if bar is not None]
+        fall = next(at for at in range(1, len(bars)) if bars[at] < bars[at - 1])
+        assert max(bars[:fall]) > 0.5 and bars[fall] < 0.2 and max(bars[fall:]) > 0.9
+        assert bars[fall:] == sorted(bars[fall:])
         assert set(seen) == {"in_progress"} and len(await place.jobs()) == 1
         assert [attempt["outcome"] for attempt in job["comfyload"]["attempts"]] == ["lost", "completed"]
         assert job["execution_end_time"] - job["execution_start_time"] > 4000, "both attempts"
@@ -231,7 +235,7 @@ def test_errors_are_shown_and_so_is_why_nothing_is_taken(tmp_path: Path) -> None
         assert (error["node_type"], error["exception_type"]) == ("SimFail", "RuntimeError")
         await until(page, "document.body.innerText.includes('Fail failed')")
         place.intake.closed = True
-        await queue(page, {"1": EMPTY | {"inputs": EMPTY["inputs"] | {"color": 9}}, "2": SAVE})
+        await queue(page, OTHER)
         await until(page, "document.body.innerText.includes('The gateway is being stopped. Try again in 10 s.')")
         refused = [event["response"] for event in page.told("Network.responseReceived")]
         assert [reply["status"] for reply in refused if reply["url"].endswith("/api/prompt")] == [200, 503]
@@ -247,7 +251,7 @@ def test_workflows_settings_and_the_history_are_kept_and_forgotten(tmp_path: Pat
         assert await page.value(stored) == 200
         await page.value("app.api.storeSetting('Comfy.Test', [1]).then(() => 0)")
         await place.run(SOUND)
-        await place.run({"1": EMPTY | {"inputs": EMPTY["inputs"] | {"color": 9}}, "2": SAVE})
+        await place.run(OTHER)
         await reload(page)
         listed = "app.api.listUserDataFullInfo('workflows').then((found) => found.map((f) => [f.path, f.size]))"
         assert await page.value(listed) == [["a b.json", 12]]

@@ -60,12 +60,12 @@ class Files:
 
     def upload_in(self, query: dict[str, str]) -> str | None:
         """The upload that a `/view` asks for."""
-        asked = query.get("filename", "")
-        path, kind = _parted(asked)
+        filename = query.get("filename", "")
+        path, kind = _parted(filename)
         if path.startswith("/") or ".." in path:
             return None
         path = posixpath.join(query.get("subfolder", ""), posixpath.basename(path))
-        name = named(path, kind if asked.endswith("]") else query.get("type", "output"))
+        name = named(path, kind if filename.endswith("]") else query.get("type", "output"))
         return name if name in self._index else None
 
     def inputs_elsewhere(self, graph: dict[str, Any]) -> set[str]:

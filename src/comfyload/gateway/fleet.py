@@ -221,7 +221,7 @@ class Fleet:
             self._merged = None
 
     async def refresh(self) -> None:
-        """Read the classes again of servers that were not asked of late."""
+        """Read the classes again of servers whose classes were not read of late."""
         await asyncio.gather(*map(self.read_classes, self.joined))
 
     @property
@@ -233,7 +233,7 @@ class Fleet:
         return self._merged
 
     def described(self, name: str, uploads: Sequence[str]) -> bytes | None:
-        """As `/object_info` describes all classes, or one, with these uploads; None: no server has said anything."""
+        """As `/object_info` describes all classes, or one, with these uploads; None: none are known yet."""
         if not self.info:
             return None
         if name:

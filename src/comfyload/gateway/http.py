@@ -42,7 +42,7 @@ class Front:
         self._guard = guard
         self._passing = passing
         self._history = History(gateway)
-        self._uploads = Uploads(gateway.files, gateway.fleet)
+        self._uploads = Uploads(gateway.files, gateway.fleet, gateway.inputs)
         self._bodies = Bodies()
 
     def app(self) -> web.Application:

@@ -17,7 +17,7 @@ from comfyload.gateway.fleet import Member
 FETCH_S = 60.0
 
 
-class Inputs:
+class InputFiles:
     """`member`: the server of a name."""
 
     def __init__(self, files: Files, member: Callable[[str], Member | None]) -> None:
@@ -76,8 +76,8 @@ class Inputs:
 def stored_as(reply: Reply) -> str | None:
     """The name under which a server stored an upload; None: it did not."""
     with suppress(ValueError, KeyError, TypeError):
-        said = json.loads(reply.body)
-        return posixpath.join(said["subfolder"], said["name"]) if reply.status == 200 else None
+        answer = json.loads(reply.body)
+        return posixpath.join(answer["subfolder"], answer["name"]) if reply.status == 200 else None
     return None
 
 

@@ -239,10 +239,10 @@ class Live:
                 socket.push(frame, True)
         for job in jobs:
             attempt = self._attempts.get(job.attempt_id)
-            told = (attempt.progress, attempt.executing) if attempt is not None else ()
+            later = (attempt.progress, attempt.executing) if attempt is not None else ()
             start = attempt.start if attempt is not None else b""
             data = {"prompt_id": job.id, "timestamp": job.started_ms}
-            for frame in (start or dumps({"type": "execution_start", "data": data}), *told):
+            for frame in (start or dumps({"type": "execution_start", "data": data}), *later):
                 if frame:
                     socket.push(frame, True)
 

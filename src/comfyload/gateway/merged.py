@@ -11,7 +11,7 @@ Classes = Mapping[str, Any]
 
 
 def lists(each: Iterable[Sequence[Any]]) -> list[Any]:
-    """All items, each once, in the order of the first that has it. Objects are told apart by their names."""
+    """All items, each once, in the order of the first that has it. Objects are the same if their names are."""
     found: dict[Any, Any] = {}
     for items in each:
         for item in items:

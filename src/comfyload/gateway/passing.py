@@ -23,7 +23,7 @@ from comfyload.comfy.wire.calls import TransportError
 from comfyload.gateway import merged
 from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import Fleet, Given, Member
-from comfyload.gateway.inputs import Inputs
+from comfyload.gateway.inputs import InputFiles
 
 HOP_BY_HOP = {
     "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
@@ -64,7 +64,7 @@ class Unreachable(Exception):
 
 
 class Passing:
-    def __init__(self, fleet: Fleet, session: aiohttp.ClientSession, files: Files, inputs: Inputs) -> None:
+    def __init__(self, fleet: Fleet, session: aiohttp.ClientSession, files: Files, inputs: InputFiles) -> None:
         self._fleet = fleet
         self._session = session
         self._files = files
@@ -121,8 +121,8 @@ class Passing:
         """What the page may choose from: the models of all servers; the files of the home server, and the uploads."""
         path = request.rel_url.raw_path
         of_files, home = path.endswith("/files/input"), self._fleet.home
-        asked = self._fleet.joined if not of_files else [home] if home is not None else []
-        answers = await asyncio.gather(*(self._listed(member, path) for member in asked))
+        members = self._fleet.joined if not of_files else [home] if home is not None else []
+        answers = await asyncio.gather(*(self._listed(member, path) for member in members))
         each: list[list[Any]] = [found for found in answers if found is not None]
         if not each:
             return await self._at_home(request, path)

@@ -18,7 +18,7 @@ from comfyload.gateway import forms
 from comfyload.gateway.fair import FairQueue
 from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import Fleet, Member
-from comfyload.gateway.inputs import Inputs
+from comfyload.gateway.inputs import InputFiles
 from comfyload.gateway.job import Job
 from comfyload.gateway.ledger import DAY_S, Ledger
 from comfyload.gateway.live import Attempt, Live
@@ -70,7 +70,7 @@ class Gateway:
         self.sockets = Sockets()
         self.live = Live(self.sockets, folder.tagged, self._skew_ms, self._on_start)
         self.entries = Entries()
-        self.inputs = Inputs(folder, lambda name: self.fleet.get(name))
+        self.inputs = InputFiles(folder, lambda name: self.fleet.get(name))
         self.fleet: Fleet
         self.jobs: dict[str, Job] = {}
         self.secrets: dict[str, dict[str, Any]] = {}
