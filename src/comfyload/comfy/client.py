@@ -64,6 +64,7 @@ class ComfyClient:
         self._poller = HistoryPoller(self._link)
         self._submit = Submit(self._link)
         self._ending = Ending(self._link)
+        self.inflight.on_end = self._ending.on_end
 
     @classmethod
     @asynccontextmanager
@@ -155,6 +156,7 @@ class ComfyClient:
 
     def _leave(self, job: Job, *, in_doubt: bool) -> None:
         """The job's `run` ends. After an error the server may still have it: it is removed there later."""
+        self._ending.release(job)
         for each in job.at_end:
             each.cancel()
         if in_doubt and job.may_be_known:

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Coroutine
 from typing import Literal
 
@@ -18,14 +19,38 @@ from comfyload.record.model import Execution, Failure, FailureKind, Fetch, Outco
 Left = Literal["absent", "unknown"]
 
 
-MOST_READS = 12
-"""Histories that are read at one time: with the POSTs and the poller, no more calls than there are connections."""
+MOST_READS, IN_TURN = 12, 8
+"""Histories that are read at one time, and how many of these by turn: with the POSTs and the poller, no more calls than
+there are connections."""
 
 
 class Ending:
+    """Jobs whose end was told wait in a line for their history, asleep as they were: a thousand may end together."""
+
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._reads = asyncio.Semaphore(MOST_READS)
+        self._more_reads = asyncio.Semaphore(MOST_READS - IN_TURN)
+        """For histories that are read without their turn in the line, or again."""
+        self._line: deque[Job] = deque()
+        self._reading: set[Job] = set()
+
+    def on_end(self, job: Job) -> None:
+        """An event tells the end of the job: its wait ends when it is its turn."""
+        self._line.append(job)
+        self._next()
+
+    def release(self, job: Job) -> None:
+        """The job's turn is over, if it was its turn."""
+        if job in self._reading:
+            self._reading.discard(job)
+            self._next()
+
+    def _next(self) -> None:
+        while self._line and len(self._reading) < IN_TURN:
+            job = self._line.popleft()
+            if not job.end.done():
+                self._reading.add(job)
+                job.finish("events")
 
     def ended(self, job: Job, end: End) -> Coroutine[None, None, Execution]:
         """The outcome of a job whose wait ended this way."""
@@ -93,7 +118,9 @@ class Ending:
         pause, since = 0.005, math.inf
         while True:
             found: HistoryEntry | Left
-            await self._reads.acquire()
+            in_turn = job in self._reading
+            if not in_turn:
+                await self._more_reads.acquire()
             since = min(since, link.clock())
             try:
                 found = await link.api.history(job.prompt_id, timeouts.confirm_s) or "absent"
@@ -102,7 +129,7 @@ class Ending:
             else:
                 gone = False
             finally:
-                self._reads.release()
+                self.release(job) if in_turn else self._more_reads.release()
             wait = timeouts.unreachable_s if gone and link.abandoned is None else timeouts.confirm_s
             dead = gone and link.stream.refused_s >= timeouts.refused_s
             if not isinstance(found, str) or dead or link.clock() - since >= wait:

@@ -64,9 +64,9 @@ class Job:
         return self.tracker.sent is not None or self.accepted or self.sent_before
 
     def finish(self, end: End) -> None:
-        """End the wait for the job, unless it has ended."""
+        """End the wait for the job, unless it has ended; one whose end was told ended so, whatever comes after."""
         if not self.end.done():
-            self.end.set_result(end)
+            self.end.set_result(end if self.tracker.ended_at is None else "events")
 
 
 class InFlight:
@@ -92,6 +92,8 @@ class InFlight:
         self._orders = 0
         self._running: Job | None = None
         self._running_id = _NEVER
+        self.on_end: Callable[[Job], None] = lambda job: job.finish("events")
+        """Called when an event tells the end of a job."""
         self.last_event = clock()
         self.last_started = -1
         self.queue_remaining: int | None = None
@@ -133,7 +135,7 @@ class InFlight:
         self._jobs[prompt_id] = job
         for name, message, at, _ in self._unknown:
             if name == prompt_id and self._follow(job, message, at):
-                job.finish("events")
+                self.on_end(job)
 
     def remove(self, job: Job) -> None:
         """The job ended, or never reached the server."""
@@ -191,7 +193,7 @@ class InFlight:
         if self._follow(job, message, at):
             if self._running is job:
                 self._running = None
-            job.finish("events")
+            self.on_end(job)
         elif job.tell is not None and (progress := progress_of(message)) is not None:
             job.tell(progress)
 
