@@ -1,4 +1,4 @@
-"""What single requests are answered: by the simulator over sockets and, with COMFYLOAD_LIVE_URL, by a real server.
+"""What single requests are answered: by the simulator, through a gateway and, with COMFYLOAD_LIVE_URL, by real servers.
 
 Each row was seen on ComfyUI 0.33.0. The graphs need no model.
 """
@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
 import pytest
 from yarl import URL
 
-from comfyload.sim import Server
-from comfyload.sim.http import serve
+from tests.conformance.deviations import DEVIATIONS
+from tests.support.places import KINDS, place
 
-LIVE = os.environ.get("COMFYLOAD_LIVE_URL")
 JSON = "application/json; charset=utf-8"
 TEXT = "text/plain; charset=utf-8"
 BYTES = "application/octet-stream"  # what the static files say of what is not there
@@ -38,7 +35,8 @@ class Anything:
 @dataclass(frozen=True)
 class Row:
     """A request, and what the reply says. In `says` a type stands for any value of it, and a dict for one with at
-    least these keys; `headers` of the reply are compared where they are named here."""
+    least these keys; `headers` of the reply are compared where they are named here. `behind`: what a gateway says
+    instead, by which of its deviations."""
 
     ask: str
     status: int
@@ -47,6 +45,7 @@ class Row:
     body: str | bytes | None = None
     sent: dict[str, str] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
+    behind: tuple[str, Row] | None = None
 
 
 def refused(ask: str, why: str) -> Row:
@@ -67,6 +66,16 @@ def empty(ask: str, status: int = 200, body: str | None = None, sent: dict[str, 
 
 def given(ask: str, says: Any) -> Row:
     return Row(ask, 200, says, JSON)
+
+
+def guarded(row: Row, status: int = 403) -> Row:
+    """A gateway refuses it, and says why."""
+    return replace(row, behind=("guarded", Row(row.ask, status, {"error": str}, JSON, sent=row.sent)))
+
+
+def ambiguous(row: Row) -> Row:
+    """A gateway refuses its path, which others may read otherwise."""
+    return replace(row, behind=("guarded", Row(row.ask, 400, "400: Bad Request", TEXT, body=row.body)))
 
 
 ORDERS = "sort_order must be 'asc' or 'desc'"
@@ -105,16 +114,18 @@ ROWS = [
         ("queue", '["clear"]'), ("history", '["delete"]'), ("queue", "7"), ("history", "null"), ("interrupt", "[]"),
         ("free", "[]"), ("queue", "not json"), ("settings", "[]"), ("users", "{}"), ("settings/x", "not json"))),
     # Who asks.
-    *(empty(ask, 403, sent=FOREIGN) for ask in ("GET /queue", "GET /", "GET /nothing", "OPTIONS /queue", "GET /ws")),
-    *(empty(ask, 403, sent=CROSS) for ask in ("GET /queue", "POST /prompt", "GET /", "GET /ws", "OPTIONS /prompt")),
-    Row("GET /prompt", 200, {"exec_info": dict}, JSON, sent={"Origin": "null"}),
+    *(guarded(empty(ask, 403, sent=FOREIGN)) for ask in (
+        "GET /queue", "GET /", "GET /nothing", "OPTIONS /queue", "GET /ws")),
+    *(guarded(empty(ask, 403, sent=CROSS)) for ask in (
+        "GET /queue", "POST /prompt", "GET /", "GET /ws", "OPTIONS /prompt")),
+    guarded(Row("GET /prompt", 200, {"exec_info": dict}, JSON, sent={"Origin": "null"})),
     Row("GET /prompt", 200, {"exec_info": dict}, JSON, sent={"Sec-Fetch-Site": "same-site"}),
-    Row("GET /prompt", 200, {"exec_info": dict}, JSON, sent={"Origin": "http://127.0.0.1"}),
-    empty("GET /prompt", 403, sent={"Origin": "http://127.0.0.1:1"}),
-    empty("GET /prompt", 403, sent={"Origin": "http://localhost"}),
-    Row("GET /prompt", 200, {"exec_info": dict}, JSON, sent={"Host": "a.example", **FOREIGN}),
-    empty("GET /prompt", 403, sent={"Host": "localhost:7", **FOREIGN}),
-    empty("GET /prompt", 403, sent={"Host": "127.0.0.9", "Origin": "http://127.0.0.1"}),
+    guarded(Row("GET /prompt", 200, {"exec_info": dict}, JSON, sent={"Origin": "http://127.0.0.1"})),
+    guarded(empty("GET /prompt", 403, sent={"Origin": "http://127.0.0.1:1"})),
+    guarded(empty("GET /prompt", 403, sent={"Origin": "http://localhost"})),
+    guarded(Row("GET /prompt", 200, {"exec_info": dict}, JSON, sent={"Host": "a.example", **FOREIGN}), 421),
+    guarded(empty("GET /prompt", 403, sent={"Host": "localhost:7", **FOREIGN})),
+    guarded(empty("GET /prompt", 403, sent={"Host": "127.0.0.9", "Origin": "http://127.0.0.1"})),
     # What only the page and its tools ask.
     given("GET /internal/logs", str),
     given("GET /internal/logs/raw", {"entries": list, "size": {"cols": int, "rows": int}}),
@@ -208,11 +219,11 @@ FILES = [
     Row("POST /userdata/FOLDER?overwrite=false", 409, "File already exists", TEXT, body="x"),
     empty("POST /userdata/FOLDER%2Fa.json%2Fx", 400, body="x"),
     Row("DELETE /userdata/FOLDER", 500, BROKEN, TEXT),
-    Row("GET /userdata/.", 403, "", BYTES, headers=KEPT),
-    *(empty(f"{how} /userdata/{name}", 403)
+    ambiguous(Row("GET /userdata/.", 403, "", BYTES, headers=KEPT)),
+    *(ambiguous(empty(f"{how} /userdata/{name}", 403))
       for how in ("GET", "POST", "DELETE") for name in ("..%2Fx", "%252e%252e%2Fx")),
-    empty("POST /userdata/%2F", 403, body="x"),
-    empty("POST /userdata/FOLDER%2Fa.json/move/..%2Fx", 403),
+    replace(empty("POST /userdata/%2F", 403, body="x"), behind=("guarded", empty("POST /userdata/%2F", 404, body="x"))),
+    ambiguous(empty("POST /userdata/FOLDER%2Fa.json/move/..%2Fx", 403)),
     empty("POST /userdata/FOLDER%2Fgone/move/FOLDER%2Fx", 404),
     given("GET /userdata?dir=FOLDER", ["a.json", "b.json"]),
     given("GET /userdata?dir=FOLDER&split=true", [["a.json", "a.json"], ["b.json", "b.json"]]),
@@ -253,36 +264,33 @@ FILES = [
 ]  # fmt: skip
 
 
-@asynccontextmanager
-async def asking(place: str) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
-    async with aiohttp.ClientSession(skip_auto_headers={"Content-Type"}) as session:
-        if place == "live":
-            assert LIVE is not None
-            yield session, LIVE.rstrip("/")
-        else:
-            async with Server(speed=4) as server, serve(server) as url:
-                yield session, url
-
-
 Talk = Callable[[aiohttp.ClientSession, str], Awaitable[None]]
 
 
-@pytest.fixture(params=["over sockets", "live"])
-def on(request: pytest.FixtureRequest) -> Callable[[Talk], None]:
-    if request.param == "live" and LIVE is None:
-        pytest.skip("COMFYLOAD_LIVE_URL is not set")
+class On:
+    """Holds a talk with the server. `gateway`: whether it is one."""
 
-    def runner(talk: Talk) -> None:
+    def __init__(self, url: str, gateway: bool) -> None:
+        self._url = url
+        self.gateway = gateway
+
+    def __call__(self, talk: Talk) -> None:
         async def main() -> None:
-            async with asking(request.param) as (session, url):
-                await talk(session, url)
+            async with aiohttp.ClientSession(skip_auto_headers={"Content-Type"}) as session:
+                await talk(session, self._url.rstrip("/"))
 
         asyncio.run(main())
 
-    return runner
+    def rows(self, rows: list[Row]) -> list[Row]:
+        """What it is asked, and what it must say."""
+        assert {row.behind[0] for row in rows if row.behind is not None} <= DEVIATIONS.keys()
+        return [row.behind[1] if self.gateway and row.behind is not None else row for row in rows]
 
 
-On = Callable[[Talk], None]
+@pytest.fixture(scope="module", params=KINDS)
+def on(request: pytest.FixtureRequest) -> Iterator[On]:
+    with place(request.param, speed=4) as url:
+        yield On(url, "gateway" in request.param)
 
 
 def fits(wanted: Any, found: Any) -> bool:
@@ -324,7 +332,8 @@ async def differences(session: aiohttp.ClientSession, url: str, row: Row, folder
 
 def test_single_requests(on: On) -> None:
     async def talk(session: aiohttp.ClientSession, url: str) -> None:
-        assert "\n".join([line for row in ROWS for line in await differences(session, url, row)]) == ""
+        rows = on.rows(ROWS)
+        assert "\n".join([line for row in rows for line in await differences(session, url, row)]) == ""
 
     on(talk)
 
@@ -332,7 +341,8 @@ def test_single_requests(on: On) -> None:
 def test_files_of_the_user(on: On) -> None:
     async def talk(session: aiohttp.ClientSession, url: str) -> None:
         folder = f"comfyload-{secrets.token_hex(4)}"
-        assert "\n".join([line for row in FILES for line in await differences(session, url, row, folder)]) == ""
+        rows = on.rows(FILES)
+        assert "\n".join([line for row in rows for line in await differences(session, url, row, folder)]) == ""
 
     on(talk)
 

@@ -1,13 +1,12 @@
 """Files as clients see them: saved under which name, fetched whole, in part and re-encoded, uploaded, and what fails.
 
-On the simulator and, with COMFYLOAD_LIVE_URL, on a real server without models.
+On the simulator, through a gateway and, with COMFYLOAD_LIVE_URL, on real servers without models.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import secrets
 import struct
 import time
@@ -21,9 +20,8 @@ import pytest
 from PIL import Image
 
 from comfyload.sim.catalog import OBJECT_INFO
-from tests.support.servers import simulator
+from tests.support.places import KINDS, place
 
-LIVE = os.environ.get("COMFYLOAD_LIVE_URL")
 Graph = dict[str, Any]
 
 
@@ -34,10 +32,11 @@ class Answer(NamedTuple):
 
 
 class Host:
-    """A server, and a name that no file on it begins with."""
+    """A server, and a name that no file on it begins with. `marked`: it is a gateway before several."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, marked: bool) -> None:
         self._url = url
+        self.marked = marked
         self.fresh = f"c{secrets.token_hex(4)}"
 
     def call(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Answer:
@@ -70,6 +69,14 @@ class Host:
             time.sleep(0.02)
         raise AssertionError("the prompt does not end")
 
+    def placed(self, file: dict[str, str]) -> tuple[str, dict[str, str]]:
+        """The mark of the server that made a file, and the file without it."""
+        if not self.marked:
+            return "", file
+        mark, _, folder = file["subfolder"].partition("/")
+        assert mark in ("@gpu1", "@gpu2")
+        return mark, {**file, "subfolder": folder}
+
     def saved(self, graph: Graph, extra: object = None) -> list[Answer]:
         """The files that a graph saves or shows, fetched."""
         how, outputs = self.run(graph, extra)
@@ -85,15 +92,10 @@ class Host:
         return self.call("POST", f"upload/{to}", body, {"Content-Type": "multipart/form-data; boundary=X"})
 
 
-@pytest.fixture(scope="module", params=["simulator", "live"])
+@pytest.fixture(scope="module", params=KINDS)
 def host(request: pytest.FixtureRequest) -> Iterator[Host]:
-    if request.param == "simulator":
-        with simulator(speed=100) as url:
-            yield Host(url)
-    elif LIVE is None:
-        pytest.skip("COMFYLOAD_LIVE_URL is not set")
-    else:
-        yield Host(LIVE)
+    with place(request.param, speed=100) as url:
+        yield Host(url.rstrip("/"), request.param.endswith("gateways"))
 
 
 def node(kind: str, **inputs: Any) -> dict[str, Any]:
@@ -304,22 +306,24 @@ def test_a_prefix_becomes_a_name(host: Host, prefix: str) -> None:
     folder, _, stem = time.strftime(expected.replace("{}", fresh)).rpartition("/")
     names = [f"{stem}_00001_.png", f"{stem}_00002_.png"]
     files = [{"filename": name, "subfolder": folder, "type": "output"} for name in names]
-    assert outputs["1"]["images"] == files
-    for file in files:
+    made = [host.placed(file) for file in outputs["1"]["images"]]
+    assert [file for _, file in made] == files
+    for file in outputs["1"]["images"]:
         assert host.view(file).status == 200
     _, again = host.run(save(prefix.replace("{}", fresh), plain(16, 8, color=9)))
+    mark, file = host.placed(again["1"]["images"][0])
     # A name that a slash ends is not found again, and its files are written over.
-    number = 1 if prefix.endswith("/") else 3
-    assert again["1"]["images"][0]["filename"] == f"{stem}_{number:05}_.png"
+    number = 1 if prefix.endswith("/") or mark != made[0][0] else 3
+    assert file["filename"] == f"{stem}_{number:05}_.png"
 
 
 def test_names_with_the_number_in_the_batch_are_written_over(host: Host) -> None:
     prefix = f"{host.fresh}n%batch_num%"
     for color in (1, 2):
         _, outputs = host.run(save(prefix, plain(batch=2, color=color)))
-        found = [file["filename"] for file in outputs["1"]["images"]]
-        assert found == [f"{host.fresh}n0_00001_.png", f"{host.fresh}n1_00002_.png"]
-    assert picture(host.view({"filename": found[0]})).getpixel((0, 0)) == (0, 0, 2)
+        found = outputs["1"]["images"]
+        assert [file["filename"] for file in found] == [f"{host.fresh}n0_00001_.png", f"{host.fresh}n1_00002_.png"]
+    assert picture(host.view(found[0])).getpixel((0, 0)) == (0, 0, 2)
 
 
 def test_the_size_of_a_latent_is_not_in_its_name(host: Host) -> None:
@@ -646,9 +650,12 @@ def test_a_picture_is_loaded_in_its_size_from_any_folder(host: Host) -> None:
     for image, size in loads.items():
         (answer,) = host.saved(through(start=node("LoadImage", image=image)))
         assert picture(answer).size == size
-    _, outputs = host.run(save(f"{host.fresh}kept", plain(7, 8)))
-    (answer,) = host.saved(through(start=node("LoadImage", image=f"{outputs['1']['images'][0]['filename']} [output]")))
-    assert picture(answer).size == (7, 8)
+    for width in (7, 9, 11):
+        _, outputs = host.run(save(f"{host.fresh}kept", plain(width, 8)))
+        file = outputs["1"]["images"][0]
+        name = "/".join(filter(None, (file["subfolder"], file["filename"])))
+        (answer,) = host.saved(through(start=node("LoadImage", image=f"{name} [output]")))
+        assert picture(answer).size == (width, 8)
 
 
 @pytest.mark.parametrize("image", ["gone.png", "../x.png", "/etc/passwd", "gone.png [output]"])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +22,17 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def simulator(speed: float = 20.0, cache: str = "ram") -> Iterator[str]:
     """`comfyload sim` on a free port; ended with the context."""
     with serving("sim", "--port", "0", "--speed", str(speed), "--cache", cache) as url:
+        yield url
+
+
+@contextmanager
+def fronted(urls: Sequence[str], *words: str) -> Iterator[str]:
+    """`comfyload gateway` before these servers, on a free port; its ledger goes with it."""
+    servers = [word for url in urls for word in ("--server", url)]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving("gateway", *servers, "--ledger", folder, "--port", "0", *words) as url,
+    ):
         yield url
 
 

@@ -284,6 +284,6 @@ def test_odd_facts_of_a_server(tmp_path: Path) -> None:
                     assert (await front.run(sleeper(0.1)))["status"]["status_str"] == "success"
                     stats = await front.gateway.fleet.stats()
                     assert stats is not None and json.loads(stats)["system"]
-                    front.gateway.fleet.described(""), front.gateway.fleet.features()
+                    front.gateway.fleet.described("", []), front.gateway.fleet.features()
 
         clock.run_virtual(main())

@@ -10,6 +10,7 @@ from msgspec import Struct, structs
 from numpy.typing import NDArray
 
 from comfyload.judge.arrays import Floats
+from comfyload.judge.arrivals import as_it_came
 from comfyload.judge.columns.jobs import Jobs, executions_of
 from comfyload.judge.summary import Measured
 
@@ -156,7 +157,7 @@ def pools_of(runs: Sequence[Measured], factors: Sequence[float] = (), doubt: flo
     Raises:
         ValueError: not one job of some workflow has a known execution time.
     """
-    names = list(dict.fromkeys(facts.name for run in runs for facts in run.manifest.workflows))
+    names = _names(runs)
     warm_parts: list[list[Floats]] = [[] for _ in names]
     switched_parts: list[list[Floats]] = [[] for _ in names]
     # One for all: with one in flight no job waits, and the server's pauses do not show.
@@ -166,6 +167,8 @@ def pools_of(runs: Sequence[Measured], factors: Sequence[float] = (), doubt: flo
         ran = executions_of(run.jobs)
         seconds = factor * ran.seconds
         for here, facts in enumerate(run.manifest.workflows):
+            if facts.name not in names:
+                continue
             of_it, code = ran.workflow == here, names.index(facts.name)
             warm_parts[code].append(seconds[of_it & ran.same] + gap)
             switched_parts[code].append(seconds[of_it & ~ran.same & ~ran.first] + gap)
@@ -185,6 +188,20 @@ def pools_of(runs: Sequence[Measured], factors: Sequence[float] = (), doubt: flo
         pauses=pauses,
         doubt=doubt,
     )
+
+
+def _names(runs: Sequence[Measured]) -> list[str]:
+    """The workflows. Of an application's own jobs those that completed: it may send what no server can do."""
+    names = list(dict.fromkeys(facts.name for run in runs for facts in run.manifest.workflows))
+    if not all(as_it_came(run.manifest.plan) for run in runs):
+        return names
+    done = {
+        facts.name
+        for run in runs
+        for here, facts in enumerate(run.manifest.workflows)
+        if (executions_of(run.jobs).workflow == here).any()
+    }
+    return [name for name in names if name in done] or names
 
 
 def _fill_up(names: Sequence[str], warm: list[Floats], switched: list[Floats]) -> list[str]:

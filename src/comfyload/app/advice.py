@@ -65,6 +65,9 @@ def basis(target: str, archive: Path, shares: Sequence[str] = ()) -> Basis:
     except ValueError as error:
         raise UsageError(f"{target}: {error}", "keep a run whose jobs complete") from None
     doubts += [f"{run.path}: {f.text}" for run in runs for f in run.summary.findings if f.level == "invalid"]
+    known = {facts.name for run in runs for facts in run.manifest.workflows}
+    if lacking := sorted(known - set(pools.workflows)):
+        doubts.append(f"No job of {', '.join(lacking)} completed: left out.")
     if pools.made_up:
         names = ", ".join(pools.made_up)
         doubts.append(

@@ -20,6 +20,7 @@ from comfyload.app.signals import Signals
 from comfyload.app.supervisor import notify
 from comfyload.comfy.http import Http
 from comfyload.comfy.link import ClientOptions
+from comfyload.comfy.timeouts import Timeouts
 from comfyload.errors import RunFilesError, file_errors
 from comfyload.gateway.binding import late_bound
 from comfyload.gateway.console import Console
@@ -38,6 +39,10 @@ from comfyload.retry.client import RetryingClient
 from comfyload.tasks import end_tasks
 
 __all__ = ["GatewayOptions", "opened", "serve_gateway"]
+
+REFUSED_S = 2.0
+"""How long nothing listens at a server's address before its jobs are sent elsewhere: its process is gone, and a queue
+does not outlive it."""
 
 SETTLE_S = 5.0
 LOOPBACKS = ("127.0.0.1", "::1", "localhost")
@@ -84,7 +89,9 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
                 policy,
                 clock,
                 rng=Random(secrets.randbits(64)),
-                options=ClientOptions(unconfirmed_ids=unsure, on_queue=lambda _t, _n: wake()),
+                options=ClientOptions(
+                    timeouts=Timeouts(refused_s=REFUSED_S), unconfirmed_ids=unsure, on_queue=lambda _t, _n: wake()
+                ),
             )
         )
         for workflow, took_s in ledger.times():
@@ -112,8 +119,9 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
         running = asyncio.create_task(gateway.run())
         intake = Intake(gateway)
         console = Console(gateway, intake, options.operators)
+        passing = Passing(fleet, session, files, gateway.inputs)
         try:
-            yield gateway, intake, Front(gateway, intake, guard, Passing(fleet, session), console.routes())
+            yield gateway, intake, Front(gateway, intake, guard, passing, console.routes())
         finally:
             client.leave_jobs()
             await end_tasks([running])

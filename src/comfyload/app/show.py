@@ -1,15 +1,18 @@
-"""`show --job`: one job from due to end, its nodes as a waterfall."""
+"""`show --job`: one job from due to end, its nodes as a waterfall. `show FOLDER`: the runs in a folder, a row each."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from comfyload.app.locate import Result, find
 from comfyload.errors import UsageError
 from comfyload.record.model import Manifest, Record
-from comfyload.record.run import RunReader
+from comfyload.record.run import MANIFEST, RunReader
 from comfyload.record.stamps import believed, node_spans
 from comfyload.report.console import Screen, print_json
 from comfyload.report.page import Page, PageLine, State, Table, Value, table
 from comfyload.report.render.terminal import render
+from comfyload.words import count, duration
 
 BAR = 36
 
@@ -28,6 +31,56 @@ def show_job(path: Path, index: int, *, as_json: bool, salvage: bool = False) ->
         print_json(record)
     else:
         render(_page(record, reader.manifest), Screen())
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder with runs in it and none itself: the ledger of a gateway is one."""
+    return path.is_dir() and not (path / MANIFEST).exists() and any(path.glob(f"*/{MANIFEST}"))
+
+
+def show_folder(path: Path, *, as_json: bool) -> None:
+    """Print each run in the folder as a row."""
+    results = find(str(path), path).results
+    rows = [_row(result) for result in results]
+    if as_json:
+        print_json(rows)
+        return
+    columns = ("run", ">jobs", ">completed", ">p50", ">p95", ">sent again", "")
+    cells = [
+        [row["run"], *(str(row[key]) for key in ("jobs", "completed")), _seconds(row["p50_latency_s"]),
+         _seconds(row["p95_latency_s"]), str(row["sent_again"]), row["state"]]
+        for row in rows
+    ]  # fmt: skip
+    render(
+        Page(
+            title=str(path),
+            subtitle=[count(len(rows), "run"), count(sum(row["jobs"] for row in rows), "job")],
+            tables=[table("runs", columns, cells)],
+            next=[
+                f"comfyload show {results[-1].reader.path}",
+                f"comfyload policy {path} --deadline 90s --output retry.json",
+            ],
+        ),
+        Screen(),
+    )
+
+
+def _row(result: Result) -> dict[str, Any]:
+    found, end = result.measured.summary, result.reader.manifest.end
+    return {
+        "run": result.reader.path.name,
+        "jobs": found.summary["total_jobs"],
+        "completed": found.summary["completed"],
+        "p50_latency_s": found.summary["p50_latency_s"],
+        "p95_latency_s": found.summary["p95_latency_s"],
+        "sent_again": 0 if found.retries is None else found.retries.retried,
+        "state": "goes on" if end is None else "" if end == "complete" else end,
+    }
+
+
+def _seconds(value: float | str | None) -> str:
+    """A time of the summary, of which "inf" is infinite."""
+    return "-" if value is None else value if isinstance(value, str) else duration(value)
 
 
 def _page(record: Record, manifest: Manifest) -> Page:

@@ -79,17 +79,19 @@ def show(
     all_: Annotated[bool, Flag("--all", "", "Show every number; with --json the whole page in words.")] = False,
     json_: Annotated[bool, Flag("--json", "", "Print the summary, or the job's record, as JSON.")] = False,
 ) -> None:
-    """Print a run, or one of its jobs, from its files.
+    """Print a run, one of its jobs, or a row for each run in a folder, from their files.
 
     A damaged line is an error. With --salvage the other lines are read; a run without some of its records is invalid.
 
     [bold]Example[/bold]: comfyload show runs/20261123T120000Z-book --job 3
     """
+    from comfyload.app.show import is_folder, show_folder, show_job
     from comfyload.app.summary import report_run
 
     check_writable("--output", output, json_=json_)
+    if job is None and is_folder(run):
+        show_folder(run, as_json=json_)
+        return
     if job is None:
         raise typer.Exit(report_run(run, output=output, quiet=False, as_json=json_, salvage=salvage, all=all_))
-    from comfyload.app.show import show_job
-
     show_job(run, job, as_json=json_, salvage=salvage)

@@ -131,7 +131,8 @@ class Ending:
             finally:
                 self.release(job) if in_turn else self._more_reads.release()
             wait = timeouts.unreachable_s if gone and link.abandoned is None else timeouts.confirm_s
-            if not isinstance(found, str) or link.clock() - since >= wait:
+            dead = gone and link.stream.refused_s >= timeouts.refused_s
+            if not isinstance(found, str) or dead or link.clock() - since >= wait:
                 return found
             await asyncio.sleep(pause)
             pause = min(2 * pause, 0.5)

@@ -19,7 +19,7 @@ from comfyload.comfy.address import read_url, redacted, redirected, with_credent
 from comfyload.comfy.connection import SCRATCH_BYTES, HttpConnection
 from comfyload.comfy.connections import Connections, NoConnection
 from comfyload.comfy.incoming import BodiesUnderWay, Broken, Incoming, TooLarge
-from comfyload.comfy.own_fault import OURS, own_fault
+from comfyload.comfy.own_fault import OURS, nothing_listens, own_fault
 from comfyload.comfy.socket import NotConnected, open_connection, tls_context
 from comfyload.comfy.websocket import Refused, listen
 from comfyload.comfy.wire.calls import (
@@ -228,7 +228,7 @@ class Http:
         if fault := own_fault(error):
             return TransportError(f"{OURS}{fault}", sent=sent, ours=True)
         if isinstance(error, NotConnected | NoConnection):
-            return TransportError(f"{self.name}: {error}", sent=sent)
+            return TransportError(f"{self.name}: {error}", sent=sent, refused=nothing_listens(error))
         if isinstance(error, UnicodeError):
             return TransportError(f"{self.name}: not an address that can be called", sent=sent)
         if isinstance(error, TooLarge):

@@ -21,20 +21,29 @@ _WORDS = {
 }
 """By the system's number; numbers of five digits are Windows', which uses the usual ones for the others."""
 
+_REFUSED = (errno.ECONNREFUSED, 10061)
+
 
 def own_fault(error: BaseException) -> str:
     """What this machine lacked, in words; "" if the error is not a fault of this machine."""
     for each in _chain(error):
         if isinstance(each, socket.gaierror):
             return f"it cannot resolve the server's name ({(each.strerror or str(each)).lower()})"
-        if isinstance(each, OSError):
-            number = each.errno
-            if number is None:  # several attempts in one error: their numbers are only in the text
-                found = re.search(r"\[Errno (\d+)\]", str(each))
-                number = int(found[1]) if found else None
-            if number in _WORDS:
-                return _WORDS[number]
+        if isinstance(each, OSError) and (number := _number_of(each)) in _WORDS:
+            return _WORDS[number]
     return ""
+
+
+def nothing_listens(error: BaseException) -> bool:
+    """Whether the address was reached and no process listens there."""
+    return any(isinstance(each, OSError) and _number_of(each) in _REFUSED for each in _chain(error))
+
+
+def _number_of(error: OSError) -> int | None:
+    if error.errno is not None:
+        return error.errno
+    found = re.search(r"\[Errno (\d+)\]", str(error))  # several attempts in one error: their numbers are in the text
+    return int(found[1]) if found else None
 
 
 def _chain(error: BaseException, depth: int = 8) -> Iterator[BaseException]:

@@ -15,6 +15,7 @@ from comfyload.comfy.wire.calls import TransportError
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
+PAUSE_REFUSED_S = 0.5
 AT_ONCE = 4
 """Jobs looked up in one round."""
 
@@ -44,8 +45,12 @@ class HistoryPoller:
             else:
                 pause = min(1.5 * max(pause, FIRST_PAUSE_S), LONGEST_PAUSE_S)
             self._look_for_stall(now, progressed=any(found))
-            if now - self._gone_since >= self._timeouts.unreachable_s:
-                self._note("server_gone", f"the server has been out of reach for {self._timeouts.unreachable_s:g} s")
+            refused_s = self._stream.refused_s
+            if refused_s:
+                pause = min(pause, PAUSE_REFUSED_S)
+            if now - self._gone_since >= self._timeouts.unreachable_s or refused_s >= self._timeouts.refused_s:
+                away_s = max(refused_s, now - self._gone_since)
+                self._note("server_gone", f"the server has been out of reach for {away_s:.3g} s")
                 for job in self._inflight:
                     job.absent_since = None
                     job.finish("lost")

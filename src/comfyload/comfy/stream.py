@@ -5,6 +5,7 @@ twice: the server would unregister the new socket when it notices the end of the
 """
 
 import asyncio
+import math
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -27,6 +28,8 @@ class EventStream:
         self.client_id = str(uuid.uuid4())
         self.connected = False
         self.connections = 0
+        self.refused_s = 0.0
+        """For how long every attempt to connect has found that nothing listens at the server's address."""
 
     async def first_attempt(self, timeout_s: float = 5.0) -> None:
         """Wait until the socket is open or has failed to open once, at most `timeout_s`."""
@@ -37,6 +40,7 @@ class EventStream:
             # The first message: from here on the server routes this client id's events to us.
             self.connected = True
             self.connections += 1
+            self.refused_s = 0.0
             self._settled.set()
         self._on_frame(frame, is_text)
 
@@ -44,15 +48,18 @@ class EventStream:
         """Read until cancelled."""
         pause = RECONNECT_FIRST_S
         loop = asyncio.get_running_loop()
+        refused_since = math.inf
         while True:
-            began = loop.time()
+            began, refused = loop.time(), False
             try:
                 await self._transport.events(self.client_id, self._pass_on)
                 reason = "the server closed the event stream"
             except TransportError as error:
-                reason = str(error)
+                reason, refused = str(error), error.refused
             finally:
                 was_connected, self.connected = self.connected, False
+            refused_since = min(refused_since, loop.time()) if refused else math.inf
+            self.refused_s = max(0.0, loop.time() - refused_since)
             self.client_id = str(uuid.uuid4())
             if was_connected or not self._settled.is_set():
                 self._on_lost(reason)

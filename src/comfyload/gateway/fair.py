@@ -43,17 +43,17 @@ class FairQueue(Generic[T]):
         self._urgent: list[tuple[float, str]] = []
         self._arrivals = 0
 
+    @property
+    def total_s(self) -> float:
+        """Seconds of work that wait."""
+        return sum(tenant.total_s for tenant in self._tenants.values())
+
     def __len__(self) -> int:
         return len(self._jobs)
 
     def __iter__(self) -> Iterator[T]:
         """The jobs, in the order in which they came."""
         return (job for job, _, _ in self._jobs.values())
-
-    @property
-    def total_s(self) -> float:
-        """Seconds of all work that waits."""
-        return sum(tenant.total_s for tenant in self._tenants.values())
 
     def put(self, job_id: str, job: T, tenant: str, number: float, cost_s: float, begin_by: float = math.inf) -> None:
         """`cost_s`: what it is expected to take. `begin_by`: the instant by which it must begin to be done in time."""

@@ -8,7 +8,7 @@ import json
 import posixpath
 import re
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class Files:
         if isinstance(output, dict):
             if isinstance(output.get("filename"), str) and isinstance(output.get("subfolder", ""), str):
                 folder = output.get("subfolder") or ""
-                return output | {"subfolder": f"{MARK}{server}/{folder}" if folder else MARK + server}
+                return output | {"subfolder": posixpath.join(MARK + server, folder) if folder else MARK + server}
             return {key: self.tagged(value, server) for key, value in output.items()}
         return [self.tagged(value, server) for value in output] if isinstance(output, list) else output
 
@@ -84,14 +84,7 @@ class Files:
 
     def results_in(self, graph: dict[str, Any]) -> set[str]:
         """The files that servers made and that a graph names, as `"x.png [output]"`."""
-        values = (
-            value
-            for body in graph.values()
-            if isinstance(body, dict) and isinstance(body.get("inputs"), dict)
-            for value in body["inputs"].values()
-            if isinstance(value, str) and len(value) < MOST_PATH
-        )
-        named = ((value, _ANNOTATED.match(value)) for value in values)
+        named = ((value, _ANNOTATED.match(value)) for value in _texts(graph))
         return {self.full_name({"filename": value}) for value, found in named if found and found["kind"] in RESULTS}
 
     def place(self, name: str, tenant: str) -> str:
@@ -109,17 +102,19 @@ class Files:
             replace_file(path, secrets.token_bytes(32))
         return path.read_bytes()
 
-    def inputs_elsewhere(self, graph: dict[str, Any]) -> dict[tuple[str, str], tuple[str, str]]:
-        """Inputs that name another server's file: by node and input, the server and the name without its mark."""
-        found = {}
-        for node, body in graph.items():
-            inputs = body.get("inputs") if isinstance(body, dict) else None
-            for key, value in inputs.items() if isinstance(inputs, dict) else ():
-                if isinstance(value, str) and value.startswith(MARK) and "\n" not in value:
-                    server, name = self.untagged(value)
-                    if server is not None:
-                        found[node, key] = server, name
-        return found
+    def upload_in(self, query: dict[str, str], tenant: str = "") -> str | None:
+        """The upload that a `/view` asks for."""
+        filename = query.get("filename", "")
+        path, kind = _parted(filename)
+        if path.startswith("/") or ".." in path:
+            return None
+        path = posixpath.join(query.get("subfolder", ""), posixpath.basename(path))
+        name = named(path, kind if filename.endswith("]") else query.get("type", "output"))
+        return name if self.digest(name, tenant) is not None else None
+
+    def inputs_elsewhere(self, graph: dict[str, Any]) -> set[str]:
+        """What a graph names of a server's own files, with its mark: `@gpu2/portraits/x.png [output]`."""
+        return {value for value in _texts(graph) if value.startswith(MARK) and self.untagged(value)[0] is not None}
 
     # --- uploads
 
@@ -132,27 +127,30 @@ class Files:
             number += 1
             stored = f"{stem} ({number}){dot}{ending}"
             path = posixpath.join(subfolder, stored)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        digest = _digest(content)
-        replace_file(self._folder / digest, content)
-        self._index[self._key(path, tenant)] = digest
-        replace_file(self._folder / "index.json", json.dumps(self._index).encode())
+        self.keep(path, content, tenant)
         return stored
 
+    def keep(self, name: str, content: bytes, tenant: str = "") -> None:
+        """Keep a file under that name."""
+        digest = _digest(content)
+        if self.digest(name, tenant) == digest:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        replace_file(self._folder / digest, content)
+        self._index[self._key(name, tenant)] = digest
+        replace_file(self._folder / "index.json", json.dumps(self._index).encode())
+
     def named_in(self, graph: dict[str, Any], tenant: str = "") -> tuple[str, ...]:
-        """The uploads that a graph names."""
+        """The files that a graph names and that must be brought to its server."""
         index = self._index
-        if not index:
-            return ()
-        values = (
-            _ANNOTATED.match(value)
-            for body in graph.values()
-            if isinstance(body, dict) and isinstance(body.get("inputs"), dict)
-            for value in body["inputs"].values()
-            if isinstance(value, str) and len(value) < MOST_PATH
-        )
-        names = {found["path"] for found in values if found is not None and found["kind"] in (None, "input")}
-        return tuple(sorted(name for name in names if self._key(name, tenant) in index))
+        uploads = {name for text in _texts(graph) if self._key(name := named(*_parted(text)), tenant) in index}
+        return tuple(sorted(uploads | self.inputs_elsewhere(graph)))
+
+    def listed(self, tenant: str = "") -> list[str]:
+        """The uploads outside folders, as the lists of input files show them."""
+        owner = self._key("", tenant)
+        names = (key.removeprefix(owner) for key in self._index if key.startswith(owner))
+        return sorted(name for name in names if "/" not in name and _parted(name)[1] == "input")
 
     def content(self, name: str, tenant: str = "") -> bytes | None:
         digest = self.digest(name, tenant)
@@ -177,6 +175,32 @@ class Files:
                 found = {}
             self._read: dict[str, str] = found
         return self._read
+
+
+def parts_of(name: str) -> tuple[str, str, str]:
+    """The folder, the name and the kind of a file as a graph names it."""
+    path, kind = _parted(name)
+    return *posixpath.split(path), kind
+
+
+def _parted(name: str) -> tuple[str, str]:
+    found = _ANNOTATED.match(name)
+    return (found["path"], found["kind"] or "input") if found is not None else (name, "input")
+
+
+def named(path: str, kind: str) -> str:
+    """How a graph names a file of that kind."""
+    path = posixpath.normpath(path)
+    return path if kind == "input" else f"{path} [{kind}]"
+
+
+def _texts(graph: dict[str, Any]) -> Iterator[str]:
+    """The inputs that may be names of files: short, and of one line."""
+    for body in graph.values():
+        inputs = body.get("inputs") if isinstance(body, dict) else None
+        for value in inputs.values() if isinstance(inputs, dict) else ():
+            if isinstance(value, str) and len(value) < MOST_PATH and "\n" not in value:
+                yield value
 
 
 def _digest(content: bytes) -> str:

@@ -23,7 +23,7 @@ from comfyload.comfy.socket import tls_context
 from comfyload.comfy.wire.calls import Transport, TransportError
 from comfyload.comfy.wire.lenient import decode_json
 from comfyload.errors import ServerUnreachable, UsageError
-from comfyload.gateway import forms
+from comfyload.gateway import forms, merged
 from comfyload.gateway.tap import Listener, Tap
 from comfyload.record.model import Server
 from comfyload.retry.client import RetryingClient
@@ -34,8 +34,11 @@ TRY_AGAIN_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Pauses between attempts to reach a server that has not answered yet; the last is repeated."""
 
 JOIN_S = 15.0
-CLASSES_S = 300.0
-"""How long a server's classes are believed; each look holds its event loop for 0.2 s or more."""
+CLASSES_S = 10.0
+"""How long a server's classes are believed when a client asks; each look holds its event loop for 0.2 s or more."""
+
+AWAY_S = 10.0
+"""How long a server that did not answer a call of the page is not its home."""
 
 LEAVE_S = 3600.0
 STATS_S = 2.0
@@ -75,6 +78,7 @@ class Member:
     """Files that were put there from here: by name, their digest and what they are called there."""
     classes: Mapping[str, Any] = field(default_factory=dict)
     classes_at: float = -1e9
+    away_until: float = -math.inf
     joining: asyncio.Task[None] | None = None
     tried: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once it has answered, or failed to."""
@@ -252,33 +256,36 @@ class Fleet:
                 known = self._described[reply.body] = decode_json(reply.body, dict[str, Any])
         except (TransportError, msgspec.MsgspecError):
             return
-        if known is not None:
+        if known is not None and member.classes is not known:
             member.classes = known  # servers that are alike share it: it may take tens of megabytes
-            used = [each.classes for each in self._members.values()]
-            self._described = {
-                body: classes for body, classes in self._described.items() if any(classes is each for each in used)
-            }
+            used = {id(each.classes) for each in self.members}
+            self._described = {body: classes for body, classes in self._described.items() if id(classes) in used}
             self._merged = None
+
+    async def refresh(self) -> None:
+        """Read the classes again of servers whose classes were not read of late."""
+        await asyncio.gather(*map(self.read_classes, self.joined))
 
     @property
     def info(self) -> ObjectInfo:
         """The classes of all servers."""
         if self._merged is None:
-            self._union = {}
-            for member in self.joined:
-                for name, info in member.classes.items():
-                    self._union.setdefault(name, info)
+            self._union = merged.classes({member.name: member.classes for member in self.joined})
             self._merged = ObjectInfo(self._union)
         return self._merged
 
-    def described(self, name: str) -> bytes | None:
-        """As `/object_info` describes all classes, or one; None: no server has said anything yet."""
+    def described(self, name: str, uploads: Sequence[str]) -> bytes | None:
+        """As `/object_info` describes all classes, or one, with these uploads; None: none are known yet."""
         if not self.info:
             return None
         if name:
-            return forms.dumps({name: self._union[name]} if name in self._union else {})
-        bodies = [body for body, classes in self._described.items() if classes.keys() == self._union.keys()]
-        return bodies[0] if bodies else forms.dumps(self._union)
+            found = {name: self._union[name]} if name in self._union else {}
+            return forms.dumps(merged.with_uploads(found, uploads))
+        if not uploads:
+            bodies = [body for body, classes in self._described.items() if classes == self._union]
+            if bodies:
+                return bodies[0]
+        return forms.dumps(merged.with_uploads(self._union, uploads))
 
     def lacking(self, classes: set[str]) -> dict[str, list[str]]:
         """Servers that lack some of these classes, and which; one whose classes are not known lacks none."""
@@ -295,8 +302,8 @@ class Fleet:
     def home(self) -> Member | None:
         """The server that serves the page: the same as long as it answers."""
         found = self._members.get(self._home)
-        if found is None or found.facts is None or not self._client.works(found.address):
-            working = [member for member in self.joined if self._client.works(member.address)]
+        if found is None or found.facts is None or not self._answers(found):
+            working = [member for member in self.joined if self._answers(member)]
             found = next(iter(working or self.joined), None)
             self._home = "" if found is None else found.name
         return found
@@ -304,6 +311,13 @@ class Fleet:
     @property
     def home_name(self) -> str:
         return "" if self.home is None else self._home
+
+    def away(self, member: Member) -> None:
+        """The server did not answer a call of the page: another becomes its home."""
+        member.away_until = time.monotonic() + AWAY_S
+
+    def _answers(self, member: Member) -> bool:
+        return time.monotonic() >= member.away_until and self._client.works(member.address)
 
     async def free(self) -> None:
         """Have every server unload its models once it is idle."""

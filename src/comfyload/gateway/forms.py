@@ -2,13 +2,17 @@
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from comfyload.comfy.wire.lenient import decode_json
 from comfyload.gateway.job import Job, State
+from comfyload.record.job_events import Retrying
 from comfyload.record.model import Attempt, Execution, Failure
+from comfyload.record.outcomes import Outcome
 
 SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
 Entry = dict[str, Any]
@@ -91,7 +95,9 @@ def entry_of(
         extra["client_id"] = job.client_id
     outputs_to_run: list[str] = []
     entry: Entry = {"prompt": [job.number, job.id, graph, extra, outputs_to_run], "outputs": {}, "meta": {}}
-    completed = execution.outcome == "completed"
+    failure = execution.failure
+    partly = failure is not None and failure.kind == "partial_validation"  # some outputs were dropped, the rest ran
+    completed = execution.outcome == "completed" or partly
     messages: list[Any] = []
     if found is not None:
         row = found.get("prompt")
@@ -100,7 +106,7 @@ def entry_of(
         entry |= {key: value for key, value in found.items() if key not in ("prompt", "status")}
         messages = [_ours(message[0], message[1], job, skew_ms) for message in found["status"]["messages"]]
     kinds = {message[0] for message in messages}
-    cancelled = job.cancelled or (execution.failure is not None and execution.failure.kind == "interrupted")
+    cancelled = job.cancelled or (failure is not None and failure.kind == "interrupted")
     if completed:
         if "execution_success" not in kinds:
             messages += [["execution_success", {"prompt_id": job.id, "timestamp": ended_ms}]]
@@ -110,7 +116,7 @@ def entry_of(
     elif not cancelled and "execution_error" not in kinds:
         messages.append(["execution_error", error_of(job, execution, ended_ms)])
     status = {"status_str": "error", "completed": False, "messages": messages}
-    status["error"] = words_of(execution.failure, len(job.attempts))
+    status["error"] = words_of(failure, len(job.attempts))
     return entry | {"status": status}, "cancelled" if cancelled else "failed"
 
 
@@ -164,6 +170,24 @@ def more_of(job: Job) -> Entry:
     return more
 
 
+def attempts_of(job: Job, execution: Execution, name_of: Callable[[str], str]) -> list[Attempt]:
+    """Each time that the job was sent; `name_of`: a server's name, by its address."""
+    if execution.attempts:
+        return [structs.replace(each, server=name_of(each.server)) for each in execution.attempts]
+    if not job.attempt_id:
+        return []
+    return [_attempt(job, execution.outcome, execution.failure)]
+
+
+def attempt_before(job: Job, event: Retrying) -> Attempt:
+    """The attempt after which the job is sent again."""
+    return _attempt(job, "lost" if event.why == "lost" else "failed", Failure(kind=event.why, message=event.message))
+
+
+def _attempt(job: Job, outcome: Outcome, failure: Failure | None) -> Attempt:
+    return Attempt(server=job.server, prompt_id=job.attempt_id, outcome=outcome, failure=failure)
+
+
 def attempt_of(attempt: Attempt) -> Entry:
     failure = attempt.failure
     found: Entry = {"server": attempt.server, "prompt_id": attempt.prompt_id, "outcome": attempt.outcome}
@@ -184,7 +208,17 @@ def unended_item(job: Job) -> Entry:
     }
     if job.started_ms is not None:
         item["execution_start_time"] = job.started_ms
+    if job.workflow_id is not None:
+        item["workflow_id"] = job.workflow_id
     return item | {"comfyload": more_of(job)}
+
+
+def workflow_id_in(extra: Entry) -> str | None:
+    """The id of the page's workflow, by the `extra_data` of a prompt."""
+    found: Any = extra
+    for key in ("extra_pnginfo", "workflow", "id"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def without_payload(entry: Entry) -> Entry:

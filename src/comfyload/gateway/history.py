@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from comfyload.comfy.wire.listed import list_jobs
+from comfyload.comfy.wire.listed import list_jobs, named_outputs
 from comfyload.gateway import forms
 from comfyload.gateway.job import Job
 from comfyload.gateway.service import Gateway
@@ -88,7 +88,7 @@ class History:
         found = forms.loads(entry)
         item: dict[str, Any] = forms.loads(row.item)
         return item | {
-            "outputs": found["outputs"],
+            "outputs": {node: named_outputs(output) for node, output in found["outputs"].items()},
             "execution_status": found["status"],
             "workflow": {"prompt": found["prompt"][2], "extra_data": found["prompt"][3]},
         }

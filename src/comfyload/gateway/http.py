@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import mimetypes
+import re
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
@@ -25,10 +26,12 @@ from comfyload.gateway.passing import Passing
 from comfyload.gateway.posted import posted_in
 from comfyload.gateway.service import Gateway
 from comfyload.gateway.sockets import ClientSocket, status_frame
+from comfyload.gateway.uploads import Uploads
 
 OWN = "/comfyload/"
 AT_ONCE = 1 << 20
 JSON = "application/json; charset=utf-8"
+CLOSE_S = 1.0
 TENANT: web.RequestKey[str] = web.RequestKey("tenant", str)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -59,6 +62,7 @@ class Front:
         self._guard = guard
         self._passing = passing
         self._history = History(gateway)
+        self._uploads = Uploads(gateway.files, gateway.fleet, gateway.inputs)
         self._bodies = Bodies()
         self._own = own
 
@@ -159,11 +163,8 @@ class Front:
         return await _in_parts(request, self._history.queue(request[TENANT]))
 
     async def _post_queue(self, request: web.Request) -> web.Response:
-        body, tenant = await self._read(request), request[TENANT]
-        if not isinstance(body, dict):
-            return web.Response()
-        ids = [str(each) for each in body.get("delete", [])]
-        if body.get("clear"):
+        (everything, ids), tenant = _to_remove(await self._read(request)), request[TENANT]
+        if everything:
             ids += [job.id for job in self._gateway.jobs.values() if job.tenant == tenant]
         for job_id in ids:
             job = self._gateway.jobs.get(job_id)
@@ -177,7 +178,7 @@ class Front:
             body = await self._read(request, "{}")
         except ValueError:
             body = {}
-        prompt_id, tenant = body.get("prompt_id") if isinstance(body, dict) else None, request[TENANT]
+        prompt_id, tenant = body.get("prompt_id"), request[TENANT]
         if prompt_id is None:
             running = [job.id for job in self._gateway.jobs.values() if job.tenant == tenant and job.began]
             if len(running) > 1:
@@ -206,9 +207,8 @@ class Front:
         return _json(b"{}" if entry is None else b"{%b: %b}" % (forms.dumps(job_id), entry))
 
     async def _post_history(self, request: web.Request) -> web.Response:
-        body = await self._read(request)
-        if isinstance(body, dict):
-            self._history.forget(request[TENANT], None if body.get("clear") else body.get("delete", []))
+        everything, ids = _to_remove(await self._read(request))
+        self._history.forget(request[TENANT], None if everything else ids)
         return web.Response()
 
     async def _get_jobs(self, request: web.Request) -> web.Response:
@@ -241,30 +241,33 @@ class Front:
 
     async def _view(self, request: web.Request) -> web.StreamResponse:
         files, tenant = self._gateway.files, request[TENANT]
+        if not files.apart:
+            return await self._passing.view(request)
         full = files.full_name(request.query)
         _, kind, folder, name = full.split("\n") if full.count("\n") == 3 else ("", "", "", "")
         kept = files.content(f"{folder}/{name}" if folder else name, tenant) if kind == "input" else None
         if kept is not None:
             return web.Response(body=kept, content_type=mimetypes.guess_type(name)[0] or "application/octet-stream")
-        if files.apart and not self._gateway.store.owns(tenant, full):
+        if not self._gateway.store.owns(tenant, full):
             return web.Response(status=404)
         server, query = files.view(dict(request.query))
-        if files.apart:
-            query = {key: query[key] for key in ("preview", "channel", "rand") if key in query}
-            query |= {"filename": name, "type": kind, "subfolder": folder}
-            return await self._passing.view(request, server or self._gateway.fleet.home_name, query)
-        if server is None:
-            return await self._passing.on(request)
-        return await self._passing.view(request, server, query)
+        query = {key: query[key] for key in ("preview", "channel", "rand") if key in query}
+        query |= {"filename": name, "type": kind, "subfolder": folder}
+        return await self._passing.view_at(request, server, query)
 
     async def _upload(self, request: web.Request) -> web.StreamResponse:
         if not self._gateway.files.marked and not self._gateway.files.apart:
             return await self._passing.on(request)
+        if not self._gateway.files.apart:
+            return await self._uploads.take(request)
+        if request.path.endswith("/mask"):
+            return web.Response(status=501, text="masks are not taken where tenants are kept apart")
         return await self._passing.upload(request, self._gateway.files, request[TENANT])
 
     async def _object_info(self, request: web.Request) -> web.StreamResponse:
-        name = request.match_info.get("name", "")
-        body = self._gateway.fleet.described(name)
+        name, fleet = request.match_info.get("name", ""), self._gateway.fleet
+        await fleet.refresh()
+        body = fleet.described(name, self._gateway.files.listed(request[TENANT]))
         return await self._passing.on(request) if body is None else _json(body)
 
     async def _system_stats(self, request: web.Request) -> web.Response:
@@ -284,12 +287,20 @@ class Front:
         if request.method == "OPTIONS":
             return web.Response()
         if paths.is_own(names):
-            return web.Response(status=404 if request.method in ("GET", "HEAD") else 405)
+            return self._nothing_there(request.method, "/" + "/".join(names))
         if "" in parts[:-1]:
             return web.Response(status=404)
         if self._guard.apart and names[:1] and names[0] in paths.OF_EVERYBODY:
             return web.json_response({"error": "it tells of the files and prompts of all tenants"}, status=403)
         return await self._passing.on(request)
+
+    def _nothing_there(self, method: str, path: str) -> web.Response:
+        """What ComfyUI answers where it has no such route; whatever the path, it looks for a file of the page there."""
+        if method in ("GET", "HEAD"):
+            return web.Response(status=404, headers={"Content-Type": "application/octet-stream"})
+        there = {how for how, route, _ in self._routes() if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", route), path)}
+        allowed = ",".join(sorted(there | {"GET", "HEAD"}))
+        return web.Response(status=405, text="405: Method Not Allowed", headers={"Allow": allowed})
 
     async def _read(self, request: web.Request, empty: str | None = None) -> Any:
         """A small body as JSON."""
@@ -310,6 +321,7 @@ class Front:
         gateway.live.greet(socket, [job for job in own if job.client_id == socket.client_id])
         gateway.sockets.add(socket)
         sender = asyncio.create_task(_send(socket, connection))
+        cutter = asyncio.create_task(_cut_off(socket, sender, request.transport))
         first = True
         try:
             async for message in connection:
@@ -319,6 +331,7 @@ class Front:
             gateway.sockets.remove(socket)
             socket.close(WSCloseCode.GOING_AWAY)
             sender.cancel()
+            cutter.cancel()
         return connection
 
     def _negotiated(self, socket: ClientSocket, text: str) -> bool:
@@ -380,6 +393,24 @@ async def _in_parts(request: web.Request, parts: Iterable[bytes]) -> web.StreamR
         await asyncio.sleep(0)
     await answer.write_eof()
     return answer
+
+
+async def _cut_off(socket: ClientSocket, sender: asyncio.Task[None], transport: asyncio.Transport | None) -> None:
+    """End the connection of a client that reads nothing, not even that it was closed."""
+    await socket.over.wait()
+    await asyncio.wait([sender], timeout=CLOSE_S)
+    if not sender.done() and transport is not None:
+        transport.abort()
+
+
+def _to_remove(body: Any) -> tuple[bool, list[str]]:
+    """Whether all is to be removed, and which; a list asks for nothing, as ComfyUI reads it.
+
+    Raises:
+        TypeError: ComfyUI would fail on it.
+    """
+    everything = "clear" in body and body["clear"]
+    return bool(everything), [str(each) for each in (body["delete"] if "delete" in body else ())]  # noqa: SIM401
 
 
 def _json(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

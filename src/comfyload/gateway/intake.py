@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from comfyload.comfy.wire.calls import Reply
 from comfyload.errors import WorkflowError
 from comfyload.gateway import forms
 from comfyload.gateway.fair import Demand
@@ -24,6 +25,7 @@ from comfyload.workflow.graph import Workflow, checked
 ASSIGNED_S, ANSWERED_S = 0.2, 10.0
 """How long a POST waits, where a server seems free, until one is chosen, and for that server's answer."""
 
+LOOK_S = 0.01
 MOST_WAITING = 100_000
 LOOKS = 4
 SURE = 3.0
@@ -86,6 +88,8 @@ class Intake:
             raise Refused(503, forms.refusal("draining", text), {"Retry-After": "10"})
         workflow = _workflow(posted.graph)
         lacking = self._lacking(workflow)
+        if pinned := await gateway.inputs.collect(posted.graph, posted.tenant):
+            lacking |= {member.address for member in gateway.fleet.members if member.name not in pinned}
         name = "unreadable" if workflow is None else gateway.ledger.know(workflow, gateway.fleet.info)
         self._check_files(posted)
         job = self._job(posted, name, lacking)
@@ -184,6 +188,7 @@ class Intake:
             created_ms=int(time.time() * 1000),
             number=number,
             workflow=name,
+            workflow_id=forms.workflow_id_in(posted.extra),
             limit_s=limit_s(gateway, posted.deadline_s),
             not_on=lacking,
             files=gateway.files.named_in(posted.graph, posted.tenant),
@@ -244,19 +249,35 @@ class Intake:
             return plain
         if not await within(ASSIGNED_S, job.sent.wait(), False) or job.answer is None:
             return plain
-        answer = job.answer
-        await asyncio.wait([answer], timeout=ANSWERED_S)
-        if not answer.done() or answer.cancelled():
+        reply = await self._first_answer(job)
+        if reply is None:
             return plain
-        reply = answer.result()
         if reply.status == 400:
-            await self._gateway.ended(job)
             raise Refused(400, reply.body)
         errors = _node_errors(reply.body) if reply.status == 200 else None
         if errors:
             self._gateway.store.noted(job.id, forms.dumps(errors))
             return forms.accepted(job.id, job.number, forms.dumps(errors))
         return plain
+
+    async def _first_answer(self, job: Job) -> Reply | None:
+        """The answer of a server that takes the job, or the refusal of the last; None: none answers soon."""
+        time_of = asyncio.get_running_loop().time
+        until = time_of() + ANSWERED_S
+        while (answer := job.answer) is not None:
+            await asyncio.wait([answer], timeout=max(0.0, until - time_of()))
+            if not answer.done() or answer.cancelled():
+                return None
+            if answer.result().status != 400:
+                return answer.result()
+            # What one server lacks another may have: the job is sent there, or it has ended.
+            while job.answer is answer and job.id in self._gateway.jobs:
+                if time_of() >= until:
+                    return None
+                await asyncio.sleep(LOOK_S)
+            if job.answer is answer:
+                return answer.result()
+        return None
 
 
 def limit_s(gateway: Gateway, asked_s: float | None) -> float:
@@ -288,6 +309,7 @@ def recover(gateway: Gateway) -> int:
             created_ms=row.created_ms,
             number=row.number,
             workflow=row.workflow,
+            workflow_id=forms.workflow_id_in(forms.loads(row.extra)),
             limit_s=limit_s(gateway, row.deadline_s),
             not_on=lacking,
             files=gateway.files.named_in(graph, row.tenant),

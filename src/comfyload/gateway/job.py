@@ -19,7 +19,8 @@ class Job:
     `id`: the public one. `due`: the instant of its arrival. `created_ms`: the same on the wall clock, Unix ms.
     `number`: its place in ComfyUI's order. `limit_s`: from its arrival to its end; infinite: none. `not_on`: addresses
     of servers that lack one of its node classes. `files`: the uploads that it names. `expected_s`: what it may take.
-    `asked`: its POST still waits for the answer. `sent`: set when it is sent the first time, while its POST waits.
+    `workflow_id`: what the page calls its workflow. `asked`: its POST still waits for the answer. `sent`: set when it
+    is sent the first time, while its POST waits.
     `attempt_id`: its id on the `server` that has it now, or had it last; `answer`: to its POST there.
     """
 
@@ -34,6 +35,7 @@ class Job:
     not_on: frozenset[str] = frozenset()
     files: tuple[str, ...] = ()
     expected_s: float = 0.0
+    workflow_id: str | None = None
     asked: bool = False
     sent: asyncio.Event | None = None
     answer: asyncio.Future[Reply] | None = None

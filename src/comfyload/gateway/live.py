@@ -27,8 +27,15 @@ KEPT_FRAME = 1 << 20
 MOST_ENDS, MOST_END_BYTES = 64, 32 << 20
 """Of one attempt."""
 
+OF_COMFYUI = {
+    b"status", b"feature_flags", b"logs", b"progress", b"progress_state", b"executing", b"executed",
+    b"execution_start", b"execution_cached", b"execution_success", b"execution_error", b"execution_interrupted",
+}  # fmt: skip
+"""Its own messages: those without the id of a prompt are about none, but for `executing`."""
+
 _TYPE = re.compile(rb'\s*\{\s*"type":\s*"([A-Za-z0-9_.-]+)"')
 _ID = re.compile(rb'"prompt_id":\s*"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"')
+_PROMPT_ID = re.compile(rb'"prompt_id":\s*"([^"\\]{1,64})"')
 _NO_NODE = re.compile(rb'"node":\s*null')
 _STAMP = re.compile(rb'"timestamp":\s*(\d{1,16})')
 
@@ -108,10 +115,16 @@ class Live:
             self._on_preview(server, frame)
             return
         found = _TYPE.match(frame)
-        attempt = self._attempt_in(server, frame)
-        if found is None or attempt is None:
+        if found is None:
             return
-        kind, job = found[1], attempt.job
+        kind, attempt = found[1], self._attempt_in(server, frame)
+        if attempt is None and (kind == b"executing" or kind not in OF_COMFYUI) and _PROMPT_ID.search(frame) is None:
+            # A node's own message, or what a socket hears first that was opened anew: of the prompt that runs there.
+            attempt = self._running.get(server)
+            frame = frame if attempt is None or kind != b"executing" else _with_id(frame, attempt.job.attempt_id)
+        if attempt is None:
+            return
+        job = attempt.job
         if job.attempt_id != job.id:
             frame = frame.replace(job.attempt_id.encode(), job.id.encode())
         skew = self._skew_ms(server) if kind.startswith(b"execution_") else 0
@@ -226,10 +239,12 @@ class Live:
                 socket.push(frame, True)
         for job in jobs:
             attempt = self._attempts.get(job.attempt_id)
-            if attempt is not None:
-                for frame in (attempt.start, attempt.progress, attempt.executing):
-                    if frame:
-                        socket.push(frame, True)
+            later = (attempt.progress, attempt.executing) if attempt is not None else ()
+            start = attempt.start if attempt is not None else b""
+            data = {"prompt_id": job.id, "timestamp": job.started_ms}
+            for frame in (start or dumps({"type": "execution_start", "data": data}), *later):
+                if frame:
+                    socket.push(frame, True)
 
 
 def _frames_of_end(job_id: str, entry: Entry) -> list[bytes]:
@@ -239,6 +254,15 @@ def _frames_of_end(job_id: str, entry: Entry) -> list[bytes]:
 
 def _no_node(job_id: str) -> Entry:
     return {"type": "executing", "data": {"node": None, "prompt_id": job_id}}
+
+
+def _with_id(frame: bytes, attempt_id: str) -> bytes:
+    """An `executing` that says which prompt it is about."""
+    try:
+        message = json.loads(frame)
+        return dumps(message | {"data": message["data"] | {"prompt_id": attempt_id}})
+    except (ValueError, KeyError, TypeError):
+        return frame
 
 
 def _format_in(head: bytes) -> int:

@@ -17,10 +17,10 @@ from comfyload.comfy.wire.calls import Reply, Request, TransportError
 from comfyload.comfy.wire.listed import ended_item
 from comfyload.errors import RunFilesError
 from comfyload.gateway import forms
-from comfyload.gateway.bring import bring, renamed
 from comfyload.gateway.fair import FairQueue
 from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import Fleet, Member
+from comfyload.gateway.inputs import InputFiles
 from comfyload.gateway.job import Job
 from comfyload.gateway.ledger import DAY_S, Ledger
 from comfyload.gateway.live import Attempt, Live
@@ -79,6 +79,7 @@ class Gateway:
         self.sockets = Sockets()
         self.live = Live(self.sockets, self._reported, self._skew_ms, self._on_start)
         self.entries = Entries()
+        self.inputs = InputFiles(folder, lambda name: self.fleet.get(name))
         self.fleet: Fleet
         self.jobs: dict[str, Job] = {}
         self.secrets: dict[str, dict[str, Any]] = {}
@@ -272,6 +273,7 @@ class Gateway:
                     job.sent.set()
             case Retrying():
                 self.counts["retries"] += 1
+                job.attempts.append(forms.attempt_before(job, event))
                 self.live.forget(job.attempt_id)
                 job.next_attempt_at_ms = int((time.time() + event.wait_s) * 1000)
 
@@ -310,9 +312,7 @@ class Gateway:
             return body
         job = attempt.job
         await self._on_disk(lambda: self.store.began(job.id, server))
-        for name in job.files:
-            body = renamed(body, name, await bring(self.files, member, name, job.tenant))
-        return body
+        return await self.inputs.put_all(member, job.files, body, job.tenant)
 
     # --- ends
 
@@ -340,7 +340,7 @@ class Gateway:
     async def _settle(self, job: Job, execution: Execution) -> None:
         """Write how the job ended, then tell its client."""
         attempt, failure = self.live.get(job.attempt_id), execution.failure
-        job.attempts = execution.attempts
+        job.attempts = forms.attempts_of(job, execution, self._name_of)
         if job.asked and failure is not None and failure.status == 400:
             # The application hears it as the answer to its POST: it never was a job.
             self.counts["refused"] += 1
@@ -367,7 +367,8 @@ class Gateway:
         if seen:
             self.entries.keep(job.id, forms.dumps(entry))
             on_disk = forms.dumps(entry if self._keep_payloads else forms.without_payload(entry))
-            item = forms.dumps(ended_item(entry) | {"comfyload": forms.more_of(job)})
+            since = {} if job.started_ms is None else {"execution_start_time": job.started_ms}  # of the first attempt
+            item = forms.dumps(ended_item(entry) | since | {"comfyload": forms.more_of(job)})
             end = partial(
                 self.store.end,
                 job.id,
@@ -401,6 +402,10 @@ class Gateway:
             else:
                 self.disk_fault = ""
                 return found
+
+    def _name_of(self, address: str) -> str:
+        member = self.fleet.at(address)
+        return address if member is None else member.name
 
     def _remove(self, job: Job) -> None:
         if self.jobs.pop(job.id, None) is not None:

@@ -50,6 +50,8 @@ class ClientSocket:
         self._latest: dict[str, _Cell] = {}
         self.bytes = 0
         self._something = asyncio.Event()
+        self.over = asyncio.Event()
+        """Set when it is closed."""
 
     def push(self, frame: bytes, is_text: bool, newest_of: str = "") -> None:
         """`newest_of`: of frames of this name a slow reader needs only the newest."""
@@ -80,6 +82,7 @@ class ClientSocket:
             self._latest.clear()
             self._count(-self.bytes)
             self._something.set()
+            self.over.set()
 
     async def next(self) -> tuple[bytes, bool] | None:
         """The next frame, and whether it is text; None: the socket is to be closed."""

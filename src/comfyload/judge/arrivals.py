@@ -72,7 +72,7 @@ def rates(manifest: Manifest, arrivals: Arrivals, wall_clock_s: float | None) ->
     """At which rates arrivals were planned, came due, were sent and completed."""
     load, due = manifest.plan.load, arrivals.due
     planned = None
-    if not isinstance(load, Closed) and len(due) > 1:
+    if not isinstance(load, Closed) and not as_it_came(manifest.plan) and len(due) > 1:
         seconds = _planned_s(manifest, due)
         planned = planned_in(load, seconds) / seconds if seconds > 0 else None
         if isinstance(load, Replay):
@@ -114,9 +114,14 @@ def planned_in(load: Open | Replay, seconds: float) -> float:
     return count
 
 
+def as_it_came(plan: Plan) -> bool:
+    """Whether the jobs are an application's own, and no plan's."""
+    return isinstance(plan.load, Replay) and plan.load.as_it_came
+
+
 def planned_jobs(plan: Plan) -> int | None:
     """How many counted jobs the plan makes for certain; None where time or chance decides."""
-    if plan.duration_s is not None:
+    if plan.duration_s is not None or as_it_came(plan):
         return None
     load, count = plan.load, plan.jobs
     if isinstance(load, Replay):

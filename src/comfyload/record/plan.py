@@ -77,7 +77,8 @@ class Open(Struct, frozen=True, kw_only=True, tag_field="kind", tag="open"):
 
 
 class Replay(Struct, frozen=True, kw_only=True, tag_field="kind", tag="replay"):
-    """Arrivals at given instants: `offsets_s` after the start, ascending, with `speedup` already applied.
+    """Arrivals at given instants: `offsets_s` after the start, ascending, with `speedup` already applied. Without any,
+    they are what applications sent, as the records have them.
 
     `match`: the pattern of requests that are arrivals; None: the default. `read_as`: which requests were arrivals.
     """
@@ -104,6 +105,11 @@ class Replay(Struct, frozen=True, kw_only=True, tag_field="kind", tag="replay"):
     def __post_init__(self) -> None:
         if any(later < earlier for earlier, later in pairwise(self.offsets_s)):
             raise ValueError("offsets_s must ascend")
+
+    @property
+    def as_it_came(self) -> bool:
+        """Whether nobody planned the arrivals."""
+        return not self.offsets_s
 
 
 Load = Closed | Open | Replay

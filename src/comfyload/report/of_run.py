@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from msgspec import structs
 
+from comfyload.judge.arrivals import as_it_came
 from comfyload.judge.columns.ledger import clean
 from comfyload.judge.findings.table import Finding
 from comfyload.judge.gates.gate import GateVerdict
@@ -27,7 +28,8 @@ def page_of(measured: Measured, verdicts: Sequence[GateVerdict] = (), charts: Se
     tables = [workflows(summary), switches(summary), durations(summary), nodes(summary), failures([measured])]
     shown = [table for table in tables if table is not None and table.rows]
     bars = [_time(summary), node_bars(summary)]
-    load = f"{plan_words(manifest.plan)}{', unchanged graph' if manifest.plan.as_is else ''}"
+    unchanged = manifest.plan.as_is and not as_it_came(manifest.plan)
+    load = f"{plan_words(manifest.plan)}{', unchanged graph' if unchanged else ''}"
     version, busy = manifest.server.comfyui_version, server_words(summary.saturation)
     return Page(
         title=manifest.name,

@@ -57,6 +57,8 @@ def _rate(stage: Stage) -> str:
 
 
 def _replay(load: Replay, duration_s: float | None) -> str:
+    if load.as_it_came:
+        return "as it came"
     faster = "" if load.speedup == 1 else f" \N{MULTIPLICATION SIGN}{load.speedup:.4g}"
     return f"replay of {count(len(load.offsets_s), 'arrival')}{faster}{_for(duration_s)}"
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from comfyload.judge.arrivals import as_it_came
 from comfyload.judge.columns.gpu import GpuRow
 from comfyload.judge.columns.retries import RetryRow
 from comfyload.judge.findings.table import Finding
@@ -39,7 +40,8 @@ def facts(manifest: Manifest, summary: Summary) -> list[PageLine]:
     took = f"{duration(wall)}, from the first due time to the last end" if isinstance(wall, float) else DASH
     found.append(PageLine("Took", Value(took), "wall_clock_s", detail=True))
     found += _others(summary)
-    found.append(_self_check(manifest.self_check, summary.findings))
+    if not as_it_came(manifest.plan):
+        found.append(_self_check(manifest.self_check, summary.findings))
     found.append(PageLine("Run id", Value(manifest.run_id), detail=True))
     return found
 

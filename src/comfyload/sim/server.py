@@ -85,7 +85,7 @@ class Server(Settings):
         faults = self._faults
         self._called += 1
         if not self.up or faults.refuse.hits(self._called, self._state.rng):
-            raise TransportError("connection refused", sent=False)
+            raise TransportError("connection refused", sent=False, refused=True)
         if self._worker is not None and self._worker.done() and not self._worker.cancelled():
             self._worker.result()
         path = "/" + request.path.lstrip("/")
@@ -107,7 +107,7 @@ class Server(Settings):
             TransportError: the server is down.
         """
         if not self.up:
-            raise TransportError("connection refused", sent=False)
+            raise TransportError("connection refused", sent=False, refused=True)
         state = self._state
         socket = state.sockets.open(client_id)
         first = {"type": "status", "data": {"status": state.status(), "sid": socket.client_id}}

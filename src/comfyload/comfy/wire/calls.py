@@ -65,14 +65,17 @@ class TransportError(Exception):
     """No reply. `sent` False: the request certainly never reached the server; True: it may have.
 
     `ours`: a fault of our own machine, not of the server. `vain`: the reply is too large or cannot be read, so that
-    another attempt is useless.
+    another attempt is useless. `refused`: nothing listens at the server's address.
     """
 
-    def __init__(self, message: str, *, sent: bool, ours: bool = False, vain: bool = False) -> None:
+    def __init__(
+        self, message: str, *, sent: bool, ours: bool = False, vain: bool = False, refused: bool = False
+    ) -> None:
         super().__init__(message)
         self.sent = sent
         self.ours = ours
         self.vain = vain
+        self.refused = refused
 
 
 class Transport(Protocol):

@@ -130,7 +130,9 @@ def _load(plan: Plan) -> str:
         think = f", {load.think_s:g} s think time" if load.think_s else ""
         ramp = f", started over {load.ramp_up_s:g} s" if load.ramp_up_s else ""
         return f"{load.concurrency} in flight{think}{ramp}"
-    if isinstance(load, Replay):
+    if isinstance(load, Replay) and load.as_it_came:
+        words = "as it came"
+    elif isinstance(load, Replay):
         digest = hashlib.sha256(json.encode(load.offsets_s)).hexdigest()[:8]
         words = f"replay of {len(load.offsets_s)} arrivals ({digest})"
     else:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from msgspec import structs
 
-from comfyload.judge.arrivals import planned_jobs
+from comfyload.judge.arrivals import as_it_came, planned_jobs
 from comfyload.judge.columns.fold import Fold
 from comfyload.judge.columns.gpu import GpuRow
 from comfyload.judge.columns.ledger import clean, join
@@ -56,7 +56,9 @@ def _end_findings(manifest: Manifest, offered: int, unfinished: bool) -> Iterato
     planned = planned_jobs(manifest.plan) if scheduled is None else scheduled * manifest.plan.pages
     evidence = {"end": manifest.end, "planned": planned, "offered": offered}
     of = "" if planned is None else f" of {planned}"
-    if manifest.end is None or manifest.end == "crashed":
+    if manifest.end is None and as_it_came(manifest.plan):
+        yield finding("still_recorded", f"{_jobs(offered)} have ended, and the gateway still writes.", evidence)
+    elif manifest.end is None or manifest.end == "crashed":
         what = "has no end (it is still going on, or was killed)" if manifest.end is None else "crashed"
         yield finding("not_ended", f"The run {what}: {offered}{of} jobs ended.", evidence)
     elif manifest.end == "decided":

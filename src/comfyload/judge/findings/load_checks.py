@@ -126,6 +126,8 @@ def _sent(evidence: Evidence) -> Iterator[Finding]:
     rates, arrivals, load = evidence.rates, evidence.arrivals, evidence.manifest.plan.load
     if not isinstance(load, Open | Replay) or arrivals.dropped.any() or len(arrivals.due) < 10:
         return
+    if isinstance(load, Replay) and load.as_it_came:
+        return  # when a job is sent is the gateway's choice
     if rates.offered is None or rates.sent is None or abs(rates.sent / rates.offered - 1) <= _APART:
         return
     why = "The generator was held up."

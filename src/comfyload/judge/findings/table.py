@@ -145,6 +145,10 @@ FINDINGS: dict[str, FindingRow] = {
         "The manifest has no end: the run is going on, was killed or crashed.",
         "Wait for it, or finish it with comfyload resume.",
     ),
+    "still_recorded": _info(
+        "The day of a gateway's ledger has no end: it goes on, or the gateway was killed.",
+        "Nothing to do. Jobs that wait and run now are not in the numbers yet.",
+    ),
     "ended_early": _warning("The run was stopped or cancelled before all jobs were sent.", _FEWER_JOBS),
     "capped": _warning(
         "No more jobs were sent after `--max-jobs` or `--max-time` was reached; running jobs ended.", _FEWER_JOBS
