@@ -308,10 +308,6 @@ class Fleet:
             self._home = "" if found is None else found.name
         return found
 
-    @property
-    def home_name(self) -> str:
-        return "" if self.home is None else self._home
-
     def away(self, member: Member) -> None:
         """The server did not answer a call of the page: another becomes its home."""
         member.away_until = time.monotonic() + AWAY_S

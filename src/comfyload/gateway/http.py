@@ -18,6 +18,7 @@ from comfyload.comfy.wire.ids import is_uuid
 from comfyload.errors import RunFilesError
 from comfyload.gateway import forms, paths
 from comfyload.gateway.bodies import MOST_BODY, Bodies, Unfit
+from comfyload.gateway.connection import cut_off, send
 from comfyload.gateway.guard import Denied, Guard
 from comfyload.gateway.history import History
 from comfyload.gateway.intake import Intake, Refused
@@ -31,7 +32,6 @@ from comfyload.gateway.uploads import Uploads
 OWN = "/comfyload/"
 AT_ONCE = 1 << 20
 JSON = "application/json; charset=utf-8"
-CLOSE_S = 1.0
 TENANT: web.RequestKey[str] = web.RequestKey("tenant", str)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -320,8 +320,8 @@ class Front:
         own = [job for job in gateway.jobs.values() if job.began and job.tenant == tenant]
         gateway.live.greet(socket, [job for job in own if job.client_id == socket.client_id])
         gateway.sockets.add(socket)
-        sender = asyncio.create_task(_send(socket, connection))
-        cutter = asyncio.create_task(_cut_off(socket, sender, request.transport))
+        sender = asyncio.create_task(send(socket, connection))
+        cutter = asyncio.create_task(cut_off(socket, sender, request.transport))
         first = True
         try:
             async for message in connection:
@@ -358,20 +358,6 @@ async def _nothing_there(_: web.Request) -> web.Response:
     return web.json_response({"error": "there is nothing of that name"}, status=404)
 
 
-async def _send(socket: ClientSocket, connection: web.WebSocketResponse) -> None:
-    try:
-        while (found := await socket.next()) is not None:
-            frame, is_text = found
-            if is_text:
-                await connection.send_frame(frame, WSMsgType.TEXT)
-            else:
-                await connection.send_frame(frame, WSMsgType.BINARY)
-        if socket.closed is not None:
-            await connection.close(code=socket.closed)
-    except ConnectionError:
-        pass
-
-
 async def _in_parts(request: web.Request, parts: Iterable[bytes]) -> web.StreamResponse:
     """JSON that may be larger than what is to be held at one time."""
     if request.method == "HEAD":
@@ -393,14 +379,6 @@ async def _in_parts(request: web.Request, parts: Iterable[bytes]) -> web.StreamR
         await asyncio.sleep(0)
     await answer.write_eof()
     return answer
-
-
-async def _cut_off(socket: ClientSocket, sender: asyncio.Task[None], transport: asyncio.Transport | None) -> None:
-    """End the connection of a client that reads nothing, not even that it was closed."""
-    await socket.over.wait()
-    await asyncio.wait([sender], timeout=CLOSE_S)
-    if not sender.done() and transport is not None:
-        transport.abort()
 
 
 def _to_remove(body: Any) -> tuple[bool, list[str]]:
