@@ -53,13 +53,12 @@ class Bodies:
         """
         charged = 0
         try:
-            parts: list[bytes] = []
+            text = bytearray()  # one block, where many small ones would leave the heap in pieces
             async for part in self._parts(request):
                 charged += len(part)
                 self._charge(len(part), charged)
-                parts.append(part)
-            text = b"".join(parts) or (empty or "").encode()
-            del parts
+                text += part
+            text += b"" if text else (empty or "").encode()
             more = len(text) * (4 if b"\\u" in text or not text.isascii() else 1)
             if more > MOST_TEXT:
                 raise Unfit(413, f"More than {MOST_TEXT >> 20} MiB of text in one request")
@@ -94,7 +93,7 @@ class Bodies:
             yield part
 
 
-def _value_of(text: bytes) -> Any:
+def _value_of(text: bytes | bytearray) -> Any:
     """The JSON value, as ComfyUI reads it.
 
     Raises:

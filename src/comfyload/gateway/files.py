@@ -67,12 +67,12 @@ class Files:
 
     def full_name(self, query: Mapping[str, str]) -> str:
         """A file as one text: its server, kind, folder and name; however a query names it."""
-        server, asked = self.view(dict(query))
-        found = _ANNOTATED.match(asked.get("filename", ""))
+        server, unmarked = self.view(dict(query))
+        found = _ANNOTATED.match(unmarked.get("filename", ""))
         path, kind = (found["path"], found["kind"]) if found is not None else ("", None)
         folder, name = posixpath.split(path)
-        folder = posixpath.join(asked.get("subfolder", ""), folder).strip("/")
-        return "\n".join((server or "", kind or asked.get("type") or "output", folder, name))
+        folder = posixpath.join(unmarked.get("subfolder", ""), folder).strip("/")
+        return "\n".join((server or "", kind or unmarked.get("type") or "output", folder, name))
 
     def full_names(self, output: Any) -> set[str]:
         """The files in what a node reported, as clients see it."""
