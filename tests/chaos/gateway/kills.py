@@ -102,7 +102,7 @@ def _ends(seen: Seen) -> list[str]:
 def _records(processes: Processes, seen: Seen) -> list[str]:
     """Each job has exactly one record, in files that can be read."""
     runs = sorted(path.parent for path in processes.ledger.glob("*/manifest.json"))
-    found: Counter[str] = Counter()
+    found, shown = Counter[str](), list[str]()
     for run in runs:
         reader = RunReader(run)
         reader.check()
@@ -113,9 +113,11 @@ def _records(processes: Processes, seen: Seen) -> list[str]:
         unknown = {line.workflow for line in lines} - {facts.name for facts in reader.manifest.workflows}
         if unknown:
             return [f"{run.name} does not say what {unknown} are"]
+        some = any(line.execution.outcome == "completed" for line in lines)
+        if (code := _show(run)) not in ((0,) if some else (0, 5)):  # where nothing completed, nothing was measured
+            shown.append(f"comfyload show {run.name} ended with {code}")
     broken = [f"{job_id} has {found[job_id]} records" for job_id in seen.ends if found[job_id] != 1]
-    shown = [run for run in runs if _show(run)]
-    return [*broken, *(f"comfyload show {run.name} fails" for run in shown)]
+    return [*broken, *shown]
 
 
 def _show(run: Path) -> int:
