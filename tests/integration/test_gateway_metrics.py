@@ -42,7 +42,7 @@ def test_jobs_are_counted_by_how_they_ended(tmp_path: Path) -> None:
             ended = [front.history.entry(row.id, row.tenant) for row in front.gateway.store.ended(None)]
             failed = sum(json.loads(entry or b"{}")["status"]["status_str"] == "error" for entry in ended)
             found["failed"] = failed
-            found.update(counted(front.gateway.metrics.text()))
+            found.update(counted(front.front.metrics.text()))
 
     clock.run_virtual(main())
     jobs = {key: value for key, value in found.items() if key.startswith("comfyload_jobs_total")}
@@ -71,7 +71,7 @@ def test_dashboard_and_rules_name_only_what_there_is(tmp_path: Path, file: str) 
     async def main() -> None:
         async with Server() as server, desk(tmp_path, [server]) as front:
             await front.run(sleeper(0.1))
-            for family in text_string_to_metric_families(front.gateway.metrics.text().decode()):
+            for family in text_string_to_metric_families(front.front.metrics.text().decode()):
                 known.update(sample.name for sample in family.samples)
 
     clock.run_virtual(main())

@@ -132,7 +132,7 @@ def test_a_full_disk_refuses_jobs_in_words_and_loses_none(tmp_path: Path, caplog
                 database.execute("PRAGMA max_page_count=1000000")
                 for each in ids:
                     assert (await front.end_of(each))["status"]["status_str"] == "success"
-                assert not front.gateway.disk_fault
+                assert not front.gateway.disk.fault
             assert sorted(truth.prompt_id for truth in servers[0].truth) == sorted(ids), "each ran once"
 
     clock.run_virtual(main())

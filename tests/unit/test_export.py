@@ -30,8 +30,9 @@ from comfyload.report.document import jobs
 from comfyload.report.export.csv import write_csv
 from comfyload.report.export.otlp import send_otlp, write_otlp
 from comfyload.report.export.parquet import write_parquet
-from comfyload.report.export.prometheus import BUCKETS_S, metrics_text
+from comfyload.report.export.prometheus import metrics_text
 from comfyload.report.export.table import columns
+from comfyload.telemetry.buckets import BUCKETS_S
 from tests.support.rig import play
 from tests.unit.judge_runs import FACTS, censored, failed, job, manifest, one_by_one
 

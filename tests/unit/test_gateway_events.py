@@ -47,7 +47,7 @@ class Room:
 
     def __init__(self) -> None:
         self.sockets = Sockets()
-        self.live = Live(self.sockets, lambda output, _: output, lambda _: 0, lambda _: None)
+        self.live = Live(self.sockets, lambda output, _server, _job: output, lambda _: 0, lambda _: None)
         self.mine, self.other = job_of(MINE, "me", ATTEMPT), job_of(OTHER, "other")
         self.live.begin(self.mine, "gpu1", ATTEMPT)
         self.live.begin(self.other, "gpu2", OTHER)

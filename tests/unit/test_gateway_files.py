@@ -234,7 +234,7 @@ def test_uploads_are_known_to_the_next_process(tmp_path: Path) -> None:
     first.keep("sub/x.png", b"1")
     first.keep("y.png [temp]", b"2")
     again = Files(tmp_path, lambda: ["a", "b"])
-    assert again.content("sub/x.png") == b"1" and again.listed == []
+    assert again.content("sub/x.png") == b"1" and again.listed() == []
     assert again.named_in({"1": {"inputs": {"image": "sub/x.png [input]", "b": "y.png [temp]"}}}) == (
         "sub/x.png",
         "y.png [temp]",

@@ -23,6 +23,7 @@ from comfyload.gateway.guard import Denied, Guard
 from comfyload.gateway.history import History
 from comfyload.gateway.intake import Intake, Refused
 from comfyload.gateway.login import LOGIN, login
+from comfyload.gateway.metrics import Metrics
 from comfyload.gateway.passing import Passing
 from comfyload.gateway.posted import posted_in
 from comfyload.gateway.service import Gateway
@@ -62,6 +63,7 @@ class Front:
         self._guard = guard
         self._passing = passing
         self._history = History(gateway)
+        self.metrics = Metrics(gateway)
         self._uploads = Uploads(gateway.files, gateway.fleet, gateway.inputs)
         self._bodies = Bodies()
         self._own = own
@@ -149,7 +151,7 @@ class Front:
     # --- prompts
 
     async def _get_prompt(self, request: web.Request) -> web.Response:
-        remaining = self._gateway.remaining(request[TENANT])
+        remaining = self._gateway.lengths[request[TENANT]]
         return _json(forms.dumps({"exec_info": {"queue_remaining": remaining}}))
 
     async def _post_prompt(self, request: web.Request) -> web.Response:
@@ -278,7 +280,7 @@ class Front:
 
     async def _metrics(self, _: web.Request) -> web.Response:
         kind = {"Content-Type": CONTENT_TYPE_LATEST}
-        return web.Response(body=self._gateway.metrics.text(), headers=kind)
+        return web.Response(body=self.metrics.text(), headers=kind)
 
     async def _rest(self, request: web.Request) -> web.StreamResponse:
         """Pass on what is nobody's job: what may be read as one of our own paths is answered for its owner, or not."""
@@ -316,7 +318,7 @@ class Front:
         connection = web.WebSocketResponse(max_msg_size=4 << 20, heartbeat=30.0)
         await connection.prepare(request)
         socket = ClientSocket(request.query.get("clientId") or uuid.uuid4().hex, tenant)
-        socket.push(status_frame(gateway.remaining(tenant), socket.client_id), True)
+        socket.push(status_frame(gateway.lengths[tenant], socket.client_id), True)
         own = [job for job in gateway.jobs.values() if job.began and job.tenant == tenant]
         gateway.live.greet(socket, [job for job in own if job.client_id == socket.client_id])
         gateway.sockets.add(socket)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, core, generate_latest
 from prometheus_client.registry import Collector
 
 from comfyload.gateway.job import Job, State
+from comfyload.gateway.service import Gateway
 from comfyload.record.codec import printable
 from comfyload.record.model import Execution
 from comfyload.telemetry.buckets import BUCKETS_S
-
-if TYPE_CHECKING:
-    from comfyload.gateway.service import Gateway
 
 MOST_WORKFLOWS = 200
 """Workflows that have series of their own; the others are counted together."""
@@ -51,8 +48,9 @@ class Metrics:
             registry=registry,
         )
         registry.register(_Now(gateway))
+        gateway.on_end = self._ended
 
-    def ended(self, job: Job, execution: Execution, state: State) -> None:
+    def _ended(self, job: Job, execution: Execution, state: State) -> None:
         """Count a job that has ended."""
         workflow = self._named(job.workflow)
         self._jobs.labels(workflow, job.server, state).inc()

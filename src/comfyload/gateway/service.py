@@ -4,51 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import logging
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from comfyload.comfy.wire.calls import Reply, Request, TransportError
 from comfyload.comfy.wire.listed import ended_item
 from comfyload.errors import RunFilesError
 from comfyload.gateway import forms
+from comfyload.gateway.disk import PAUSE_S, Disk
 from comfyload.gateway.fair import FairQueue
 from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import Fleet, Member
 from comfyload.gateway.inputs import InputFiles
-from comfyload.gateway.job import Job
+from comfyload.gateway.job import Job, State
 from comfyload.gateway.ledger import DAY_S, Ledger
 from comfyload.gateway.live import Attempt, Live
 from comfyload.gateway.memory import Entries
-from comfyload.gateway.metrics import Metrics
-from comfyload.gateway.sockets import STATUS_S, Sockets
+from comfyload.gateway.sockets import Lengths, Sockets
 from comfyload.gateway.store import Store
 from comfyload.record.job_events import JobEvent, Retrying, Sending
 from comfyload.record.model import Execution, Failure, Prompt, Record, Server
 from comfyload.record.policy import Policy
 from comfyload.retry.client import RetryingClient
 from comfyload.tasks import within
-from comfyload.visible import visible
-
-T = TypeVar("T")
 
 TICK_S = 0.25
 UNREACHABLE_S = 120.0
-DISK_S = 2.0
-"""Pauses between attempts to write, while that fails."""
-
 ENTRY_S = 2.0
 """How long a server is asked for the history of a job that was cancelled there."""
 
 LATE = Failure(kind="shed", message="no server was free before")
 BY_CLIENT = Failure(kind="cancelled", message="cancelled by its client")
 NOWHERE = Server(url="")
-_log = logging.getLogger(__name__)
 
 
 class Gateway:
@@ -84,11 +76,12 @@ class Gateway:
         self.jobs: dict[str, Job] = {}
         self.secrets: dict[str, dict[str, Any]] = {}
         self.counts = Counter[str]()
-        self.metrics = Metrics(self)
+        self.on_end: Callable[[Job, Execution, State], None] = lambda _job, _execution, _state: None
+        """Called when a job has ended."""
         self.queues: dict[frozenset[str], FairQueue[Job]] = {}
         """Jobs that wait here, by the servers that lack what they need."""
         self.fault: BaseException | None = None
-        self.disk_fault = ""
+        self.disk = Disk()
         self._ending = asyncio.Lock()
         """Held from when an end is in the store until it is in the ledger, which is owed one end at a time."""
         """Why nothing can be written at the moment."""
@@ -98,9 +91,8 @@ class Gateway:
         self._others: set[asyncio.Task[Any]] = set()
         self._starting = 0
         self._wake = asyncio.Event()
-        self._changed: set[str] = set()
         self._deadlines: list[tuple[float, str]] = []
-        self._remaining = Counter[str]()
+        self.lengths = Lengths(self.sockets)
         self._day = clock() // DAY_S
         self._held = False
         self.over = asyncio.Event()
@@ -127,10 +119,9 @@ class Gateway:
 
     def _note(self, job: Job) -> None:
         self.jobs[job.id] = job
-        self._remaining[job.tenant] += 1
+        self.lengths.add(job.tenant, 1)
         if job.limit_s < math.inf:
             heapq.heappush(self._deadlines, (job.due + job.limit_s, job.id))
-        self.changed(job.tenant)
 
     def backlog_s(self) -> float:
         """Seconds of work that are here and on the servers, for each server."""
@@ -164,7 +155,7 @@ class Gateway:
 
     async def run(self) -> None:
         """Send jobs as servers become free, until cancelled; those under way are then left to the next process."""
-        telling = asyncio.create_task(self._tell_changes())
+        telling = asyncio.create_task(self.lengths.run())
         try:
             while self.fault is None:
                 self._wake.clear()
@@ -181,21 +172,6 @@ class Gateway:
     def wake(self) -> None:
         """A server may have become free."""
         self._wake.set()
-
-    def changed(self, tenant: str) -> None:
-        """The tenant's queue is longer or shorter than it was."""
-        self._changed.add(tenant)
-
-    def remaining(self, tenant: str) -> int:
-        """The tenant's jobs that wait and run."""
-        return self._remaining[tenant]
-
-    async def _tell_changes(self) -> None:
-        while True:
-            await asyncio.sleep(STATUS_S)
-            changed, self._changed = self._changed, set()
-            for tenant in changed:
-                self.sockets.send_status(tenant, self._remaining[tenant])
 
     def _launch_all(self) -> None:
         """Start the jobs for which a server has room; those that fewer servers can run come first."""
@@ -292,7 +268,7 @@ class Gateway:
     def _on_start(self, job: Job) -> None:
         if job.started_ms is not None:
             self.store.started(job.id, job.started_ms)
-        self.changed(job.tenant)
+        self.lengths.add(job.tenant, 0)
 
     # --- what passes between us and a server (a `Listener`)
 
@@ -311,7 +287,7 @@ class Gateway:
         if attempt is None or member is None:
             return body
         job = attempt.job
-        await self._on_disk(lambda: self.store.began(job.id, server))
+        await self.disk.write(lambda: self.store.began(job.id, server))
         return await self.inputs.put_all(member, job.files, body, job.tenant)
 
     # --- ends
@@ -326,7 +302,7 @@ class Gateway:
         queue = self.queues.get(job.not_on)
         if queue is not None and queue.remove(job_id) is not None:
             self._spawn(job, self._settle(job, Execution(outcome="cancelled", done=self.clock(), failure=BY_CLIENT)))
-            await asyncio.wait([self._launched[job_id]], timeout=DISK_S)
+            await asyncio.wait([self._launched[job_id]], timeout=PAUSE_S)
         else:
             self._stop(job)
         return True
@@ -345,7 +321,7 @@ class Gateway:
             # The application hears it as the answer to its POST: it never was a job.
             self.counts["refused"] += 1
             self.live.forget(job.attempt_id)
-            await self._on_disk(lambda: self.store.drop(job.id))
+            await self.disk.write(lambda: self.store.drop(job.id))
             self._remove(job)
             return
         found = await self._entry_there(job, attempt)
@@ -360,9 +336,9 @@ class Gateway:
             entry["outputs"] = self.files.tagged(entry["outputs"], member.name)
         if self.files.apart:
             made = self.files.full_names(entry["outputs"])
-            await self._on_disk(lambda: self.store.own(job.tenant, made))
-        self.metrics.ended(job, execution, state)
-        owed = await self._on_disk(lambda: self._record(job, execution, member))
+            await self.disk.write(lambda: self.store.own(job.tenant, made))
+        self.on_end(job, execution, state)
+        owed = await self.disk.write(lambda: self._record(job, execution, member))
         seen = state != "cancelled" or job.began  # one that was removed before it ran never was, as in ComfyUI
         if seen:
             self.entries.keep(job.id, forms.dumps(entry))
@@ -382,26 +358,12 @@ class Gateway:
         else:
             end = partial(self.store.drop, job.id, owed)
         async with self._ending:
-            await self._on_disk(end)
-            await self._on_disk(lambda: self.ledger.write(owed))  # if we die before, the next process does it
+            await self.disk.write(end)
+            await self.disk.write(lambda: self.ledger.write(owed))  # if we die before, the next process does it
         self._remove(job)
         if seen:
             self.live.tell_end(job, [] if attempt is None else attempt.ends, entry)
         self.live.forget(job.attempt_id)
-
-    async def _on_disk(self, write: Callable[[], T]) -> T:
-        """Write what must be on disk before we go on: a disk that is full may have room again."""
-        while True:
-            try:
-                found = write()
-            except RunFilesError as error:
-                if not self.disk_fault:
-                    _log.error("the gateway takes no jobs: %s", visible(str(error)))
-                self.disk_fault = str(error)
-                await asyncio.sleep(DISK_S)
-            else:
-                self.disk_fault = ""
-                return found
 
     def _name_of(self, address: str) -> str:
         member = self.fleet.at(address)
@@ -409,10 +371,9 @@ class Gateway:
 
     def _remove(self, job: Job) -> None:
         if self.jobs.pop(job.id, None) is not None:
-            self._remaining[job.tenant] -= 1
+            self.lengths.add(job.tenant, -1)
         self.secrets.pop(job.id, None)
         self._unsure.discard(job.id)
-        self.changed(job.tenant)
         self._wake.set()
 
     async def _entry_there(self, job: Job, attempt: Attempt | None) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
+from collections import Counter, deque
 
 from msgspec import Struct
 
@@ -156,6 +156,31 @@ class Sockets:
         for same in self._open.values():
             for socket in same:
                 socket.close(code)
+
+
+class Lengths:
+    """How many jobs each tenant has here, told to its sockets where that changes, but not more often than they need."""
+
+    def __init__(self, sockets: Sockets) -> None:
+        self._sockets = sockets
+        self._jobs = Counter[str]()
+        self._changed: set[str] = set()
+
+    def __getitem__(self, tenant: str) -> int:
+        return self._jobs[tenant]
+
+    def add(self, tenant: str, jobs: int) -> None:
+        """So many jobs came, or went; 0: one of them began."""
+        self._jobs[tenant] += jobs
+        self._changed.add(tenant)
+
+    async def run(self) -> None:
+        """Tell what changes, until cancelled."""
+        while True:
+            await asyncio.sleep(STATUS_S)
+            changed, self._changed = self._changed, set()
+            for tenant in changed:
+                self._sockets.send_status(tenant, self._jobs[tenant])
 
 
 def status_frame(remaining: int, sid: str | None = None) -> bytes:
