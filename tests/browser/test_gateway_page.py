@@ -16,7 +16,7 @@ from yarl import URL
 
 from comfyload.app.gateway import GatewayOptions, opened
 from comfyload.app.sim import page_folder
-from comfyload.gateway.fleet import Given
+from comfyload.gateway.fleet import ServerConfig
 from comfyload.gateway.intake import Intake
 from comfyload.gateway.service import Gateway
 from comfyload.record.policy import Policy
@@ -77,7 +77,7 @@ def see(folder: Path, look: Callable[[Place], Awaitable[None]], **settings: Any)
                 )
                 url = await stack.enter_async_context(serve(server))
                 servers.append(server)
-                given.append(Given(name=f"gpu{number}", url=URL(url + "/")))
+                given.append(ServerConfig(name=f"gpu{number}", url=URL(url + "/")))
             options = GatewayOptions(servers=given, policy=POLICY, ledger=folder / "ledger")
             gateway, intake, front = await stack.enter_async_context(opened(options))
             runner = web.AppRunner(front.app(), access_log=None, shutdown_timeout=0.5)

@@ -28,11 +28,11 @@ from comfyload.comfy.wire.listed import ended_item, list_jobs
 from comfyload.errors import RunFilesError
 from comfyload.gateway import forms, paths
 from comfyload.gateway.files import Files
-from comfyload.gateway.fleet import Given
-from comfyload.gateway.guard import Denied, Guard
+from comfyload.gateway.fleet import ServerConfig
+from comfyload.gateway.guard import AccessGuard, Denied
 from comfyload.gateway.intake import graph_of
-from comfyload.gateway.job import Job
-from comfyload.gateway.live import Live
+from comfyload.gateway.job import ClientJob
+from comfyload.gateway.live import EventRelay
 from comfyload.gateway.passing import Passing
 from comfyload.gateway.sockets import ClientSocket, Sockets
 from comfyload.gateway.store import Row, Store
@@ -109,7 +109,7 @@ class _Gateway:
         self._stack = AsyncExitStack()
         server = await self._stack.enter_async_context(Server())
         options = GatewayOptions(
-            servers=[Given(name=name, url=URL(f"http://{name}/")) for name in ("gpu1", "gpu2")],
+            servers=[ServerConfig(name=name, url=URL(f"http://{name}/")) for name in ("gpu1", "gpu2")],
             policy=default(60.0), ledger=folder, tokens={"anna": TOKEN, "bob": "b"},
             connect=lambda _: nullcontext(Direct(server)),
         )  # fmt: skip
@@ -131,8 +131,8 @@ def _payload(body: bytes) -> aiohttp.StreamReader:
     return reader
 
 
-def _job(job_id: str = MINE, client_id: str = "c", server: str = "gpu1") -> Job:
-    return Job(id=job_id, tenant=client_id, client_id=client_id, due=0.0, created_ms=1, number=0, workflow="w",
+def _job(job_id: str = MINE, client_id: str = "c", server: str = "gpu1") -> ClientJob:
+    return ClientJob(id=job_id, tenant=client_id, client_id=client_id, due=0.0, created_ms=1, number=0, workflow="w",
                server=server, attempt_id=job_id, began=True)  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def frames(data: bytes) -> None:
 
 async def _frames(data: bytes) -> None:
     sockets = Sockets()
-    live = Live(sockets, lambda output, server, _: _files().tagged(output, server), lambda _: 5, lambda _: None)
+    live = EventRelay(sockets, lambda output, server, _: _files().tagged(output, server), lambda _: 5, lambda _: None)
     mine, others = ClientSocket("c", "c"), ClientSocket("d", "d")
     mine.with_metadata = True
     for socket in (mine, others):
@@ -210,7 +210,7 @@ def callers(data: bytes) -> None:
     host, origin, authorization, cookie, *_ = (data.decode("utf-8", "surrogateescape") + "\n" * 4).split("\n")
     headers = {"Host": host, "Origin": origin, "Authorization": authorization}
     for secure in (True, False):
-        guard = Guard({"anna": TOKEN}, ["gpu.example"], loopback=secure)
+        guard = AccessGuard({"anna": TOKEN}, ["gpu.example"], loopback=secure)
         try:
             guard.check(headers, "POST", secure)
         except Denied as denied:

@@ -18,7 +18,7 @@ from comfyload.app.gateway import opened
 from comfyload.app.gateway_options import GatewayOptions
 from comfyload.app.gateway_reload import reload
 from comfyload.errors import UsageError
-from comfyload.gateway.fleet import Given
+from comfyload.gateway.fleet import ServerConfig
 from comfyload.gateway.history import History
 from comfyload.retry.policy import default
 from comfyload.sim import Server
@@ -210,7 +210,7 @@ def test_a_server_joins_and_leaves_while_jobs_run(tmp_path: Path) -> None:
         async with called(tmp_path, count=1) as (caller, _), Server(speed=20.0) as third, serve(third) as url:
             real = caller.front.gateway.fleet._connect
 
-            def connect(given: Given) -> Any:
+            def connect(given: ServerConfig) -> Any:
                 from comfyload.app.gateway import _connect
 
                 return real(given) if given.name == "gpu1" else _connect(given, connect_s=5.0)
@@ -294,7 +294,7 @@ def test_a_reload_takes_policy_and_servers_and_an_invalid_file_changes_nothing(t
             assert said[-1].startswith("reload: gpu1 joins")
             await until(lambda: _is(len(gateway.fleet.joined) == 3))
             # Another header: the server leaves, and comes back with it.
-            other = Given(name="gpu2", url=each[1].url, headers={"X": "y"})
+            other = ServerConfig(name="gpu2", url=each[1].url, headers={"X": "y"})
             before = await read(with_(servers=[each[0], other, each[2]], policy=default(44.0)))
             assert said[-1] == "reload: gpu2 leaves; gpu2 joins"
             await until(lambda: _is((member := gateway.fleet.get("gpu2")) is not None and member.given == other))
@@ -307,7 +307,10 @@ def test_a_reload_takes_policy_and_servers_and_an_invalid_file_changes_nothing(t
 def test_a_name_that_two_servers_would_have_is_refused(tmp_path: Path) -> None:
     async def main() -> None:
         async with farm(1) as servers, desk(tmp_path, servers) as front:
-            for given in (Given(name="gpu1", url=URL("http://x/")), Given(name="b", url=URL("http://gpu1/"))):
+            for given in (
+                ServerConfig(name="gpu1", url=URL("http://x/")),
+                ServerConfig(name="b", url=URL("http://gpu1/")),
+            ):
                 with pytest.raises(UsageError, match="is there already"):
                     await front.gateway.fleet.add(given)
 
@@ -349,7 +352,7 @@ def test_the_page_and_jobs_reach_a_server_with_a_certificate_of_its_own(tmp_path
             simulated = await stack.enter_async_context(Server(speed=20.0))
             plain = await stack.enter_async_context(serve(simulated))
             url = URL(await stack.enter_async_context(behind_tls(plain)))
-            given = Given(name="gpu1", url=url, **more)
+            given = ServerConfig(name="gpu1", url=url, **more)
             options = GatewayOptions(servers=[given], policy=default(), ledger=tmp_path)
             gateway, intake, front = await stack.enter_async_context(opened(options))
             client = await stack.enter_async_context(TestClient(TestServer(front.app())))

@@ -17,7 +17,7 @@ import pytest
 
 from comfyload import clock
 from comfyload.errors import RunFilesError
-from comfyload.gateway.intake import Refused
+from comfyload.gateway.intake import PromptRefused
 from comfyload.gateway.store import Row, Store
 from comfyload.record.model import Record
 from comfyload.record.run import RunReader
@@ -207,7 +207,7 @@ def test_a_clock_that_is_set_back_amid_a_job(tmp_path: Path, monkeypatch: pytest
             real = time.time
             for jump in (-(10**7), 10**7):
                 monkeypatch.setattr(time, "time", lambda jump=jump: real() + jump)
-                with pytest.raises(Refused):
+                with pytest.raises(PromptRefused):
                     await front.post({"1": {"class_type": "NobodyHasThis", "inputs": {}}})
                 assert (await front.run(sleeper(0.1 + abs(jump) / 1e9)))["status"]["status_str"] == "success"
             assert (await front.end_of(answer["prompt_id"]))["status"]["status_str"] == "success"

@@ -14,7 +14,7 @@ from yarl import URL
 
 from comfyload.app.gateway import GatewayOptions, opened
 from comfyload.comfy.wire.calls import Transport
-from comfyload.gateway.fleet import Given
+from comfyload.gateway.fleet import ServerConfig
 from comfyload.gateway.history import History
 from comfyload.gateway.http import Front
 from comfyload.gateway.intake import Intake, Posted
@@ -79,10 +79,10 @@ async def desk(
     by_name = {f"gpu{number}": way for number, way in enumerate(ways, 1)}
 
     @asynccontextmanager
-    async def connect(given: Given) -> AsyncIterator[Transport]:
+    async def connect(given: ServerConfig) -> AsyncIterator[Transport]:
         yield by_name[given.name]
 
-    given = [Given(name=name, url=URL(f"http://{name}/")) for name in by_name]
+    given = [ServerConfig(name=name, url=URL(f"http://{name}/")) for name in by_name]
     chosen = policy or default()
     async with opened(GatewayOptions(servers=given, policy=chosen, ledger=folder, connect=connect, **options)) as (
         gateway,

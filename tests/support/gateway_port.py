@@ -17,7 +17,7 @@ from yarl import URL
 from comfyload.app.gateway import GatewayOptions, opened
 from comfyload.app.gateway_port import listening
 from comfyload.comfy.wire.calls import Transport
-from comfyload.gateway.fleet import Given
+from comfyload.gateway.fleet import ServerConfig
 from comfyload.gateway.intake import Intake
 from comfyload.gateway.service import Gateway
 from comfyload.retry.policy import default
@@ -107,13 +107,13 @@ async def port(
     by_name = {f"gpu{number}": way for number, way in enumerate(ways, 1)}
 
     @asynccontextmanager
-    async def connect(given: Given) -> AsyncIterator[Transport]:
+    async def connect(given: ServerConfig) -> AsyncIterator[Transport]:
         yield by_name[given.name]
 
     # Each server has an address of its own, and all lead to the same place.
-    given = [Given(name=name, url=address / name / "") for name in by_name]
+    given = [ServerConfig(name=name, url=address / name / "") for name in by_name]
     if len(given) == 1:
-        given = [Given(name="gpu1", url=address, headers={"Authorization": "Bearer upstream"})]
+        given = [ServerConfig(name="gpu1", url=address, headers={"Authorization": "Bearer upstream"})]
     chosen = GatewayOptions(**{"servers": given, "policy": default(), "ledger": folder, "connect": connect, **options})
     try:
         async with (

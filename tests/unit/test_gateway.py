@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from comfyload import clock
-from comfyload.gateway.intake import Refused
+from comfyload.gateway.intake import PromptRefused
 from comfyload.record.model import Record
 from comfyload.record.policy import Policy
 from comfyload.record.run import RunReader
@@ -105,7 +105,7 @@ def test_a_server_s_refusal_is_the_answer(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with farm(1) as servers, desk(tmp_path, servers) as front:
-            with pytest.raises(Refused) as refused:
+            with pytest.raises(PromptRefused) as refused:
                 await front.post(bad)
             assert refused.value.status == 400
             assert json.loads(refused.value.body)["node_errors"]["3"]["errors"][0]["type"] == "required_input_missing"
@@ -127,7 +127,7 @@ def test_the_same_prompt_runs_once(tmp_path: Path) -> None:
             assert (await front.post(sleeper(0.5), prompt_id=prompt_id)) == first
             by_key = await front.post(sleeper(0.2), key="order-7")
             assert (await front.post(sleeper(0.2), key="order-7")) == by_key
-            with pytest.raises(Refused) as refused:
+            with pytest.raises(PromptRefused) as refused:
                 await front.post(sleeper(0.3), key="order-7")
             assert refused.value.status == 422
             await front.end_of(by_key["prompt_id"])
@@ -210,7 +210,7 @@ def test_what_cannot_be_done_in_time_is_refused_at_once(tmp_path: Path) -> None:
             for number in range(30):
                 try:
                     taken.append((await front.post(sleeper(1.1 + number / 1000)))["prompt_id"])
-                except Refused as error:
+                except PromptRefused as error:
                     refused.append(error)
             assert 7 <= len(taken) <= 10
             assert {error.status for error in refused} == {503}
@@ -230,7 +230,7 @@ def test_what_jobs_take_is_known_after_a_restart(tmp_path: Path) -> None:
                     await front.run(sleeper(2.0 + number / 100))
             async with desk(tmp_path, servers, policy=default(5.0)) as front:
                 taken = [await front.post(sleeper(2.1 + number / 100)) for number in range(2)]
-                with pytest.raises(Refused):
+                with pytest.raises(PromptRefused):
                     await front.post(sleeper(2.2))
                 for answer in taken:
                     assert (await front.end_of(answer["prompt_id"]))["status"]["completed"]
@@ -244,7 +244,7 @@ def test_a_class_no_server_has_is_refused_in_comfyui_s_words(tmp_path: Path) -> 
 
     async def main() -> None:
         async with farm(2) as servers, desk(tmp_path, servers) as front:
-            with pytest.raises(Refused) as refused:
+            with pytest.raises(PromptRefused) as refused:
                 await front.post(unknown)
             error = json.loads(refused.value.body)["error"]
             assert error["type"] == "missing_node_type" and "NobodyHasThis" in error["message"]

@@ -15,8 +15,8 @@ from aiohttp import web
 
 from comfyload import clock
 from comfyload.gateway import forms
-from comfyload.gateway.job import Job
-from comfyload.gateway.live import Live
+from comfyload.gateway.job import ClientJob
+from comfyload.gateway.live import EventRelay
 from comfyload.gateway.sockets import BACKLOG, MOST_FRAMES, TRY_AGAIN_LATER, ClientSocket, Sockets
 from comfyload.record.policy import Policy
 from tests.support.gateway import TENANT, Desk, desk, farm, frames_of
@@ -27,8 +27,8 @@ OTHER = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 ATTEMPT = "16fd2706-8baf-433b-82eb-8c7fada847da"
 
 
-def job_of(job_id: str, client_id: str | None, attempt_id: str = "") -> Job:
-    job = Job(id=job_id, tenant=TENANT, client_id=client_id, due=0.0, created_ms=0, number=0, workflow="w")
+def job_of(job_id: str, client_id: str | None, attempt_id: str = "") -> ClientJob:
+    job = ClientJob(id=job_id, tenant=TENANT, client_id=client_id, due=0.0, created_ms=0, number=0, workflow="w")
     job.attempt_id = attempt_id or job_id
     return job
 
@@ -47,7 +47,7 @@ class Room:
 
     def __init__(self) -> None:
         self.sockets = Sockets()
-        self.live = Live(self.sockets, lambda output, _server, _job: output, lambda _: 0, lambda _: None)
+        self.live = EventRelay(self.sockets, lambda output, _server, _job: output, lambda _: 0, lambda _: None)
         self.mine, self.other = job_of(MINE, "me", ATTEMPT), job_of(OTHER, "other")
         self.live.begin(self.mine, "gpu1", ATTEMPT)
         self.live.begin(self.other, "gpu2", OTHER)
@@ -178,7 +178,7 @@ def test_a_new_socket_is_told_what_its_job_does_even_between_attempts(tmp_path: 
     clock.run_virtual(main())
 
 
-def greeted(front: Desk, job: Job) -> list[dict[str, Any]]:
+def greeted(front: Desk, job: ClientJob) -> list[dict[str, Any]]:
     socket = ClientSocket("me", TENANT)
     front.gateway.live.greet(socket, [job])
     return frames_of(socket)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from comfyload.gateway.guard import COOKIE, Denied, Guard
+from comfyload.gateway.guard import COOKIE, AccessGuard, Denied
 from comfyload.gateway.paths import is_own, parts_of, plain
 from tests.support.gateway_port import port
 
@@ -15,8 +15,8 @@ TOKENS = {"anna": "a" * 32, "bob": 'b"; \\ü' + "b" * 26}
 LOCAL = "127.0.0.1:8189"
 
 
-def guard(*hosts: str, loopback: bool = True, tokens: dict[str, str] | None = None) -> Guard:
-    return Guard(tokens, hosts, loopback=loopback)
+def guard(*hosts: str, loopback: bool = True, tokens: dict[str, str] | None = None) -> AccessGuard:
+    return AccessGuard(tokens, hosts, loopback=loopback)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from yarl import URL
 
 from comfyload.comfy.http import Http
 from comfyload.gateway.files import Files
-from comfyload.gateway.fleet import Given, Member
+from comfyload.gateway.fleet import Member, ServerConfig
 from comfyload.gateway.inputs import InputFiles
 from comfyload.gateway.passing import Passing
 
@@ -121,7 +121,7 @@ def over(
                     url = f"http://127.0.0.1:{free_port()}"
                 else:
                     url = await stack.enter_async_context(listening(up.answer))
-                settings = Given(name=up.name, url=URL(f"{url}/{path}"), headers=headers or {})
+                settings = ServerConfig(name=up.name, url=URL(f"{url}/{path}"), headers=headers or {})
                 http = await stack.enter_async_context(Http.connect(settings.url, settings.headers))
                 members.append(Member(settings, http, None, AsyncExitStack()))  # type: ignore[arg-type]
             fleet = Behind(members)

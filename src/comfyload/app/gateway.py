@@ -25,11 +25,11 @@ from comfyload.errors import RunFilesError, file_errors
 from comfyload.gateway.binding import late_bound
 from comfyload.gateway.console import Console
 from comfyload.gateway.files import Files
-from comfyload.gateway.fleet import Fleet, Given
-from comfyload.gateway.guard import Guard
+from comfyload.gateway.fleet import Fleet, ServerConfig
+from comfyload.gateway.guard import AccessGuard
 from comfyload.gateway.http import Front
 from comfyload.gateway.intake import Intake, recover
-from comfyload.gateway.ledger import Ledger, wall_clock
+from comfyload.gateway.ledger import TrafficLedger, wall_clock
 from comfyload.gateway.passing import Passing
 from comfyload.gateway.service import Gateway
 from comfyload.gateway.store import Store
@@ -67,7 +67,7 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
             raise RunFilesError(unlocked, "name a folder you can write")
         store = Store(options.ledger / "jobs.sqlite")
         stack.callback(store.close)
-        ledger = Ledger(options.ledger, midnight, policy, keep_graphs=options.keep_workflow)
+        ledger = TrafficLedger(options.ledger, midnight, policy, keep_graphs=options.keep_workflow)
         stack.callback(lambda: ledger.close(clock()))
         session = await stack.enter_async_context(
             aiohttp.ClientSession(
@@ -96,7 +96,7 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
         )
         for workflow, took_s in ledger.times():
             client.learn(workflow, took_s)
-        guard = Guard(options.tokens, options.allowed_hosts, loopback=is_loopback(options.host))
+        guard = AccessGuard(options.tokens, options.allowed_hosts, loopback=is_loopback(options.host))
         uploads = options.ledger / "uploads"
         files = Files(uploads, lambda: [member.name for member in fleet.members], apart=guard.apart)
         gateway = Gateway(
@@ -127,7 +127,7 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
             await end_tasks([running])
 
 
-def _connect(given: Given, *, connect_s: float) -> AbstractAsyncContextManager[Http]:
+def _connect(given: ServerConfig, *, connect_s: float) -> AbstractAsyncContextManager[Http]:
     return Http.connect(
         given.url, given.headers, ca_file=given.ca_file, insecure=given.insecure, connect_s=connect_s, hello=HELLO
     )

@@ -18,7 +18,7 @@ from comfyload.app.run.options import nearest_key
 from comfyload.comfy.address import parse_headers, parse_server, with_credentials
 from comfyload.comfy.socket import tls_context
 from comfyload.errors import UsageError
-from comfyload.gateway.fleet import Given, free_name
+from comfyload.gateway.fleet import ServerConfig, free_name
 from comfyload.gateway.guard import DEFAULT
 from comfyload.hidden import hide
 from comfyload.record.gateway_options import GatewayFile, GatewayFlags, ServersFile, ServerTable, TenantTable
@@ -124,14 +124,14 @@ def _server(text: str) -> ServerTable:
     return ServerTable(url=text) if named is None else ServerTable(name=named[1], url=named[2])
 
 
-def _given(tables: Sequence[ServerTable], known: Mapping[URL, str]) -> list[Given]:
+def _given(tables: Sequence[ServerTable], known: Mapping[URL, str]) -> list[ServerConfig]:
     """The servers, each with a name of its own.
 
     Raises:
         UsageError: two have one name or one address, or one is not valid.
     """
     taken = {table.name for table in tables if table.name}
-    found: dict[str, Given] = {}
+    found: dict[str, ServerConfig] = {}
     addresses: dict[URL, str] = {}
     for table in tables:
         url = parse_server(table.url)
@@ -148,7 +148,7 @@ def _given(tables: Sequence[ServerTable], known: Mapping[URL, str]) -> list[Give
     return list(found.values())
 
 
-def _checked(name: str, url: URL, table: ServerTable) -> Given:
+def _checked(name: str, url: URL, table: ServerTable) -> ServerConfig:
     try:
         headers = parse_headers([f"{key}={value}" for key, value in table.headers.items()])
         with_credentials(url, headers)
@@ -160,7 +160,7 @@ def _checked(name: str, url: URL, table: ServerTable) -> Given:
         raise UsageError(
             f"server {name}: ca_file {table.ca_file}: {error.strerror or error}", "give a PEM file"
         ) from None
-    return Given(name=name, url=url, headers=headers, ca_file=table.ca_file, insecure=table.insecure)
+    return ServerConfig(name=name, url=url, headers=headers, ca_file=table.ca_file, insecure=table.insecure)
 
 
 # --- tenants

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from comfyload.gateway.fleet import Connect, Given
+from comfyload.gateway.fleet import Connect, ServerConfig
 from comfyload.record.policy import Policy
 
 
@@ -16,7 +16,7 @@ class GatewayOptions(Struct, frozen=True, kw_only=True):
     may go on after the order to stop; those that wait are taken up by the next process.
     """
 
-    servers: Sequence[Given]
+    servers: Sequence[ServerConfig]
     policy: Policy
     ledger: Path
     host: str = "127.0.0.1"

@@ -25,7 +25,7 @@ there are connections."""
 
 
 class Ending:
-    """Jobs whose end was told wait in a line for their history, asleep as they were: a thousand may end together."""
+    """Jobs whose end is known wait in a line for their history, asleep as they were: a thousand may end together."""
 
     def __init__(self, link: Link) -> None:
         self._link = link

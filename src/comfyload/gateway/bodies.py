@@ -28,7 +28,7 @@ IDLE_S = 60.0
 """How long a client may send nothing in the midst of a body."""
 
 
-class Unfit(Exception):
+class UnfitBody(Exception):
     """The body is not taken: with which status, and why."""
 
     def __init__(self, status: int, why: str) -> None:
@@ -48,7 +48,7 @@ class Bodies:
         """The body as JSON, to be used within the block. `empty`: what an empty one stands for.
 
         Raises:
-            Unfit: it is too large, too slow, or there is no room for it now.
+            UnfitBody: it is too large, too slow, or there is no room for it now.
             ValueError: it is not JSON, or too deep.
         """
         charged = 0
@@ -61,7 +61,7 @@ class Bodies:
             text += b"" if text else (empty or "").encode()
             more = len(text) * (4 if b"\\u" in text or not text.isascii() else 1)
             if more > MOST_TEXT:
-                raise Unfit(413, f"More than {MOST_TEXT >> 20} MiB of text in one request")
+                raise UnfitBody(413, f"More than {MOST_TEXT >> 20} MiB of text in one request")
             charged += more
             self._charge(more, charged)
             value = _value_of(text)
@@ -73,23 +73,23 @@ class Bodies:
     def _charge(self, more: int, of_this: int) -> None:
         self.held += more
         if self.held > MOST_TOGETHER and self.held > of_this:
-            raise Unfit(503, "Too many large requests at one time. Try again in 5 s.")
+            raise UnfitBody(503, "Too many large requests at one time. Try again in 5 s.")
 
     async def _parts(self, request: web.Request) -> AsyncIterator[bytes]:
         text, size = f"Maximum request body size {MOST_BODY} exceeded.", 0
         if (request.content_length or 0) > MOST_BODY:
-            raise Unfit(413, text)
+            raise UnfitBody(413, text)
         while True:
             try:
                 async with asyncio.timeout(IDLE_S):
                     part = await request.content.readany()
             except TimeoutError:
-                raise Unfit(408, "The request took too long") from None
+                raise UnfitBody(408, "The request took too long") from None
             if not part:
                 return
             size += len(part)
             if size > MOST_BODY:
-                raise Unfit(413, text)
+                raise UnfitBody(413, text)
             yield part
 
 
@@ -97,11 +97,11 @@ def _value_of(text: bytes | bytearray) -> Any:
     """The JSON value, as ComfyUI reads it.
 
     Raises:
-        Unfit: it holds too much.
+        UnfitBody: it holds too much.
         ValueError: it is not JSON, or too deep.
     """
     if sum(map(text.count, (b",", b"[", b"{"))) > MOST_VALUES:
-        raise Unfit(413, f"More than {MOST_VALUES} values in one request")
+        raise UnfitBody(413, f"More than {MOST_VALUES} values in one request")
     try:
         found = json.loads(text)
     except RecursionError:

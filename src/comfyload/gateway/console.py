@@ -12,10 +12,10 @@ from comfyload.comfy.wire.listed import STATUSES
 from comfyload.errors import UsageError
 from comfyload.gateway import forms
 from comfyload.gateway.again import Again, NotSent
-from comfyload.gateway.fleet import Given, Member, free_name
+from comfyload.gateway.fleet import Member, ServerConfig, free_name
 from comfyload.gateway.http import OWN, TENANT, Handler, Route
-from comfyload.gateway.intake import Intake, Refused
-from comfyload.gateway.job import Job
+from comfyload.gateway.intake import Intake, PromptRefused
+from comfyload.gateway.job import ClientJob
 from comfyload.gateway.service import Gateway
 from comfyload.gateway.store import Row
 from comfyload.gateway.versions import differences
@@ -121,7 +121,7 @@ class Console:
                 sent.append({"id": await self._again.send(job_id, tenant), "instead_of": job_id})
             except NotSent as error:
                 refused.append({"id": job_id, "error": error.why})
-            except Refused as error:
+            except PromptRefused as error:
                 refused.append({"id": job_id, "error": _words(error)})
                 if error.status == 503:
                     break  # the next would be refused as well
@@ -193,7 +193,7 @@ class Console:
         if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii() or len(name) > 64:
             raise _Wrong(400, "a server's name has letters, digits, '-' and '_'")
         try:
-            await fleet.add(Given(name=name, url=parse_server(url)))
+            await fleet.add(ServerConfig(name=name, url=parse_server(url)))
         except UsageError as error:
             raise _Wrong(409 if "already" in error.message or "leaves" in error.message else 400, str(error)) from None
         member = fleet.get(name)
@@ -279,13 +279,13 @@ def _answered(handler: Callable[[web.Request], Any]) -> Handler:
             return web.json_response(await handler(request))
         except (_Wrong, NotSent) as error:
             return web.json_response({"error": error.why}, status=error.status)
-        except Refused as error:
+        except PromptRefused as error:
             return web.json_response({"error": _words(error)}, status=error.status, headers=error.headers)
 
     return answer
 
 
-def _of_job(job: Job) -> dict[str, Any]:
+def _of_job(job: ClientJob) -> dict[str, Any]:
     """A job that waits or runs."""
     found = {
         "id": job.id,
@@ -301,7 +301,7 @@ def _of_job(job: Job) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _words(error: Refused) -> str:
+def _words(error: PromptRefused) -> str:
     """The message of an error in ComfyUI's form."""
     try:
         found = forms.loads(error.body)["error"]["message"]

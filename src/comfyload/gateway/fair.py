@@ -21,7 +21,7 @@ LEAST_S = 1e-3
 
 @dataclass(slots=True, eq=False)
 class _Tenant:
-    """`clock`: seconds of work that it has had, beside the others'. `total_s`: of its jobs that wait."""
+    """`clock`: seconds of work that it has had, on the scale of all. `total_s`: of its jobs that wait."""
 
     clock: float
     heap: list[tuple[float, int, str]] = field(default_factory=list)

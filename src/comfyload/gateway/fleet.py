@@ -44,7 +44,7 @@ LEAVE_S = 3600.0
 STATS_S = 2.0
 
 
-class Given(Struct, frozen=True, kw_only=True):
+class ServerConfig(Struct, frozen=True, kw_only=True):
     """A server as it was configured. `headers` go with every call to it."""
 
     name: str
@@ -54,7 +54,7 @@ class Given(Struct, frozen=True, kw_only=True):
     insecure: bool = False
 
 
-Connect = Callable[[Given], AbstractAsyncContextManager[Transport]]
+Connect = Callable[[ServerConfig], AbstractAsyncContextManager[Transport]]
 """Opens the transport to a server."""
 
 
@@ -62,7 +62,7 @@ Connect = Callable[[Given], AbstractAsyncContextManager[Transport]]
 class Member:
     """One server. `facts` None: it has not answered yet, and `why` says what is wrong."""
 
-    given: Given
+    given: ServerConfig
     transport: Transport
     tap: Tap
     stack: AsyncExitStack
@@ -107,7 +107,7 @@ class Fleet:
         self._merged: ObjectInfo | None = None
         self._union: dict[str, Any] = {}
         self._described: dict[bytes, dict[str, Any]] = {}
-        self._next: dict[str, Given] = {}
+        self._next: dict[str, ServerConfig] = {}
         """Servers that take the place of one that leaves, by its name."""
         self._leaving: set[asyncio.Task[None]] = set()
         self._stats: tuple[float, bytes | None] = (-math.inf, None)
@@ -126,7 +126,7 @@ class Fleet:
 
     @property
     def several(self) -> bool:
-        """Whether files of one server must be told from another's."""
+        """Whether files of one server must be distinguished from another's."""
         return len(self._members) > 1
 
     def get(self, name: str) -> Member | None:
@@ -136,7 +136,7 @@ class Fleet:
         """The server of that address, as records name it."""
         return next((member for member in self._members.values() if member.address == address), None)
 
-    async def add(self, given: Given) -> None:
+    async def add(self, given: ServerConfig) -> None:
         """Use a server as soon as it answers.
 
         Raises:
@@ -154,7 +154,7 @@ class Fleet:
         self._members[given.name] = member
         member.joining = asyncio.create_task(self._join(member))
 
-    async def put(self, given: Given) -> bool:
+    async def put(self, given: ServerConfig) -> bool:
         """Use a server, in place of one of its name or address once that has left; False: it is there as it is."""
         member = self._members.get(given.name) or self.at(redacted(given.url))
         if member is None:

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import structs
 
 from comfyload.comfy.wire.lenient import decode_json
-from comfyload.gateway.job import Job, State
+from comfyload.gateway.job import ClientJob, State
 from comfyload.record.job_events import Retrying
 from comfyload.record.model import Attempt, Execution, Failure
 from comfyload.record.outcomes import Outcome
@@ -85,7 +85,7 @@ def _message(kind: str, data: Entry) -> list[Any]:
 
 
 def entry_of(
-    job: Job, found: Entry | None, graph: Entry, extra: Entry, execution: Execution, ended_ms: int, skew_ms: int
+    job: ClientJob, found: Entry | None, graph: Entry, extra: Entry, execution: Execution, ended_ms: int, skew_ms: int
 ) -> tuple[Entry, State]:
     """The job's entry in the history, and its state. `found`: the entry of the server that ran it, if there is one.
     `skew_ms`: what makes a stamp of that server's clock one of ours.
@@ -120,27 +120,27 @@ def entry_of(
     return entry | {"status": status}, "cancelled" if cancelled else "failed"
 
 
-def _ours(kind: str, data: Entry, job: Job, skew_ms: int) -> list[Any]:
+def _ours(kind: str, data: Entry, job: ClientJob, skew_ms: int) -> list[Any]:
     """A message of the attempt as one of the job, by our clock."""
     data = data | {"prompt_id": job.id}
     stamp = data.get("timestamp")
     return [kind, data | {"timestamp": stamp + skew_ms} if isinstance(stamp, int) else data]
 
 
-def skew_of(job: Job, execution: Execution, due: float) -> int | None:
+def skew_of(job: ClientJob, execution: Execution, due: float) -> int | None:
     """Milliseconds to add to a stamp of the server to make it one of our clock, by when it took the job; None: unknown.
 
     It took the job between our sending and its answer: the clocks may agree if its stamp lies there.
     """
-    created, sent, heard = execution.server.create_ms, execution.sent, execution.acknowledged
-    if created is None or sent is None or heard is None:
+    created, sent, answered = execution.server.create_ms, execution.sent, execution.acknowledged
+    if created is None or sent is None or answered is None:
         return None
-    first, last = (job.created_ms + (instant - due) * 1000 for instant in (sent, heard))
+    first, last = (job.created_ms + (instant - due) * 1000 for instant in (sent, answered))
     return 0 if first - 1 <= created <= last + 1 else round((first + last) / 2 - created)
 
 
-def error_of(job: Job, execution: Execution, ended_ms: int) -> Entry:
-    """The data of an `execution_error` for an end that no server told."""
+def error_of(job: ClientJob, execution: Execution, ended_ms: int) -> Entry:
+    """The data of an `execution_error` for an end that no server reported."""
     failure = execution.failure
     return {
         "prompt_id": job.id,
@@ -156,12 +156,12 @@ def error_of(job: Job, execution: Execution, ended_ms: int) -> Entry:
     }
 
 
-def interrupted_of(job: Job, ended_ms: int) -> Entry:
+def interrupted_of(job: ClientJob, ended_ms: int) -> Entry:
     return {"prompt_id": job.id, "node_id": "", "node_type": "", "executed": [], "timestamp": ended_ms}
 
 
-def more_of(job: Job) -> Entry:
-    """What we know beside ComfyUI's own fields."""
+def more_of(job: ClientJob) -> Entry:
+    """What we know apart from ComfyUI's own fields."""
     more: Entry = {"attempts": [attempt_of(attempt) for attempt in job.attempts]}
     if job.server:
         more["server"] = job.server
@@ -170,7 +170,7 @@ def more_of(job: Job) -> Entry:
     return more
 
 
-def attempts_of(job: Job, execution: Execution, name_of: Callable[[str], str]) -> list[Attempt]:
+def attempts_of(job: ClientJob, execution: Execution, name_of: Callable[[str], str]) -> list[Attempt]:
     """Each time that the job was sent; `name_of`: a server's name, by its address."""
     if execution.attempts:
         return [structs.replace(each, server=name_of(each.server)) for each in execution.attempts]
@@ -179,12 +179,12 @@ def attempts_of(job: Job, execution: Execution, name_of: Callable[[str], str]) -
     return [_attempt(job, execution.outcome, execution.failure)]
 
 
-def attempt_before(job: Job, event: Retrying) -> Attempt:
+def attempt_before(job: ClientJob, event: Retrying) -> Attempt:
     """The attempt after which the job is sent again."""
     return _attempt(job, "lost" if event.why == "lost" else "failed", Failure(kind=event.why, message=event.message))
 
 
-def _attempt(job: Job, outcome: Outcome, failure: Failure | None) -> Attempt:
+def _attempt(job: ClientJob, outcome: Outcome, failure: Failure | None) -> Attempt:
     return Attempt(server=job.server, prompt_id=job.attempt_id, outcome=outcome, failure=failure)
 
 
@@ -196,7 +196,7 @@ def attempt_of(attempt: Attempt) -> Entry:
     return found
 
 
-def unended_item(job: Job) -> Entry:
+def unended_item(job: ClientJob) -> Entry:
     """As `/api/jobs` lists a job that waits or runs."""
     item: Entry = {
         "id": job.id,
@@ -222,7 +222,7 @@ def workflow_id_in(extra: Entry) -> str | None:
 
 
 def without_payload(entry: Entry) -> Entry:
-    """An entry as it is kept on disk: what the job made, not what it was asked for."""
+    """An entry as it is kept on disk: what the job made, not what was requested."""
     number, job_id, _, extra, outputs = entry["prompt"]
     kept = {key: extra[key] for key in ("client_id", "create_time") if key in extra}
     return entry | {"prompt": [number, job_id, {}, kept, outputs]}

@@ -1,4 +1,4 @@
-"""Who may call: the host that was asked for, the page that asks, and the token that names a tenant."""
+"""Who may call: the host that was named, the page that calls, and the token that names a tenant."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Denied(Exception):
         self.why = why
 
 
-class Guard:
-    """`tokens`: each tenant's token; None: none is asked for. `hosts`: names under which the gateway may be called,
-    beside the addresses of this machine.
+class AccessGuard:
+    """`tokens`: each tenant's token; None: none is needed. `hosts`: names under which the gateway may be called,
+    apart from the addresses of this machine.
     """
 
     def __init__(self, tokens: Mapping[str, str] | None, hosts: Iterable[str], *, loopback: bool) -> None:
@@ -48,7 +48,7 @@ class Guard:
 
     @property
     def open(self) -> bool:
-        """Whether nobody is asked for a token."""
+        """Whether nobody needs a token."""
         return self._tokens is None
 
     def check(self, headers: Headers, method: str, secure: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from comfyload.comfy.wire.listed import list_jobs, named_outputs
 from comfyload.gateway import forms
-from comfyload.gateway.job import Job
+from comfyload.gateway.job import ClientJob
 from comfyload.gateway.service import Gateway
 
 
@@ -61,7 +61,7 @@ class History:
                 yield row if job is listed[0] else b", " + row
         yield b"]}"
 
-    def _row(self, job: Job) -> bytes:
+    def _row(self, job: ClientJob) -> bytes:
         graph, extra, targets = self._gateway.store.payload(job.id)
         more: forms.Entry = {"create_time": job.created_ms}
         if job.client_id is not None:

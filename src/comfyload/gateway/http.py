@@ -17,11 +17,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from comfyload.comfy.wire.ids import is_uuid
 from comfyload.errors import RunFilesError
 from comfyload.gateway import forms, paths
-from comfyload.gateway.bodies import MOST_BODY, Bodies, Unfit
+from comfyload.gateway.bodies import MOST_BODY, Bodies, UnfitBody
 from comfyload.gateway.connection import cut_off, send
-from comfyload.gateway.guard import Denied, Guard
+from comfyload.gateway.guard import AccessGuard, Denied
 from comfyload.gateway.history import History
-from comfyload.gateway.intake import Intake, Refused
+from comfyload.gateway.intake import Intake, PromptRefused
 from comfyload.gateway.login import LOGIN, login
 from comfyload.gateway.metrics import Metrics
 from comfyload.gateway.passing import Passing
@@ -56,7 +56,7 @@ class Front:
     """All routes. `own`: those under `/comfyload/`."""
 
     def __init__(
-        self, gateway: Gateway, intake: Intake, guard: Guard, passing: Passing, own: Sequence[Route] = ()
+        self, gateway: Gateway, intake: Intake, guard: AccessGuard, passing: Passing, own: Sequence[Route] = ()
     ) -> None:
         self._gateway = gateway
         self._intake = intake
@@ -132,7 +132,7 @@ class Front:
             return await handler(request)
         except web.RequestPayloadError:
             return web.Response(status=400, text="400: Bad Request")
-        except Unfit as unfit:
+        except UnfitBody as unfit:
             if unfit.status == 503:
                 return _json(forms.refusal("queue_full", unfit.why), 503, {"Retry-After": "5"})
             return web.Response(status=unfit.status, text=unfit.why)
@@ -158,7 +158,7 @@ class Front:
         async with self._bodies.json_of(request) as body:
             try:
                 return _json(await self._intake.submit(posted_in(body, request.headers, request[TENANT])))
-            except Refused as refused:
+            except PromptRefused as refused:
                 return _json(refused.body, refused.status, refused.headers)
 
     async def _get_queue(self, request: web.Request) -> web.StreamResponse:

@@ -16,7 +16,7 @@ from comfyload.comfy.wire.calls import Reply
 from comfyload.errors import WorkflowError
 from comfyload.gateway import forms
 from comfyload.gateway.fair import Demand
-from comfyload.gateway.job import Job
+from comfyload.gateway.job import ClientJob
 from comfyload.gateway.service import Gateway
 from comfyload.gateway.store import Row, Store
 from comfyload.tasks import within
@@ -36,7 +36,7 @@ OLDEST_S = 365 * 86_400.0
 """No job that waits is older: its stamp is of a clock that stood elsewhere."""
 
 
-class Refused(Exception):
+class PromptRefused(Exception):
     """The answer to a prompt that is not taken."""
 
     def __init__(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
@@ -47,7 +47,7 @@ class Refused(Exception):
 
 
 class Posted(Struct, kw_only=True):
-    """A prompt as a client posted it. `key`: its `Idempotency-Key`. `deadline_s`: what it asked for."""
+    """A prompt as a client posted it. `key`: its `Idempotency-Key`. `deadline_s`: what it requested."""
 
     graph: dict[str, Any]
     tenant: str
@@ -73,7 +73,7 @@ class Intake:
         """Take a prompt: it is on disk when this returns the body of the answer.
 
         Raises:
-            Refused: it is not taken.
+            PromptRefused: it is not taken.
         """
         gateway = self._gateway
         graph, targets = forms.dumps(posted.graph), b"" if posted.targets is None else forms.dumps(posted.targets)
@@ -85,7 +85,7 @@ class Intake:
             return forms.accepted(same.id, same.number, same.node_errors)
         if self.closed:
             text = "The gateway is being stopped. Try again in 10 s."
-            raise Refused(503, forms.refusal("draining", text), {"Retry-After": "10"})
+            raise PromptRefused(503, forms.refusal("draining", text), {"Retry-After": "10"})
         workflow = _workflow(posted.graph)
         lacking = self._lacking(workflow)
         if pinned := await gateway.inputs.collect(posted.graph, posted.tenant):
@@ -112,36 +112,36 @@ class Intake:
         )
         gateway.secrets[job.id] = {key: posted.extra[key] for key in forms.SECRETS if key in posted.extra}
         del graph, posted, workflow  # they may be large, and a server may take its time
-        job.asked, job.sent = True, asyncio.Event()
+        job.posting, job.sent = True, asyncio.Event()
         gateway.counts["accepted"] += 1
         gateway.add(job)
         try:
             return await self._answer(job)
         finally:
-            job.asked, job.sent = False, None
+            job.posting, job.sent = False, None
 
     def _same(self, posted: Posted, digest: bytes) -> Row | None:
         """The job that this prompt is, if it was sent before.
 
         Raises:
-            Refused: its key or its id is another job's.
+            PromptRefused: its key or its id is another job's.
         """
         store = self._gateway.store
         same = store.find_key(posted.tenant, posted.key) if posted.key else None
         if same is not None and same.digest != digest:
             text = "The Idempotency-Key was used with another prompt"
-            raise Refused(422, forms.refusal("idempotency_key_reused", text))
+            raise PromptRefused(422, forms.refusal("idempotency_key_reused", text))
         if same is None and posted.prompt_id is not None:
             same = store.find(posted.prompt_id)
         if same is not None and same.tenant != posted.tenant:
-            raise Refused(400, forms.refusal("invalid_prompt_id", "prompt_id is in use"))
+            raise PromptRefused(400, forms.refusal("invalid_prompt_id", "prompt_id is in use"))
         return same
 
     def _lacking(self, workflow: Workflow | None) -> frozenset[str]:
         """The addresses of servers that lack one of its classes.
 
         Raises:
-            Refused: all of them do.
+            PromptRefused: all of them do.
         """
         fleet = self._gateway.fleet
         if workflow is None:
@@ -160,27 +160,27 @@ class Intake:
             details = f"{details}; {each}"
         extra = {"node_id": node, "class_type": workflow.class_of(node), "node_title": workflow.title_of(node)}
         self._gateway.counts["refused"] += 1
-        raise Refused(400, forms.refusal("missing_node_type", message, details, extra))
+        raise PromptRefused(400, forms.refusal("missing_node_type", message, details, extra))
 
     def _check_files(self, posted: Posted) -> None:
         """Refuse a graph that reads what another tenant's job made.
 
         Raises:
-            Refused: it does.
+            PromptRefused: it does.
         """
         files, store = self._gateway.files, self._gateway.store
         for name in files.results_in(posted.graph) if files.apart else ():
             if not store.owns(posted.tenant, name):
                 file = name.rpartition("\n")[2]
-                raise Refused(400, forms.refusal("invalid_prompt", f"Invalid image file: {file}"))
+                raise PromptRefused(400, forms.refusal("invalid_prompt", f"Invalid image file: {file}"))
 
-    def _job(self, posted: Posted, name: str, lacking: frozenset[str]) -> Job:
+    def _job(self, posted: Posted, name: str, lacking: frozenset[str]) -> ClientJob:
         gateway, number = self._gateway, posted.number
         if number is None:
             number = -self._number if posted.front else self._number
             self._number += 1
             gateway.store.set_fact("number", self._number)
-        return Job(
+        return ClientJob(
             id=posted.prompt_id or str(uuid.uuid4()),
             tenant=posted.tenant,
             client_id=posted.client_id,
@@ -195,11 +195,11 @@ class Intake:
             expected_s=gateway.client.expected_s(name),
         )
 
-    def _admit(self, job: Job) -> None:
+    def _admit(self, job: ClientJob) -> None:
         """Refuse a job that could not be done by its deadline, by what is ahead of it.
 
         Raises:
-            Refused: it could not.
+            PromptRefused: it could not.
         """
         gateway = self._gateway
         waiting = sum(map(len, gateway.queues.values()))
@@ -211,9 +211,11 @@ class Intake:
         wait_s = max(1, math.ceil(late_s)) if late_s > 0.0 else 60
         gateway.counts["refused"] += 1
         message = f"The servers are busy: {ahead_s:.0f} s of work are waiting. Try again in {wait_s} s."
-        raise Refused(503, forms.refusal("queue_full", message, f"{waiting} jobs wait"), {"Retry-After": str(wait_s)})
+        raise PromptRefused(
+            503, forms.refusal("queue_full", message, f"{waiting} jobs wait"), {"Retry-After": str(wait_s)}
+        )
 
-    def _ahead_s(self, job: Job) -> tuple[float, float]:
+    def _ahead_s(self, job: ClientJob) -> tuple[float, float]:
         """Seconds until a job that came now would begin, by what the servers have to do before it; and by how much its
         end may be later than expected, by how wrong that was before, and how much more others may bring.
         """
@@ -234,15 +236,15 @@ class Intake:
         before = gateway.client.variance(found_s * servers) + coming * job.expected_s
         return found_s, SURE * math.sqrt(before / servers**2 + gateway.client.variance(job.expected_s))
 
-    def _waiting_s(self, job: Job, coming_s: Mapping[str, float]) -> float:
+    def _waiting_s(self, job: ClientJob, coming_s: Mapping[str, float]) -> float:
         queues = self._gateway.queues.values()
         return sum(queue.ahead_s(job.tenant, job.number, job.expected_s, coming_s) for queue in queues)
 
-    async def _answer(self, job: Job) -> bytes:
+    async def _answer(self, job: ClientJob) -> bytes:
         """What the client hears: what a server says that is free; else that the job was taken.
 
         Raises:
-            Refused: the server refused it.
+            PromptRefused: the server refused it.
         """
         plain = forms.accepted(job.id, job.number, None)
         if not self._gateway.launched(job) or job.sent is None:
@@ -253,14 +255,14 @@ class Intake:
         if reply is None:
             return plain
         if reply.status == 400:
-            raise Refused(400, reply.body)
+            raise PromptRefused(400, reply.body)
         errors = _node_errors(reply.body) if reply.status == 200 else None
         if errors:
             self._gateway.store.noted(job.id, forms.dumps(errors))
             return forms.accepted(job.id, job.number, forms.dumps(errors))
         return plain
 
-    async def _first_answer(self, job: Job) -> Reply | None:
+    async def _first_answer(self, job: ClientJob) -> Reply | None:
         """The answer of a server that takes the job, or the refusal of the last; None: none answers soon."""
         time_of = asyncio.get_running_loop().time
         until = time_of() + ANSWERED_S
@@ -280,10 +282,10 @@ class Intake:
         return None
 
 
-def limit_s(gateway: Gateway, asked_s: float | None) -> float:
+def limit_s(gateway: Gateway, requested_s: float | None) -> float:
     """How long a job may take: what it asks for, and no longer than the policy says."""
     return min(
-        math.inf if asked_s is None else asked_s,
+        math.inf if requested_s is None else requested_s,
         math.inf if gateway.policy.deadline_s is None else gateway.policy.deadline_s,
     )
 
@@ -301,7 +303,7 @@ def recover(gateway: Gateway) -> int:
             gateway.ledger.know(workflow, gateway.fleet.info)
             short = gateway.fleet.lacking({workflow.class_of(node) for node in workflow.graph})
             lacking = frozenset(member.address for member in gateway.fleet.members if member.name in short)
-        job = Job(
+        job = ClientJob(
             id=row.id,
             tenant=row.tenant,
             client_id=row.client_id,

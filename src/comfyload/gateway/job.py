@@ -1,4 +1,4 @@
-"""One job of an application: what it asked for, and where it stands."""
+"""One job of an application: what it is, and where it stands."""
 
 import asyncio
 import math
@@ -13,13 +13,13 @@ State = Literal["pending", "in_progress", "completed", "failed", "cancelled"]
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Job:
+class ClientJob:
     """A job that has not ended. Its graph is in the store, not in memory.
 
     `id`: the public one. `due`: the instant of its arrival. `created_ms`: the same on the wall clock, Unix ms.
     `number`: its place in ComfyUI's order. `limit_s`: from its arrival to its end; infinite: none. `not_on`: addresses
     of servers that lack one of its node classes. `files`: the uploads that it names. `expected_s`: what it may take.
-    `workflow_id`: what the page calls its workflow. `asked`: its POST still waits for the answer. `sent`: set when it
+    `workflow_id`: what the page calls its workflow. `posting`: its POST still waits for the answer. `sent`: set when it
     is sent the first time, while its POST waits.
     `attempt_id`: its id on the `server` that has it now, or had it last; `answer`: to its POST there.
     """
@@ -36,7 +36,7 @@ class Job:
     files: tuple[str, ...] = ()
     expected_s: float = 0.0
     workflow_id: str | None = None
-    asked: bool = False
+    posting: bool = False
     sent: asyncio.Event | None = None
     answer: asyncio.Future[Reply] | None = None
     attempt_id: str = ""

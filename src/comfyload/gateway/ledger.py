@@ -30,7 +30,7 @@ from comfyload.workflow.vary import Variation
 
 DAY_S = 86_400.0
 MOST_WORKFLOWS = 1_000
-"""Different workflows of a day that are told apart; an application that builds its graphs may have any number."""
+"""Different workflows of a day that are distinguished; an application that builds its graphs may have any number."""
 
 MOST_TIMES, MOST_FOLDERS = 500, 8
 """How much of the ledger is read again at a start: jobs, and the directories that they are in."""
@@ -49,7 +49,7 @@ def wall_clock() -> tuple[Callable[[], float], datetime]:
     return (lambda: before + seconds()), midnight
 
 
-class Ledger:
+class TrafficLedger:
     """`folder/DATE-SERVER/`: instants count from the date's midnight, UTC.
 
     A job belongs to the day of its arrival, and to the server that had it last; one that no server had, to the first.

@@ -1,4 +1,4 @@
-"""What the servers tell of the jobs under way, told on to their clients under the jobs' own ids."""
+"""Events of the jobs under way, passed on to their clients under the jobs' own ids."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from comfyload.comfy.wire.calls import Reply
 from comfyload.gateway.forms import Entry, dumps
-from comfyload.gateway.job import Job
+from comfyload.gateway.job import ClientJob
 from comfyload.gateway.sockets import ClientSocket, Sockets
 
 ENDS = (b"execution_success", b"execution_error", b"execution_interrupted")
@@ -22,7 +22,7 @@ TO_ALL = (b"progress", b"progress_state", b"execution_interrupted")
 """What ComfyUI sends to every socket for a prompt without a client id; nobody gets the rest."""
 
 KEPT_FRAME = 1 << 20
-"""A larger message is told once, and not again to a socket that is opened later."""
+"""A larger message is sent once, and not again to a socket that is opened later."""
 
 MOST_ENDS, MOST_END_BYTES = 64, 32 << 20
 """Of one attempt."""
@@ -47,12 +47,12 @@ _FORMATS = {"image/jpeg": 1, "image/png": 2}
 
 
 @dataclass(slots=True, eq=False)
-class Attempt:
-    """What is heard of a job on one server. `answer`: to its POST. `ends`: the messages of its end, which are held back
+class LiveAttempt:
+    """What is known of a job on one server. `answer`: to its POST. `ends`: the messages of its end, which are held back
     until it is known that it is not sent again.
     """
 
-    job: Job
+    job: ClientJob
     server: str
     answer: asyncio.Future[Reply]
     history: bytes = b""
@@ -67,7 +67,7 @@ class Attempt:
             self.ends.append(frame)
 
 
-class Live:
+class EventRelay:
     """The attempts under way. `tagged`: what a node reported, with the names by which clients find its files.
     `skew_ms`: what makes a stamp of a server's clock one of ours.
     """
@@ -75,27 +75,27 @@ class Live:
     def __init__(
         self,
         sockets: Sockets,
-        tagged: Callable[[Any, str, Job], Any],
+        tagged: Callable[[Any, str, ClientJob], Any],
         skew_ms: Callable[[str], int],
-        on_start: Callable[[Job], None],
+        on_start: Callable[[ClientJob], None],
     ) -> None:
         self._sockets = sockets
         self._tagged = tagged
         self._skew_ms = skew_ms
         self._on_start = on_start
-        self._attempts: dict[str, Attempt] = {}
-        self._running: dict[str, Attempt] = {}
+        self._attempts: dict[str, LiveAttempt] = {}
+        self._running: dict[str, LiveAttempt] = {}
         self._untold: OrderedDict[tuple[str, str], list[tuple[float, list[bytes]]]] = OrderedDict()
         """Since when, and ends that clients did not get, as they had no socket open, by tenant and client id."""
         self.unread = 0
 
-    def begin(self, job: Job, server: str, attempt_id: str) -> Attempt:
+    def begin(self, job: ClientJob, server: str, attempt_id: str) -> LiveAttempt:
         """The job is being sent to the server of that name."""
-        found = Attempt(job, server, asyncio.get_running_loop().create_future())
+        found = LiveAttempt(job, server, asyncio.get_running_loop().create_future())
         self._attempts[attempt_id] = found
         return found
 
-    def get(self, attempt_id: str) -> Attempt | None:
+    def get(self, attempt_id: str) -> LiveAttempt | None:
         return self._attempts.get(attempt_id)
 
     def forget(self, attempt_id: str) -> None:
@@ -157,7 +157,7 @@ class Live:
         if found is not None and not found.answer.done():
             found.answer.set_result(reply)
 
-    def _attempt_in(self, server: str, frame: bytes) -> Attempt | None:
+    def _attempt_in(self, server: str, frame: bytes) -> LiveAttempt | None:
         """The attempt on that server that a message is about."""
         ids = {found[1] for found in _ID.finditer(frame)}
         if len(ids) > 1:  # its outputs name other prompts
@@ -168,7 +168,7 @@ class Live:
         attempt = self._attempts.get(ids.pop().decode()) if ids else None
         return attempt if attempt is not None and attempt.server == server else None
 
-    def _started(self, attempt: Attempt, frame: bytes) -> None:
+    def _started(self, attempt: LiveAttempt, frame: bytes) -> None:
         attempt.start = frame if len(frame) <= KEPT_FRAME else b""
         self._running[attempt.server] = attempt
         stamp = _STAMP.search(frame)
@@ -177,7 +177,7 @@ class Live:
             attempt.job.started_ms = int(stamp[1]) if stamp else int(time.time() * 1000)
         self._on_start(attempt.job)
 
-    def _tag(self, frame: bytes, server: str, job: Job) -> bytes:
+    def _tag(self, frame: bytes, server: str, job: ClientJob) -> bytes:
         try:
             message = json.loads(frame)
             data = message["data"]
@@ -206,8 +206,8 @@ class Live:
 
     # --- beginnings and ends
 
-    def tell_end(self, job: Job, ends: list[bytes], entry: Entry) -> None:
-        """Tell how a job ended: what its server said of that, or what no server said."""
+    def tell_end(self, job: ClientJob, ends: list[bytes], entry: Entry) -> None:
+        """Send how a job ended: its server's events, or ours where no server sent any."""
         kind = entry["status"]["messages"][-1][0]
         if not any(f'"{kind}"'.encode() in frame[:60] for frame in ends):
             ends = _frames_of_end(job.id, entry)
@@ -229,7 +229,7 @@ class Live:
         if len(self._untold) > MOST_UNTOLD_CLIENTS:
             self._untold.popitem(last=False)
 
-    def greet(self, socket: ClientSocket, jobs: list[Job]) -> None:
+    def greet(self, socket: ClientSocket, jobs: list[ClientJob]) -> None:
         """Tell a socket that was just opened which of its client's jobs ended while it had none, and what those under
         way do, as if it had been there.
         """

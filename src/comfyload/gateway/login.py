@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from comfyload.gateway.guard import COOKIE, Guard
+from comfyload.gateway.guard import COOKIE, AccessGuard
 
 LOGIN = "/comfyload/login"
 KEPT_S = 30 * 86_400
@@ -26,7 +26,7 @@ _PAGE = """<!doctype html>
 """
 
 
-async def login(request: web.Request, guard: Guard) -> web.StreamResponse:
+async def login(request: web.Request, guard: AccessGuard) -> web.StreamResponse:
     """Show the form, or take what was written into it."""
     if guard.open:
         return web.Response(status=303, headers={"Location": "/"})

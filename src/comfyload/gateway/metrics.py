@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, Counter, Histogram, core, generate_latest
 from prometheus_client.registry import Collector
 
-from comfyload.gateway.job import Job, State
+from comfyload.gateway.job import ClientJob, State
 from comfyload.gateway.service import Gateway
 from comfyload.record.codec import printable
 from comfyload.record.model import Execution
@@ -20,7 +20,7 @@ OTHERS = "others"
 
 
 class Metrics:
-    """What is counted as it happens; what can be read at any time is read when it is asked for."""
+    """What is counted as it happens; what can be read at any time is read at each request."""
 
     def __init__(self, gateway: Gateway) -> None:
         registry = self._registry = CollectorRegistry()
@@ -50,7 +50,7 @@ class Metrics:
         registry.register(_Now(gateway))
         gateway.on_end = self._ended
 
-    def _ended(self, job: Job, execution: Execution, state: State) -> None:
+    def _ended(self, job: ClientJob, execution: Execution, state: State) -> None:
         """Count a job that has ended."""
         workflow = self._named(job.workflow)
         self._jobs.labels(workflow, job.server, state).inc()

@@ -22,7 +22,7 @@ from comfyload.comfy.socket import tls_context
 from comfyload.comfy.wire.calls import TransportError
 from comfyload.gateway import merged
 from comfyload.gateway.files import Files
-from comfyload.gateway.fleet import Fleet, Given, Member
+from comfyload.gateway.fleet import Fleet, Member, ServerConfig
 from comfyload.gateway.inputs import InputFiles
 
 HOP_BY_HOP = {
@@ -149,7 +149,7 @@ class Passing:
             return None
         return found if isinstance(found, list) else None
 
-    def _to(self, given: Given, path: str) -> tuple[dict[str, str], URL, ssl.SSLContext | bool]:
+    def _to(self, given: ServerConfig, path: str) -> tuple[dict[str, str], URL, ssl.SSLContext | bool]:
         """The headers, the address and the TLS of a call to a server. `path`: as it was written, from its slash on."""
         base, headers = with_credentials(given.url, given.headers)
         query = base.raw_query_string

@@ -36,7 +36,7 @@ def parts_of(raw_path: str) -> list[str] | None:
 
 
 def plain(parts: list[str]) -> list[str]:
-    """What is asked for, however often `/api` stands before it and whatever stands between."""
+    """What is requested, however often `/api` stands before it and whatever stands between."""
     names = [name for part in parts if (name := part.partition(";")[0].strip())]
     while names[:1] == ["api"]:
         del names[0]

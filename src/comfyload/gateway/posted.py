@@ -8,7 +8,7 @@ from typing import Any
 from comfyload.comfy.wire.ids import is_uuid
 from comfyload.gateway import forms
 from comfyload.gateway.guard import Headers
-from comfyload.gateway.intake import Posted, Refused
+from comfyload.gateway.intake import Posted, PromptRefused
 
 MOST_NAME = 1_000
 
@@ -18,20 +18,20 @@ def posted_in(body: Any, headers: Headers, tenant: str) -> Posted:
 
     Raises:
         ValueError, TypeError, KeyError, AttributeError: it has not the shape of a prompt.
-        Refused: ComfyUI refuses it.
+        PromptRefused: ComfyUI refuses it.
     """
     number = float(body["number"]) if "number" in body else None
     if number is not None and not math.isfinite(number):
-        raise Refused(400, forms.refusal("invalid_prompt", "number must be finite"))
+        raise PromptRefused(400, forms.refusal("invalid_prompt", "number must be finite"))
     if "prompt" not in body:
-        raise Refused(400, forms.refusal("no_prompt", "No prompt provided", "No prompt provided"))
+        raise PromptRefused(400, forms.refusal("no_prompt", "No prompt provided", "No prompt provided"))
     prompt_id = body.get("prompt_id")
     if prompt_id is not None and not is_uuid(prompt_id):
         details = (
             "prompt_id must be a UUID string in canonical lowercase hyphenated form; "
             "omit it to let the server generate one"
         )
-        raise Refused(400, forms.refusal("invalid_prompt_id", "prompt_id must be a valid UUID", details))
+        raise PromptRefused(400, forms.refusal("invalid_prompt_id", "prompt_id must be a valid UUID", details))
     graph, extra = body["prompt"], body.get("extra_data") or {}
     client_id = body.get("client_id", extra.get("client_id"))
     targets = body.get("partial_execution_targets")
@@ -44,7 +44,7 @@ def posted_in(body: Any, headers: Headers, tenant: str) -> Posted:
             raise TypeError("not a class")
         if "class_type" in node and not isinstance(node.get("inputs"), dict):
             text = f"Node '#{node_id}' has no inputs. A ComfyUI would stop working on it."
-            raise Refused(400, forms.refusal("invalid_prompt", text, f"Node ID '#{node_id}'"))
+            raise PromptRefused(400, forms.refusal("invalid_prompt", text, f"Node ID '#{node_id}'"))
     return Posted(
         graph=graph,
         tenant=tenant,
@@ -63,11 +63,11 @@ def _name(value: object, what: str) -> str:
     """A name that a client gives itself, as text that can be kept.
 
     Raises:
-        Refused: it is too long.
+        PromptRefused: it is too long.
     """
     text = str(value).encode("utf-8", "backslashreplace").decode()
     if len(text) > MOST_NAME:
-        raise Refused(400, forms.refusal("invalid_prompt", f"{what} is longer than {MOST_NAME} letters"))
+        raise PromptRefused(400, forms.refusal("invalid_prompt", f"{what} is longer than {MOST_NAME} letters"))
     return text
 
 
@@ -76,13 +76,13 @@ def _key(given: str | None) -> str | None:
 
 
 def _deadline_s(given: str | None) -> float | None:
-    """Raises: Refused: it is not a number of seconds."""
+    """Raises: PromptRefused: it is not a number of seconds."""
     try:
         found = None if given is None else float(given)
     except ValueError:
         found = math.nan
     if found is not None and not found > 0.0:
-        raise Refused(400, forms.refusal("invalid_deadline", "X-Comfyload-Deadline is not a number of seconds"))
+        raise PromptRefused(400, forms.refusal("invalid_deadline", "X-Comfyload-Deadline is not a number of seconds"))
     return found
 
 

@@ -21,11 +21,11 @@ from comfyload.gateway.fair import FairQueue
 from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import Fleet, Member
 from comfyload.gateway.inputs import InputFiles
-from comfyload.gateway.job import Job, State
-from comfyload.gateway.ledger import DAY_S, Ledger
-from comfyload.gateway.live import Attempt, Live
+from comfyload.gateway.job import ClientJob, State
+from comfyload.gateway.ledger import DAY_S, TrafficLedger
+from comfyload.gateway.live import EventRelay, LiveAttempt
 from comfyload.gateway.memory import Entries
-from comfyload.gateway.sockets import Lengths, Sockets
+from comfyload.gateway.sockets import QueueLengths, Sockets
 from comfyload.gateway.store import Store
 from comfyload.record.job_events import JobEvent, Retrying, Sending
 from comfyload.record.model import Execution, Failure, Prompt, Record, Server
@@ -36,7 +36,7 @@ from comfyload.tasks import within
 TICK_S = 0.25
 UNREACHABLE_S = 120.0
 ENTRY_S = 2.0
-"""How long a server is asked for the history of a job that was cancelled there."""
+"""How long we wait for a server's history of a job that was cancelled there."""
 
 LATE = Failure(kind="shed", message="no server was free before")
 BY_CLIENT = Failure(kind="cancelled", message="cancelled by its client")
@@ -56,7 +56,7 @@ class Gateway:
         policy: Policy,
         client: RetryingClient,
         store: Store,
-        ledger: Ledger,
+        ledger: TrafficLedger,
         folder: Files,
         clock: Callable[[], float],
         unsure: set[str],
@@ -69,16 +69,16 @@ class Gateway:
         self.files = folder
         self.clock = clock
         self.sockets = Sockets()
-        self.live = Live(self.sockets, self._reported, self._skew_ms, self._on_start)
+        self.live = EventRelay(self.sockets, self._reported, self._skew_ms, self._on_start)
         self.entries = Entries()
         self.inputs = InputFiles(folder, lambda name: self.fleet.get(name))
         self.fleet: Fleet
-        self.jobs: dict[str, Job] = {}
+        self.jobs: dict[str, ClientJob] = {}
         self.secrets: dict[str, dict[str, Any]] = {}
         self.counts = Counter[str]()
-        self.on_end: Callable[[Job, Execution, State], None] = lambda _job, _execution, _state: None
+        self.on_end: Callable[[ClientJob, Execution, State], None] = lambda _job, _execution, _state: None
         """Called when a job has ended."""
-        self.queues: dict[frozenset[str], FairQueue[Job]] = {}
+        self.queues: dict[frozenset[str], FairQueue[ClientJob]] = {}
         """Jobs that wait here, by the servers that lack what they need."""
         self.fault: BaseException | None = None
         self.disk = Disk()
@@ -92,7 +92,7 @@ class Gateway:
         self._starting = 0
         self._wake = asyncio.Event()
         self._deadlines: list[tuple[float, str]] = []
-        self.lengths = Lengths(self.sockets)
+        self.lengths = QueueLengths(self.sockets)
         self._day = clock() // DAY_S
         self._held = False
         self.over = asyncio.Event()
@@ -100,7 +100,7 @@ class Gateway:
 
     # --- waiting, and going
 
-    def add(self, job: Job) -> None:
+    def add(self, job: ClientJob) -> None:
         """Take a job that is in the store; it is sent as soon as it is its turn."""
         self._note(job)
         queue = self.queues.setdefault(job.not_on, FairQueue())
@@ -108,7 +108,7 @@ class Gateway:
         queue.put(job.id, job, job.tenant, job.number, job.expected_s, begin_by)
         self._launch_all()
 
-    def take_up(self, job: Job) -> None:
+    def take_up(self, job: ClientJob) -> None:
         """Take a job of an earlier process, which may have sent it, or was about to cancel it."""
         self._note(job)
         if job.server:
@@ -117,7 +117,7 @@ class Gateway:
         else:
             self._spawn(job, self._settle(job, Execution(outcome="cancelled", done=self.clock(), failure=BY_CLIENT)))
 
-    def _note(self, job: Job) -> None:
+    def _note(self, job: ClientJob) -> None:
         self.jobs[job.id] = job
         self.lengths.add(job.tenant, 1)
         if job.limit_s < math.inf:
@@ -137,7 +137,7 @@ class Gateway:
         self.ledger.adopt(policy)
         self.wake()
 
-    def launched(self, job: Job) -> bool:
+    def launched(self, job: ClientJob) -> bool:
         """Whether it waits no more for its turn."""
         return job.id in self._launched
 
@@ -147,7 +147,7 @@ class Gateway:
         if self._launched:
             await asyncio.wait(list(self._launched.values()), timeout=within_s)
 
-    async def ended(self, job: Job) -> None:
+    async def ended(self, job: ClientJob) -> None:
         """Wait until the job has ended."""
         task = self._launched.get(job.id)
         if task is not None:
@@ -184,15 +184,15 @@ class Gateway:
             if not len(queue):
                 del self.queues[lane]
 
-    def _launch(self, job: Job) -> None:
+    def _launch(self, job: ClientJob) -> None:
         self._starting += 1
         self._spawn(job, self._run(job))
 
-    def _spawn(self, job: Job, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, job: ClientJob, work: Coroutine[Any, Any, None]) -> None:
         task = self._launched[job.id] = asyncio.create_task(work)
         task.add_done_callback(partial(self._on_end_of_task, job))
 
-    def _on_end_of_task(self, job: Job, task: asyncio.Task[None]) -> None:
+    def _on_end_of_task(self, job: ClientJob, task: asyncio.Task[None]) -> None:
         if self._launched.get(job.id) is task:
             del self._launched[job.id]
         self._wake.set()
@@ -212,7 +212,7 @@ class Gateway:
             self._day = now // DAY_S
             self.ledger.close_before(min((job.due for job in self.jobs.values()), default=now))
 
-    async def _run(self, job: Job) -> None:
+    async def _run(self, job: ClientJob) -> None:
         self._starting -= 1
         if job.id in self._unsure:
             # It may be on a server that does not answer yet: only there it can be looked up.
@@ -237,7 +237,7 @@ class Gateway:
         )
         await self._settle(job, execution)
 
-    def _on_event(self, job: Job, event: JobEvent) -> None:
+    def _on_event(self, job: ClientJob, event: JobEvent) -> None:
         match event:
             case Sending():
                 self.live.forget(job.attempt_id)
@@ -257,7 +257,7 @@ class Gateway:
         member = self.fleet.get(server)
         return 0 if member is None else member.skew_ms
 
-    def _reported(self, output: Any, server: str, job: Job) -> Any:
+    def _reported(self, output: Any, server: str, job: ClientJob) -> Any:
         """What a node reported, with the names by which the job's client finds its files."""
         tagged = self.files.tagged(output, server)
         if self.files.apart:
@@ -265,7 +265,7 @@ class Gateway:
                 self.store.own(job.tenant, self.files.full_names(tagged))
         return tagged
 
-    def _on_start(self, job: Job) -> None:
+    def _on_start(self, job: ClientJob) -> None:
         if job.started_ms is not None:
             self.store.started(job.id, job.started_ms)
         self.lengths.add(job.tenant, 0)
@@ -307,17 +307,17 @@ class Gateway:
             self._stop(job)
         return True
 
-    def _stop(self, job: Job) -> None:
+    def _stop(self, job: ClientJob) -> None:
         """End the job where it is. One that is about to be sent is ended then."""
         task = asyncio.create_task(self.client.cancel(job.id))
         self._others.add(task)
         task.add_done_callback(self._others.discard)
 
-    async def _settle(self, job: Job, execution: Execution) -> None:
+    async def _settle(self, job: ClientJob, execution: Execution) -> None:
         """Write how the job ended, then tell its client."""
         attempt, failure = self.live.get(job.attempt_id), execution.failure
         job.attempts = forms.attempts_of(job, execution, self._name_of)
-        if job.asked and failure is not None and failure.status == 400:
+        if job.posting and failure is not None and failure.status == 400:
             # The application hears it as the answer to its POST: it never was a job.
             self.counts["refused"] += 1
             self.live.forget(job.attempt_id)
@@ -369,14 +369,14 @@ class Gateway:
         member = self.fleet.at(address)
         return address if member is None else member.name
 
-    def _remove(self, job: Job) -> None:
+    def _remove(self, job: ClientJob) -> None:
         if self.jobs.pop(job.id, None) is not None:
             self.lengths.add(job.tenant, -1)
         self.secrets.pop(job.id, None)
         self._unsure.discard(job.id)
         self._wake.set()
 
-    async def _entry_there(self, job: Job, attempt: Attempt | None) -> dict[str, Any] | None:
+    async def _entry_there(self, job: ClientJob, attempt: LiveAttempt | None) -> dict[str, Any] | None:
         """The entry of the server that had the job last; None: it has none, or it does not answer."""
         member = self.fleet.get(job.server)
         if attempt is None:
@@ -386,7 +386,7 @@ class Gateway:
                 await member.tap.call(Request(method="GET", path=f"history/{job.attempt_id}", timeout_s=ENTRY_S))
         return forms.entry_in(attempt.history, job.attempt_id)
 
-    def _record(self, job: Job, execution: Execution, member: Member | None) -> bytes:
+    def _record(self, job: ClientJob, execution: Execution, member: Member | None) -> bytes:
         """What the ledger is to hold of it, as its server's job; of one that no server had, as the first server's."""
         members = self.fleet.members
         name = member.name if member is not None else members[0].name if members else "none"

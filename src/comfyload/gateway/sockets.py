@@ -135,7 +135,7 @@ class Sockets:
         self._relieve()
 
     def send_preview(self, tenant: str, client_id: str | None, with_metadata: bytes, plain: bytes, job: str) -> None:
-        """A picture of a job under way, in the form that each socket asked for."""
+        """A picture of a job under way, in the form that each socket negotiated."""
         for socket in self.of(tenant, client_id):
             socket.push(with_metadata if socket.with_metadata else plain, False, f"preview {job}")
         self._relieve()
@@ -158,8 +158,8 @@ class Sockets:
                 socket.close(code)
 
 
-class Lengths:
-    """How many jobs each tenant has here, told to its sockets where that changes, but not more often than they need."""
+class QueueLengths:
+    """How many jobs each tenant has here, sent to its sockets where that changes, but not more often than they need."""
 
     def __init__(self, sockets: Sockets) -> None:
         self._sockets = sockets

@@ -23,8 +23,7 @@ MOST_FILES = 1_000_000
 """Files of which is known whose jobs made them, where tenants are kept apart."""
 
 KEPT = 10_000
-"""Jobs that have ended and can still be asked about, as many as ComfyUI remembers. Those that need attention are kept
-beside them."""
+"""Jobs that have ended and can still be looked up, as many as ComfyUI remembers. Those that need attention are kept too."""
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -251,7 +250,7 @@ class Store:
         return list(self._rows(f"{where} ORDER BY seq DESC LIMIT ? OFFSET ?", *values, limit, offset)), count
 
     def find(self, job_id: str) -> Row | None:
-        # An id with bytes that are no text is nobody's, and the file cannot be asked for it.
+        # An id with bytes that are no text is nobody's, and the file cannot hold it.
         return next(self._rows("WHERE id = ?", job_id), None) if is_uuid(job_id) else None
 
     def find_key(self, tenant: str, key: str) -> Row | None:

@@ -78,7 +78,7 @@ class Backend:
         self.depth = 0
         self.vram = 0.0
         self.drained = False
-        """Whether it gets no more jobs, as somebody asked for."""
+        """Whether it gets no more jobs, at somebody's request."""
         self.lacks: set[str] = set()
         """Workflows with a node that the server lacks."""
         self.out_of_memory: dict[str, int] = {}

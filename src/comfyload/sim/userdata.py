@@ -30,9 +30,9 @@ class _File(Struct, frozen=True):
 
 
 class UserData:
-    """The files of the one user by path, and the folders, which are made when something in them is asked for.
+    """The files of the one user by path, and the folders, which are made when something in them is requested.
 
-    `used`: whether anything was ever asked for.
+    `used`: whether anything was ever requested.
     """
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ from comfyload.comfy.api import api_of
 from comfyload.comfy.http import Http
 from comfyload.comfy.identify import identify
 from comfyload.comfy.link import ClientOptions
-from comfyload.gateway.fleet import Given
+from comfyload.gateway.fleet import ServerConfig
 from comfyload.load.engine import Client
 from comfyload.record.options import RunOptions
 from comfyload.retry.attempt_log import later_ids
@@ -118,7 +118,7 @@ async def _python(options: FaultOptions, urls: list[URL], _: Path, clock: Callab
 async def _through_gateway(
     options: FaultOptions, urls: list[URL], folder: Path, clock: Callable[[], float]
 ) -> AsyncIterator[Client]:
-    given = [Given(name=f"gpu{number}", url=url) for number, url in enumerate(urls, 1)]
+    given = [ServerConfig(name=f"gpu{number}", url=url) for number, url in enumerate(urls, 1)]
     async with (
         opened(GatewayOptions(servers=given, policy=options.policy, ledger=folder)) as (_, _, front),
         AsyncExitStack() as stack,

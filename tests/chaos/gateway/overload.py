@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 from comfyload import clock
-from comfyload.gateway.intake import Refused
+from comfyload.gateway.intake import PromptRefused
 from comfyload.record.policy import Budget, Policy
 from comfyload.sim import Faults, Server, Which
 from tests.support.gateway import Desk, desk, farm
@@ -127,7 +127,7 @@ class _Play:
         load.offered[tenant] += counted
         try:
             prompt_id = (await front.post(graph, tenant=tenant))["prompt_id"]
-        except Refused as refused:
+        except PromptRefused as refused:
             load.refused[refused.status] += 1
             load.answered_s = max(load.answered_s, clock.now() - came)
             return

@@ -13,7 +13,7 @@ from yarl import URL
 
 from comfyload import clock
 from comfyload.app.gateway import GatewayOptions, serve_gateway
-from comfyload.gateway.fleet import Given, named
+from comfyload.gateway.fleet import ServerConfig, named
 from comfyload.record.policy import Breaker, Policy
 from comfyload.retry.policy import decode
 from comfyload.sim.http import serve
@@ -111,7 +111,7 @@ class Processes:
 
     def _begin_gateway(self) -> int:
         urls = [URL(f"http://127.0.0.1:{port}/") for port in self.ports[:SERVERS]]
-        given = [Given(name=name, url=url) for name, url in zip(named(urls), urls, strict=True)]
+        given = [ServerConfig(name=name, url=url) for name, url in zip(named(urls), urls, strict=True)]
         options = GatewayOptions(servers=given, policy=POLICY, ledger=self.ledger, port=self.ports[-1], drain_s=5.0)
 
         def work() -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from comfyload.app.faults import Scenario
-from comfyload.gateway.ledger import Ledger
+from comfyload.gateway.ledger import TrafficLedger
 from comfyload.gateway.service import Gateway
 from tests.chaos.gateway.__main__ import WORSE, broken_rules
 from tests.chaos.gateway.faults import compared
@@ -74,10 +74,10 @@ def test_retries_stay_within_their_budget(tmp_path: Path) -> None:
 
 def test_the_play_sees_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes of a play are forked from this one, and do wrong what is done wrong here."""
-    monkeypatch.setattr(Ledger, "settle", Ledger.write)
+    monkeypatch.setattr(TrafficLedger, "settle", TrafficLedger.write)
     said = play(tmp_path, "gateway", ("line of a job that ended: written", 1))
     assert any(line.endswith("has 2 records") for line in said), said
-    monkeypatch.setattr(Ledger, "settle", lambda self, owed: None)
+    monkeypatch.setattr(TrafficLedger, "settle", lambda self, owed: None)
     said = play(tmp_path, "gateway", ("store end: done", 1))
     assert any(line.endswith("has 0 records") for line in said), said
     monkeypatch.undo()
