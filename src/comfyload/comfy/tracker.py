@@ -31,6 +31,10 @@ MEMORY_SIGNS = ("outofmemory", "out of memory", "memoryerror", "can't allocate m
 CUDA_SIGNS = ("cuda error", "device-side assert", "illegal memory access", "acceleratorerror")
 
 
+_NO_SPANS: dict[str, Span] = {}
+"""Of each job that waits: one for all, as each of its own takes memory."""
+
+
 @dataclass(slots=True, eq=False)
 class PromptTracker:
     """What is known of one prompt so far. `last_event`: when the last message of this prompt arrived."""
@@ -48,7 +52,7 @@ class PromptTracker:
     start_ms: int | None = None
     end_ms: int | None = None
     cached: Sequence[str] = ()
-    spans: dict[str, Span] = field(default_factory=dict)
+    spans: dict[str, Span] = field(default_factory=lambda: _NO_SPANS)
     error: Failure | None = None
     partial: Failure | None = None
     previews: int = 0
@@ -175,6 +179,8 @@ class PromptTracker:
         return False
 
     def _begins(self, node: str, at: float) -> None:
+        if self.spans is _NO_SPANS:
+            self.spans = {}
         if len(self.spans) < MOST_NODES:
             node = sys.intern(node[:LONGEST_NAME])  # the same in all jobs of a workflow
             self.spans.setdefault(node, Span(node, at, None))
