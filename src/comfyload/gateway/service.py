@@ -84,7 +84,6 @@ class Gateway:
         self.disk = Disk()
         self._ending = asyncio.Lock()
         """Held from when an end is in the store until it is in the ledger, which is owed one end at a time."""
-        """Why nothing can be written at the moment."""
         self._unsure = unsure
         self._keep_payloads = keep_payloads
         self._launched: dict[str, asyncio.Task[None]] = {}
@@ -267,7 +266,8 @@ class Gateway:
 
     def _on_start(self, job: ClientJob) -> None:
         if job.started_ms is not None:
-            self.store.started(job.id, job.started_ms)
+            with suppress(RunFilesError):  # a full disk must not end the event stream; only a restart would show it
+                self.store.started(job.id, job.started_ms)
         self.lengths.add(job.tenant, 0)
 
     # --- what passes between us and a server (a `Listener`)
