@@ -87,6 +87,27 @@ def test_a_job_just_taken_can_be_cancelled(tmp_path: Path) -> None:
     clock.run_virtual(main())
 
 
+@pytest.mark.parametrize("latency_s", [0.0, 0.02])
+def test_a_cancel_is_promised_where_it_holds(tmp_path: Path, latency_s: float) -> None:
+    """At each hundredth of a second about a job's end."""
+
+    async def main() -> None:
+        said = set()
+        async with farm(1) as servers, desk(tmp_path, servers, transports=[Direct(servers[0], latency_s)]) as front:
+            for step in range(20):
+                graph = sleeper(0.4)
+                graph["2"]["inputs"]["seed"] = step
+                job_id = (await front.post(graph))["prompt_id"]
+                await asyncio.sleep(0.35 + step / 100)
+                promised = await front.gateway.cancel(job_id, "default")
+                await front.end_of(job_id)
+                assert (front.status_of(job_id) == "cancelled") is promised
+                said.add(promised)
+        assert said == {True, False}
+
+    clock.run_virtual(main())
+
+
 def test_a_running_job_stays_in_progress(tmp_path: Path) -> None:
     async def main() -> None:
         async with farm(1) as servers:
