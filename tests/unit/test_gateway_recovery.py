@@ -165,6 +165,28 @@ def test_a_job_waits_for_the_server_that_may_have_it(tmp_path: Path) -> None:
     clock.run_virtual(main())
 
 
+def test_jobs_of_a_server_that_is_configured_no_more_end_there(tmp_path: Path) -> None:
+    """One that had joined while the gateway ran, or stands in its file no more: it gets no new job, and leaves."""
+
+    async def main() -> None:
+        async with farm(2) as servers:
+            async with desk(tmp_path, servers, policy=default(120.0)) as front:
+                ids = [(await front.post(sleeper(20.0 + number)))["prompt_id"] for number in range(4)]
+                await asyncio.sleep(1.0)
+            async with desk(tmp_path, servers, configured=1, policy=default(120.0)) as front:
+                assert [member.leaving for member in front.gateway.fleet.members] == [False, True]
+                ids += [(await front.post(sleeper(1.0 + number)))["prompt_id"] for number in range(4)]
+                for job_id in ids:
+                    assert (await front.end_of(job_id))["status"]["status_str"] == "success"
+                await asyncio.sleep(5.0)
+                assert [member.name for member in front.gateway.fleet.members] == ["gpu1"]
+            ran = [truth.prompt_id for server in servers for truth in server.truth]
+            assert sorted(ran) == sorted(ids) == sorted(ids_in(tmp_path))
+            assert ran[-1] in ids[:4] and len(servers[1].truth) == 1, "what waited there was taken back"
+
+    clock.run_virtual(main())
+
+
 def test_a_promised_job_goes_before_a_fair_one() -> None:
     queue = FairQueue[str]()
     for number in range(3):

@@ -287,7 +287,7 @@ class Gateway:
         if attempt is None or member is None:
             return body
         job = attempt.job
-        await self.disk.write(lambda: self.store.began(job.id, server))
+        await self.disk.write(lambda: self.store.began(job.id, server, member.address))
         return await self.inputs.put_all(member, job.files, body, job.tenant)
 
     # --- ends
