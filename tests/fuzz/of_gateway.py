@@ -273,7 +273,7 @@ def _seen(path: Path) -> None:
             store.find(row.id)
             graph_of(store, row)
         store.ended(None), store.ended("t", newest=1), list(store.items("t")), store.find_key("t", "k0")
-        store.began(MINE)
+        store.began(MINE, "gpu1", "http://127.0.0.1:8188/")
         store.end(MINE, "completed", b"{}", b"{}", attention=False, keep_payload=False)
         store.drop(OTHERS)
     finally:

@@ -72,9 +72,12 @@ async def desk(
     *,
     policy: Policy | None = None,
     transports: Sequence[Transport] | None = None,
+    configured: int | None = None,
     **options: Any,
 ) -> AsyncIterator[Desk]:
-    """A gateway whose ledger is in `folder`. The servers are called gpu1, gpu2, …, and must be started."""
+    """A gateway whose ledger is in `folder`. The servers are called gpu1, gpu2, …, and must be started; so many of them
+    are `configured` (None: all), the others can join.
+    """
     ways = transports or [Direct(server) for server in servers]
     by_name = {f"gpu{number}": way for number, way in enumerate(ways, 1)}
 
@@ -83,6 +86,7 @@ async def desk(
         yield by_name[given.name]
 
     given = [ServerConfig(name=name, url=URL(f"http://{name}/")) for name in by_name]
+    given = given[:configured]
     chosen = policy or default()
     async with opened(GatewayOptions(servers=given, policy=chosen, ledger=folder, connect=connect, **options)) as (
         gateway,

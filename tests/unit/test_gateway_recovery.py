@@ -87,6 +87,27 @@ def test_a_job_just_taken_can_be_cancelled(tmp_path: Path) -> None:
     clock.run_virtual(main())
 
 
+@pytest.mark.parametrize("latency_s", [0.0, 0.02])
+def test_a_cancel_is_promised_where_it_holds(tmp_path: Path, latency_s: float) -> None:
+    """At each hundredth of a second about a job's end."""
+
+    async def main() -> None:
+        said = set()
+        async with farm(1) as servers, desk(tmp_path, servers, transports=[Direct(servers[0], latency_s)]) as front:
+            for step in range(20):
+                graph = sleeper(0.4)
+                graph["2"]["inputs"]["seed"] = step
+                job_id = (await front.post(graph))["prompt_id"]
+                await asyncio.sleep(0.35 + step / 100)
+                promised = await front.gateway.cancel(job_id, "default")
+                await front.end_of(job_id)
+                assert (front.status_of(job_id) == "cancelled") is promised
+                said.add(promised)
+        assert said == {True, False}
+
+    clock.run_virtual(main())
+
+
 def test_a_running_job_stays_in_progress(tmp_path: Path) -> None:
     async def main() -> None:
         async with farm(1) as servers:
@@ -140,6 +161,28 @@ def test_a_job_waits_for_the_server_that_may_have_it(tmp_path: Path) -> None:
                 entry = await front.end_of(job_id)
                 assert entry["status"]["status_str"] == "success"
             assert [len(server.truth) for server in servers] == ([1, 0] if has == 0 else [0, 1])
+
+    clock.run_virtual(main())
+
+
+def test_jobs_of_a_server_that_is_configured_no_more_end_there(tmp_path: Path) -> None:
+    """One that had joined while the gateway ran, or stands in its file no more: it gets no new job, and leaves."""
+
+    async def main() -> None:
+        async with farm(2) as servers:
+            async with desk(tmp_path, servers, policy=default(120.0)) as front:
+                ids = [(await front.post(sleeper(20.0 + number)))["prompt_id"] for number in range(4)]
+                await asyncio.sleep(1.0)
+            async with desk(tmp_path, servers, configured=1, policy=default(120.0)) as front:
+                assert [member.leaving for member in front.gateway.fleet.members] == [False, True]
+                ids += [(await front.post(sleeper(1.0 + number)))["prompt_id"] for number in range(4)]
+                for job_id in ids:
+                    assert (await front.end_of(job_id))["status"]["status_str"] == "success"
+                await asyncio.sleep(5.0)
+                assert [member.name for member in front.gateway.fleet.members] == ["gpu1"]
+            ran = [truth.prompt_id for server in servers for truth in server.truth]
+            assert sorted(ran) == sorted(ids) == sorted(ids_in(tmp_path))
+            assert ran[-1] in ids[:4] and len(servers[1].truth) == 1, "what waited there was taken back"
 
     clock.run_virtual(main())
 

@@ -25,7 +25,7 @@ from comfyload.errors import RunFilesError, file_errors
 from comfyload.gateway.binding import late_bound
 from comfyload.gateway.console import Console
 from comfyload.gateway.files import Files
-from comfyload.gateway.fleet import Fleet, ServerConfig
+from comfyload.gateway.fleet import Fleet, ServerConfig, free_name
 from comfyload.gateway.guard import AccessGuard
 from comfyload.gateway.http import Front
 from comfyload.gateway.intake import Intake, recover
@@ -114,8 +114,13 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
         stack.push_async_callback(fleet.close)
         for given in options.servers:
             await fleet.add(given)
+        before = await _add_holders(fleet, store)
         await fleet.settle(SETTLE_S)
         recover(gateway)
+        for name, holder in before.items():
+            fleet.leave(
+                name, asyncio.gather(*(gateway.ended(job) for job in gateway.jobs.values() if job.server == holder))
+            )
         running = asyncio.create_task(gateway.run())
         intake = Intake(gateway)
         console = Console(gateway, intake, options.operators)
@@ -125,6 +130,17 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
         finally:
             client.leave_jobs()
             await end_tasks([running])
+
+
+async def _add_holders(fleet: Fleet, store: Store) -> dict[str, str]:
+    """Add the servers that are ours no more and may have jobs of an earlier process; what each was called then."""
+    added = {}
+    for holder, address in store.holders().items():
+        if address and fleet.at(address) is None:
+            name = free_name([each.name for each in fleet.members]) if fleet.get(holder) is not None else holder
+            await fleet.add(ServerConfig(name=name, url=URL(address)))
+            added[name] = holder
+    return added
 
 
 def _connect(given: ServerConfig, *, connect_s: float) -> AbstractAsyncContextManager[Http]:

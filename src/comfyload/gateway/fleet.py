@@ -7,7 +7,7 @@ import itertools
 import math
 import ssl
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -189,19 +189,24 @@ class Fleet:
         self._on_change()
         return True
 
-    def leave(self, name: str) -> bool:
-        """Use the server no more once its jobs have ended, and give it none; False: there is no such server."""
+    def leave(self, name: str, jobs: Awaitable[object] | None = None) -> bool:
+        """Use the server no more once its jobs have ended, and give it none; False: there is no such server.
+
+        `jobs`: awaits the end of others that are still to be looked for there.
+        """
         self._next = {before: given for before, given in self._next.items() if name not in (before, given.name)}
         member = self._members.get(name)
         if member is not None and not member.leaving:
             member.leaving = True
             self.drain(name)
-            task = asyncio.create_task(self._remove(member))
+            task = asyncio.create_task(self._remove(member, jobs))
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
         return member is not None
 
-    async def _remove(self, member: Member) -> None:
+    async def _remove(self, member: Member, jobs: Awaitable[object] | None) -> None:
+        if jobs is not None:
+            await jobs
         if member.joining is not None:
             await end_tasks([member.joining])
         while not await self._client.leave(member.address, LEAVE_S):

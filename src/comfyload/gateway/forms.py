@@ -35,9 +35,9 @@ WORDS: dict[str, str] = {
 
 
 def words_of(failure: Failure | None, attempts: int) -> str:
-    """A failure in one sentence."""
+    """A failure in one sentence; None: its client had cancelled the job, and its server was quicker."""
     if failure is None:
-        return "The job failed"
+        return "The job was cancelled"
     node = f"{failure.node_class or 'node'} {failure.node}: " if failure.node else ""
     text = WORDS.get(failure.kind, "")
     detail = failure.message.strip()
@@ -97,7 +97,8 @@ def entry_of(
     entry: Entry = {"prompt": [job.number, job.id, graph, extra, outputs_to_run], "outputs": {}, "meta": {}}
     failure = execution.failure
     partly = failure is not None and failure.kind == "partial_validation"  # some outputs were dropped, the rest ran
-    completed = execution.outcome == "completed" or partly
+    # A cancel that was answered holds, also where the server was quicker.
+    completed = (execution.outcome == "completed" or partly) and not job.cancelled
     messages: list[Any] = []
     if found is not None:
         row = found.get("prompt")

@@ -80,15 +80,18 @@ class Intake:
         hashed = hashlib.sha256(graph)
         hashed.update(b"\0" + targets)
         digest = hashed.digest()
-        same = self._same(posted, digest)
+        same, pinned = self._same(posted, digest), frozenset[str]()
+        if same is None and not self.closed:
+            pinned = await gateway.inputs.collect(posted.graph, posted.tenant)
+            same = self._same(posted, digest)  # it may have been sent once more meanwhile
         if same is not None:
-            return forms.accepted(same.id, same.number, same.node_errors)
+            return await self._answer_again(same)
         if self.closed:
             text = "The gateway is being stopped. Try again in 10 s."
             raise PromptRefused(503, forms.refusal("draining", text), {"Retry-After": "10"})
         workflow = _workflow(posted.graph)
         lacking = self._lacking(workflow)
-        if pinned := await gateway.inputs.collect(posted.graph, posted.tenant):
+        if pinned:
             lacking |= {member.address for member in gateway.fleet.members if member.name not in pinned}
         name = "unreadable" if workflow is None else gateway.ledger.know(workflow, gateway.fleet.info)
         self._check_files(posted)
@@ -261,6 +264,17 @@ class Intake:
             self._gateway.store.noted(job.id, forms.dumps(errors))
             return forms.accepted(job.id, job.number, forms.dumps(errors))
         return plain
+
+    async def _answer_again(self, same: Row) -> bytes:
+        """What the client hears that sends the same prompt once more: as the first time, be that not known yet.
+
+        Raises:
+            PromptRefused: the server refused it.
+        """
+        job = self._gateway.jobs.get(same.id)
+        if job is not None and job.posting:
+            return await self._answer(job)
+        return forms.accepted(same.id, same.number, same.node_errors)
 
     async def _first_answer(self, job: ClientJob) -> Reply | None:
         """The answer of a server that takes the job, or the refusal of the last; None: none answers soon."""

@@ -21,7 +21,8 @@ class ClientJob:
     of servers that lack one of its node classes. `files`: the uploads that it names. `expected_s`: what it may take.
     `workflow_id`: what the page calls its workflow. `posting`: its POST still waits for the answer. `sent`: set when it
     is sent the first time, while its POST waits.
-    `attempt_id`: its id on the `server` that has it now, or had it last; `answer`: to its POST there.
+    `attempt_id`: its id on the `server` that has it now, or had it last; `answer`: to its POST there. `ending`:
+    how it ended is known, and being written.
     """
 
     id: str
@@ -46,6 +47,7 @@ class ClientJob:
     started_ms: int | None = None
     next_attempt_at_ms: int | None = None
     cancelled: bool = False
+    ending: bool = False
     attempts: list[Attempt] = field(default_factory=list)
 
     @property

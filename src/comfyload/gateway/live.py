@@ -61,6 +61,11 @@ class LiveAttempt:
     executing: bytes = b""
     ends: list[bytes] = field(default_factory=list)
 
+    @property
+    def done(self) -> bool:
+        """Whether its server said that it has done it."""
+        return any(b'"execution_success"' in frame[:60] for frame in self.ends)
+
     def hold(self, frame: bytes) -> None:
         """Keep a message of its end."""
         if len(self.ends) < MOST_ENDS and sum(map(len, self.ends)) + len(frame) <= MOST_END_BYTES:

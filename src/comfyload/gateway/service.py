@@ -287,16 +287,19 @@ class Gateway:
         if attempt is None or member is None:
             return body
         job = attempt.job
-        await self.disk.write(lambda: self.store.began(job.id, server))
+        await self.disk.write(lambda: self.store.began(job.id, server, member.address))
         return await self.inputs.put_all(member, job.files, body, job.tenant)
 
     # --- ends
 
     async def cancel(self, job_id: str, tenant: str, *, only_running: bool = False) -> bool:
-        """Cancel a job, wherever it is; False: there is no such job that could be."""
+        """Cancel a job, wherever it is; False: there is no such job that could be, or it is too late."""
         job = self.jobs.get(job_id)
         if job is None or job.tenant != tenant or (only_running and not job.began):
             return False
+        attempt = self.live.get(job.attempt_id)
+        if job.ending or (attempt is not None and attempt.done):
+            return job.cancelled
         job.cancelled = True
         self.store.cancel(job_id)
         queue = self.queues.get(job.not_on)
@@ -315,7 +318,7 @@ class Gateway:
 
     async def _settle(self, job: ClientJob, execution: Execution) -> None:
         """Write how the job ended, then tell its client."""
-        attempt, failure = self.live.get(job.attempt_id), execution.failure
+        attempt, failure, job.ending = self.live.get(job.attempt_id), execution.failure, True
         job.attempts = forms.attempts_of(job, execution, self._name_of)
         if job.posting and failure is not None and failure.status == 400:
             # The application hears it as the answer to its POST: it never was a job.

@@ -109,6 +109,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._ended = 0
+        self._addresses: dict[str, str] = {}
         with self._errors():
             self._db = sqlite3.connect(path, isolation_level=None)
             # A commit is on its way to the disk when it returns, which outlives the process; not every power cut.
@@ -162,10 +163,20 @@ class Store:
         if owed:
             self._db.execute("INSERT OR REPLACE INTO facts VALUES ('owed', ?)", (owed,))
 
-    def began(self, job_id: str, server: str) -> None:
-        """From now on it may be on that server."""
+    def began(self, job_id: str, server: str, address: str) -> None:
+        """From now on it may be on that server, at that address."""
+        if self._addresses.get(server) != address:
+            self.set_fact(f"address of {server}", address)
+            self._addresses[server] = address
         with self._errors():
             self._db.execute("UPDATE jobs SET begun = 1, server = ? WHERE id = ?", (server, job_id))
+
+    def holders(self) -> dict[str, str]:
+        """The servers that may have jobs which have not ended, and their addresses."""
+        with self._errors():
+            found = self._db.execute(f"SELECT DISTINCT server FROM jobs WHERE {_OPEN} AND begun AND server != ''")
+            names = [name for (name,) in found]
+        return {name: str(self.fact(f"address of {name}") or "") for name in names}
 
     def started(self, job_id: str, at_ms: int) -> None:
         """A server works on it."""

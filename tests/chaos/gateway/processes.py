@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from yarl import URL
 
 from comfyload import clock
 from comfyload.app.gateway import GatewayOptions, serve_gateway
-from comfyload.gateway.fleet import ServerConfig, named
+from comfyload.gateway.fleet import ServerConfig
 from comfyload.record.policy import Breaker, Policy
 from comfyload.retry.policy import decode
 from comfyload.sim.http import serve
@@ -111,7 +113,7 @@ class Processes:
 
     def _begin_gateway(self) -> int:
         urls = [URL(f"http://127.0.0.1:{port}/") for port in self.ports[:SERVERS]]
-        given = [ServerConfig(name=name, url=url) for name, url in zip(named(urls), urls, strict=True)]
+        given = [ServerConfig(name=f"gpu{number}", url=url) for number, url in enumerate(urls, 1)]
         options = GatewayOptions(servers=given, policy=POLICY, ledger=self.ledger, port=self.ports[-1], drain_s=5.0)
 
         def work() -> int:
@@ -144,9 +146,12 @@ def _code(pid: int) -> int | None:
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """One below those that the system gives to connections: it stays free while a process is killed and started."""
+    while True:
+        port = random.randrange(12_000, 32_000)
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
 
 
 def _wait_for(port: int) -> None:
