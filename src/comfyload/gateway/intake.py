@@ -328,6 +328,8 @@ def recover(gateway: Gateway) -> int:
             gateway.take_up(job)
         else:
             gateway.add(job)
+    now = gateway.clock()
+    gateway.ledger.take_up(min((job.due for job in gateway.jobs.values()), default=now))
     return len(gateway.jobs)
 
 
