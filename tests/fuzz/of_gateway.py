@@ -115,7 +115,7 @@ class _Gateway:
         )  # fmt: skip
         gateway, _, front = await self._stack.enter_async_context(opened(options))
         session = await self._stack.enter_async_context(aiohttp.ClientSession())
-        front._passing = _Nowhere(gateway.fleet, session)
+        front._passing = _Nowhere(gateway.fleet, session, gateway.files, gateway.inputs)
         # As `listening` does; and what the parser of forms leaves open when it fails is closed with it.
         for category in (aiohttp.BadContentDispositionHeader, aiohttp.BadContentDispositionParam, ResourceWarning):
             warnings.filterwarnings("ignore", category=category)

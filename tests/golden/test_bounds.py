@@ -6,6 +6,7 @@ What a bound protects from is tested elsewhere; that nobody moves it unawares is
 from __future__ import annotations
 
 import importlib
+import math
 
 import msgspec
 import pytest
@@ -106,6 +107,7 @@ def test_the_timeouts_are_these() -> None:
         "lost_s": 2.0,
         "unreachable_s": 120.0,
         "stalled_s": 60.0,
+        "refused_s": math.inf,
     }
     assert Timeouts(job_s=10.0).for_submit == 10.0 and Timeouts(job_s=100.0).for_submit == 60.0
 

@@ -53,6 +53,12 @@ def _foreign(path: Path) -> None:
         database.execute("CREATE TABLE jobs (name TEXT)")
 
 
+def _older(path: Path) -> None:
+    Store(path).close()
+    with sqlite3.connect(path) as database:
+        database.execute("ALTER TABLE jobs DROP COLUMN again")
+
+
 def _newer(path: Path) -> None:
     store = Store(path)
     store.set_fact("format", 99)
@@ -82,7 +88,17 @@ def _folder(path: Path) -> None:
     path.mkdir()
 
 
-DAMAGE: list[Callable[[Path], None]] = [_text, _torn, _foreign, _newer, _no_graph, _odd_row, _odd_number, _folder]
+DAMAGE: list[Callable[[Path], None]] = [
+    _text,
+    _torn,
+    _foreign,
+    _older,
+    _newer,
+    _no_graph,
+    _odd_row,
+    _odd_number,
+    _folder,
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -92,6 +108,13 @@ def test_a_store_that_cannot_be_read_is_said_in_one_line(tmp_path: Path, damage:
     assert done.returncode == 2, done
     assert "jobs.sqlite" in done.stderr and "Traceback" not in done.stderr
     assert len([line for line in done.stderr.splitlines() if line.strip()]) <= 3, done.stderr
+
+
+@pytest.mark.parametrize(("damage", "lacks"), [(_older, "no again"), (_foreign, "no id, tenant")])
+def test_a_store_of_another_version_is_refused(tmp_path: Path, damage: Callable[[Path], None], lacks: str) -> None:
+    damage(tmp_path / "jobs.sqlite")
+    with pytest.raises(RunFilesError, match=f"is of another version: its jobs have {lacks}"):
+        Store(tmp_path / "jobs.sqlite")
 
 
 def test_a_folder_that_cannot_be_made_is_said_in_one_line(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -84,7 +85,10 @@ def test_a_server_is_described(comfyui: Path, driver: Driver) -> None:
     assert found["comfyui.dirty"]["value"] is False
     assert found["comfyui.argv"]["value"] == shlex.join(["main.py", "--listen", "a b", "--api-key", "***"])
     assert found["comfyui.python"]["value"] == sys.version
-    assert found["comfyui.frontend"] == {"value": None, "source": "comfyui-frontend-package is not installed"}
+    package = "comfyui-frontend-package"
+    installed = [each.version for each in distributions() if each.name == package]
+    source = f"the installed {package}" if installed else f"{package} is not installed"
+    assert found["comfyui.frontend"] == {"value": installed[0] if installed else None, "source": source}
 
 
 def test_torch_is_told_if_it_is_loaded(comfyui: Path, monkeypatch: pytest.MonkeyPatch) -> None:

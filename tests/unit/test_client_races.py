@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 from yarl import URL
 
+from comfyload import clock
 from comfyload.comfy.api import api_of
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.http import Http
+from comfyload.comfy.identify import identify
 from comfyload.comfy.incoming import Broken
+from comfyload.comfy.link import ClientOptions
 from comfyload.comfy.socket import NotConnected
 from comfyload.comfy.timeouts import Timeouts
 from comfyload.comfy.tracker import PromptTracker
@@ -24,6 +27,7 @@ from comfyload.record.policy import Breaker, Policy
 from comfyload.retry.attempt_log import later_ids
 from comfyload.retry.pool import ServerBackend
 from comfyload.sim import Faults, Server, Which
+from tests.support.direct import Direct
 from tests.support.rig import play, sleeper
 from tests.unit.retrying import Scene, ask, scene
 
@@ -294,3 +298,21 @@ def test_previews_are_counted_from_nothing() -> None:
     tracker.on_preview(7)
     done = tracker.execution("completed", done=1.0, end_source="events")
     assert (done.previews, done.preview_bytes, done.executions, done.held_s) == (2, 12, 0, 0.0)
+
+
+def test_a_job_that_a_server_takes_as_soon_as_it_is_back_is_not_lost() -> None:
+    """Its event stream is not open again yet, and the last attempt to open it was refused."""
+
+    async def main() -> tuple[Execution, Server]:
+        async with Server() as server:
+            transport = Direct(server)
+            facts = await identify(transport, "u", [])
+            options = ClientOptions(timeouts=Timeouts(refused_s=2.0))
+            async with ComfyClient.open(transport, facts, clock.stopwatch(), options) as client:
+                server.restart(downtime_s=20.0)
+                await asyncio.sleep(20.01)
+                assert not client.stream.connected and client.stream.refused_s > 2.0
+                return await client.run(ask(1.0, nodes=1)), server
+
+    execution, server = clock.run_virtual(main())
+    assert execution.outcome == "completed" and [truth.outcome for truth in server.truth] == ["completed"]

@@ -99,6 +99,25 @@ def test_a_graph_that_fails_is_told_in_words(tmp_path: Path) -> None:
     clock.run_virtual(main())
 
 
+def test_a_prompt_that_is_taken_in_part_completes_for_its_client_and_in_the_ledger(tmp_path: Path) -> None:
+    graph = sleeper(0.1) | {"9": {"class_type": "PreviewImage", "inputs": {}}}
+
+    async def main() -> None:
+        async with farm(1) as servers, desk(tmp_path, servers) as front:
+            answer = await front.post(graph)
+            assert list(answer["node_errors"]) == ["9"]
+            entry = await front.end_of(answer["prompt_id"])
+            assert entry["status"]["status_str"] == "success" and list(entry["outputs"]) == ["3"]
+            job = front.history.job(answer["prompt_id"], "default")
+            assert job is not None and job["status"] == "completed"
+            assert [each["outcome"] for each in job["comfyload"]["attempts"]] == ["completed"]
+            assert front.gateway.store.needing(None) == []
+
+    clock.run_virtual(main())
+    (record,) = records(tmp_path)
+    assert (record.execution.outcome, record.execution.failure) == ("completed", None)
+
+
 def test_a_server_s_refusal_is_the_answer(tmp_path: Path) -> None:
     bad = sleeper(0.1)
     del bad["3"]["inputs"]["images"]

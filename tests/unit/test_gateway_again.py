@@ -13,7 +13,7 @@ from comfyload.gateway.again import Again, NotSent, id_again
 from comfyload.gateway.job import State
 from comfyload.gateway.store import Row, Store
 from comfyload.sim import Server
-from tests.support.gateway import Desk, desk, farm
+from tests.support.gateway import Desk, desk, farm, frames_of
 from tests.support.rig import sleeper
 
 
@@ -53,6 +53,44 @@ def test_two_clicks_send_a_job_again_once(tmp_path: Path) -> None:
             assert third == id_again(first, 1), "the newest is sent again, whichever is named"
             await front.end_of(third)
             assert len({old, first, third}) == 3
+
+    clock.run_virtual(main())
+
+
+@pytest.mark.parametrize("all_of_them", [True, False])
+def test_a_failed_job_that_its_client_forgets_still_needs_attention(tmp_path: Path, all_of_them: bool) -> None:
+    async def main() -> None:
+        async with farm(1) as servers, desk(tmp_path, servers) as front:
+            store, history = front.gateway.store, front.history
+            done = (await front.post(sleeper(0.1)))["prompt_id"]
+            await front.end_of(done)
+            old = await failed(front, client_id="me", key="page 7")
+            history.forget("somebody else", None if all_of_them else [old, done])
+            assert history.entry(old, "default") is not None
+            history.forget("default", None if all_of_them else [old, done])
+            assert (history.entry(old, "default"), history.job(old, "default")) == (None, None)
+            assert (b"".join(history.all("default", None, -1)), history.listed("default", {})[0]["jobs"]) == (b"{}", [])
+            assert (store.find(done), store.needing(None)) == (None, [old])
+        async with farm(1) as servers, desk(tmp_path, servers) as front:
+            store, history = front.gateway.store, front.history
+            assert frames_of(front.listen("me")) == [], "nor is its end told again"
+            new = await Again(front.gateway, front.intake).send(old, None)
+            await front.end_of(new)
+            assert store.needing(None) == [new]
+
+    clock.run_virtual(main())
+
+
+def test_a_forgotten_job_is_a_new_one_when_its_client_sends_it_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with farm(1) as servers, desk(tmp_path, servers) as front:
+            old = await failed(front, key="page 7")
+            front.history.forget("default", None)
+            for more in ({"prompt_id": old}, {"prompt_id": old, "key": "page 7"}):
+                assert await failed(front, **more) == old
+                front.history.forget("default", [old])
+            assert times_sent(servers, old) == 3
+            assert front.gateway.store.needing(None) == [old]
 
     clock.run_virtual(main())
 

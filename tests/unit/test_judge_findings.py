@@ -17,6 +17,7 @@ from comfyload.judge.findings.stability import cold_head, drift, in_flight
 from comfyload.judge.findings.table import NOTICED, Finding
 from comfyload.judge.summary import summarise
 from comfyload.record.model import Manifest, Observation, Record, Sent, ServerTimes
+from comfyload.record.plan import Plan, Replay
 from tests.unit.judge_runs import failed, job, manifest, one_by_one
 
 
@@ -223,3 +224,13 @@ def test_every_code_has_its_meaning_and_no_other() -> None:
     assert named <= set(table.FINDINGS)
     for row in table.FINDINGS.values():
         assert row.meaning.endswith(".") and row.advice({}).endswith(".") and "{" not in row.advice({})
+
+
+def test_traffic_has_no_warm_up_and_no_drift() -> None:
+    seconds = [50.0, 30.0, *(np.array(_durations(60)) * np.linspace(1.0, 1.3, 60))]
+    lines = list(one_by_one([float(each) for each in seconds]))
+    said = {finding.code for finding in summarise(manifest(62), lines).findings}
+    assert {"cold_head", "drift"} <= said
+    traffic = manifest(62)
+    traffic.plan = Plan(load=Replay(offsets_s=[], source="the gateway's traffic"), as_is=True)
+    assert not {"cold_head", "drift"} & {finding.code for finding in summarise(traffic, lines).findings}

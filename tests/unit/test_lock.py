@@ -14,9 +14,9 @@ import pytest
 
 from comfyload.errors import RunFilesError
 from comfyload.record import lock
-from comfyload.record.lock import alone_in
+from comfyload.record.lock import alone_in, is_taken
 
-HOLD = "import sys; from pathlib import Path; from comfyload.record.lock import alone_in\n" + (
+HOLD = "import sys; from pathlib import Path; from comfyload.record.lock import alone_in, is_taken\n" + (
     "with alone_in(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
 )
 
@@ -86,3 +86,12 @@ def test_a_directory_that_cannot_be_written_is_not_locked(tmp_path: Path) -> Non
     (tmp_path / "file").touch()
     with alone_in(tmp_path / "file") as unlocked:
         assert unlocked is not None
+
+
+def test_whether_a_directory_is_in_use_is_told_without_taking_it(tmp_path: Path) -> None:
+    assert not is_taken(tmp_path)
+    (tmp_path / ".lock").write_text("left by a process that was killed")
+    assert not is_taken(tmp_path)
+    with alone_in(tmp_path):
+        assert is_taken(tmp_path) and is_taken(tmp_path)
+    assert not is_taken(tmp_path) and not is_taken(tmp_path / "missing")

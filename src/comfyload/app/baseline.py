@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from comfyload.app.check import check
-from comfyload.app.locate import Result, Target, measured, window
+from comfyload.app.locate import Result, Target, check_ended, measured, window
 from comfyload.app.report import environment_of, limits, notes_of, shown, whole_page, write_page
 from comfyload.app.run.repeat import command
 from comfyload.app.summary import write_output
@@ -58,8 +58,7 @@ def save_baseline(
     """
     title = archive.check_free(base, name).name
     for result in found.results:
-        if result.reader.manifest.end is None:
-            raise RunFilesError(f"{result.reader.path} has no end", "wait for it, or finish it with comfyload resume")
+        check_ended(result.reader)
     verdicts = check(found, gates, log=log).verdicts
 
     def fill(folder: Path) -> Contents:

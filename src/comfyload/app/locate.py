@@ -8,8 +8,10 @@ from pathlib import Path
 from msgspec import Struct
 
 from comfyload.errors import RunFilesError
+from comfyload.judge.arrivals import as_it_came
 from comfyload.judge.summary import Measured, measure
 from comfyload.record import archive
+from comfyload.record.lock import is_taken
 from comfyload.record.metrics.files import project_log
 from comfyload.record.model import Manifest
 from comfyload.record.run import MANIFEST, RunReader
@@ -39,7 +41,10 @@ class Target(Struct, frozen=True, kw_only=True):
 
 
 def measured(reader: RunReader) -> Measured:
-    """The run, folded."""
+    """The run, folded. Traffic that has no end, and to which no gateway writes, is cut short: its manifest says so."""
+    manifest = reader.manifest
+    if manifest.end is None and as_it_came(manifest.plan) and not is_taken(reader.path.absolute().parent):
+        manifest.end = "crashed"
     return measure(str(reader.path), reader.manifest, reader.lines(), reader.samples(), reader.damage)
 
 
@@ -74,9 +79,22 @@ def window(manifest: Manifest) -> tuple[datetime, datetime]:
         RunFilesError: it has no end, so that nobody knows until when.
     """
     if manifest.ended_utc is None:
-        raise RunFilesError("the run has no end", "wait for it, or finish it with comfyload resume")
+        raise _no_end("the run", manifest)
     begun, ended = map(datetime.fromisoformat, (manifest.started_utc, manifest.ended_utc))
     return begun, ended + timedelta(seconds=AFTER_S)
+
+
+def check_ended(reader: RunReader) -> None:
+    """Raises: RunFilesError: the run has no end."""
+    if reader.manifest.ended_utc is None:
+        raise _no_end(str(reader.path), reader.manifest)
+
+
+def _no_end(what: str, manifest: Manifest) -> RunFilesError:
+    how = "wait for it, or finish it with comfyload resume"
+    if as_it_came(manifest.plan):
+        how = "its gateway ends it at midnight, UTC, when it is stopped, or at its next start"
+    return RunFilesError(f"{what} has no end", how)
 
 
 def _results(readers: Iterable[RunReader]) -> list[Result]:

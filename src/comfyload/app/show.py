@@ -15,6 +15,8 @@ from comfyload.report.render.terminal import render
 from comfyload.words import count, duration
 
 BAR = 36
+_STATES = {"complete": "", "crashed": "cut short"}
+"""What a row of a folder says of a run's end, where that is another word."""
 
 
 def show_job(path: Path, index: int, *, as_json: bool, salvage: bool = False) -> None:
@@ -74,7 +76,7 @@ def _row(result: Result) -> dict[str, Any]:
         "p50_latency_s": found.summary["p50_latency_s"],
         "p95_latency_s": found.summary["p95_latency_s"],
         "sent_again": 0 if found.retries is None else found.retries.retried,
-        "state": "goes on" if end is None else "" if end == "complete" else end,
+        "state": "goes on" if end is None else _STATES.get(end, end),
     }
 
 

@@ -30,6 +30,7 @@ class EventStream:
         self.connections = 0
         self.refused_s = 0.0
         """For how long every attempt to connect has found that nothing listens at the server's address."""
+        self._refused_since = math.inf
 
     async def first_attempt(self, timeout_s: float = 5.0) -> None:
         """Wait until the socket is open or has failed to open once, at most `timeout_s`."""
@@ -40,15 +41,18 @@ class EventStream:
             # The first message: from here on the server routes this client id's events to us.
             self.connected = True
             self.connections += 1
-            self.refused_s = 0.0
+            self.answered()
             self._settled.set()
         self._on_frame(frame, is_text)
+
+    def answered(self) -> None:
+        """Something listens at the server's address, whatever the last attempt to connect has found."""
+        self.refused_s, self._refused_since = 0.0, math.inf
 
     async def run(self) -> None:
         """Read until cancelled."""
         pause = RECONNECT_FIRST_S
         loop = asyncio.get_running_loop()
-        refused_since = math.inf
         while True:
             began, refused = loop.time(), False
             try:
@@ -58,8 +62,8 @@ class EventStream:
                 reason, refused = str(error), error.refused
             finally:
                 was_connected, self.connected = self.connected, False
-            refused_since = min(refused_since, loop.time()) if refused else math.inf
-            self.refused_s = max(0.0, loop.time() - refused_since)
+            self._refused_since = min(self._refused_since, loop.time()) if refused else math.inf
+            self.refused_s = max(0.0, loop.time() - self._refused_since)
             self.client_id = str(uuid.uuid4())
             if was_connected or not self._settled.is_set():
                 self._on_lost(reason)

@@ -96,9 +96,8 @@ def entry_of(
     outputs_to_run: list[str] = []
     entry: Entry = {"prompt": [job.number, job.id, graph, extra, outputs_to_run], "outputs": {}, "meta": {}}
     failure = execution.failure
-    partly = failure is not None and failure.kind == "partial_validation"  # some outputs were dropped, the rest ran
     # A cancel that was answered holds, also where the server was quicker.
-    completed = (execution.outcome == "completed" or partly) and not job.cancelled
+    completed = execution.outcome == "completed" and not job.cancelled
     messages: list[Any] = []
     if found is not None:
         row = found.get("prompt")
@@ -108,7 +107,7 @@ def entry_of(
         messages = [_ours(message[0], message[1], job, skew_ms) for message in found["status"]["messages"]]
     kinds = {message[0] for message in messages}
     cancelled = job.cancelled or (failure is not None and failure.kind == "interrupted")
-    if completed:
+    if execution.outcome == "completed":
         if "execution_success" not in kinds:
             messages += [["execution_success", {"prompt_id": job.id, "timestamp": ended_ms}]]
         return entry | {"status": {"status_str": "success", "completed": True, "messages": messages}}, "completed"
@@ -119,6 +118,23 @@ def entry_of(
     status = {"status_str": "error", "completed": False, "messages": messages}
     status["error"] = words_of(failure, len(job.attempts))
     return entry | {"status": status}, "cancelled" if cancelled else "failed"
+
+
+def delivered(execution: Execution) -> Execution:
+    """The same end; completed if a server took the prompt without some of its outputs and made the others, since that
+    is an end like any other for the client of a ComfyUI.
+    """
+    if not _is_partial(execution.failure):
+        return execution
+    attempts = [
+        structs.replace(each, outcome="completed", failure=None) if _is_partial(each.failure) else each
+        for each in execution.attempts
+    ]
+    return structs.replace(execution, outcome="completed", failure=None, attempts=attempts)
+
+
+def _is_partial(failure: Failure | None) -> bool:
+    return failure is not None and failure.kind == "partial_validation"
 
 
 def _ours(kind: str, data: Entry, job: ClientJob, skew_ms: int) -> list[Any]:

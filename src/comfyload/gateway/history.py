@@ -20,7 +20,7 @@ class History:
     def entry(self, job_id: str, tenant: str) -> bytes | None:
         """The entry of a job that has ended; None: there is none, or it has not."""
         row = self._gateway.store.find(job_id)
-        if row is None or row.tenant != tenant or row.entry is None:
+        if row is None or row.tenant != tenant or row.entry is None or row.forgotten:
             return None
         return self._gateway.entries.get(job_id) or row.entry
 
@@ -40,13 +40,13 @@ class History:
         yield b"}" if before == b", " else b"{}"
 
     def forget(self, tenant: str, ids: list[Any] | None) -> None:
-        """Forget these; None: all that have ended. Those that need attention stay in the ledger."""
+        """Forget these; None: all that have ended. Those that need attention stay, for an operator."""
         store = self._gateway.store
-        gone = [row.id for row in store.ended(tenant)] if ids is None else [str(each) for each in ids]
+        gone = store.ids(tenant) if ids is None else [str(each) for each in ids]
         for job_id in gone:
             row = store.find(job_id)
             if row is not None and row.tenant == tenant and row.entry is not None:
-                store.drop(job_id)
+                store.forget(job_id)
                 self._gateway.entries.forget(job_id)
 
     def queue(self, tenant: str) -> Iterator[bytes]:

@@ -124,7 +124,7 @@ class Intake:
             job.posting, job.sent = False, None
 
     def _same(self, posted: Posted, digest: bytes) -> Row | None:
-        """The job that this prompt is, if it was sent before.
+        """The job that this prompt is, if it was sent before and its client has not forgotten it.
 
         Raises:
             PromptRefused: its key or its id is another job's.
@@ -138,6 +138,9 @@ class Intake:
             same = store.find(posted.prompt_id)
         if same is not None and same.tenant != posted.tenant:
             raise PromptRefused(400, forms.refusal("invalid_prompt_id", "prompt_id is in use"))
+        if same is not None and same.forgotten:
+            store.drop(same.id)
+            return None
         return same
 
     def _lacking(self, workflow: Workflow | None) -> frozenset[str]:
@@ -339,12 +342,16 @@ def recover(gateway: Gateway) -> int:
             gateway.take_up(job)
         else:
             gateway.add(job)
+    now = gateway.clock()
+    gateway.ledger.take_up(min((job.due for job in gateway.jobs.values()), default=now))
     return len(gateway.jobs)
 
 
 def _last_ended(gateway: Gateway) -> list[Row]:
     """The jobs of whose end an earlier process may have died before it could tell it."""
-    rows = [row for row in gateway.store.ended(None, newest=MOST_UNTOLD) if row.item and row.client_id]
+    rows = [
+        row for row in gateway.store.ended(None, newest=MOST_UNTOLD) if row.item and row.client_id and not row.forgotten
+    ]
     ends = [forms.loads(row.item or b"").get("execution_end_time") or 0 for row in rows]
     return [row for row, end in zip(rows, ends, strict=True) if end >= max(ends) - TELLING_MS]
 

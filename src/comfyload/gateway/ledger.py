@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from comfyload.clock import stopwatch
+from comfyload.errors import RunFilesError
 from comfyload.record.codec import encode
 from comfyload.record.environment.host import describe_host
 from comfyload.record.model import FORMAT, Attempt, Execution, Manifest, Record, Server, Span, WorkflowFacts
@@ -84,11 +86,8 @@ class TrafficLedger:
         folders = sorted(path.parent for path in self._folder.glob(f"*/{MANIFEST}"))
         recent: deque[tuple[str, float]] = deque(maxlen=MOST_TIMES)
         for folder in folders[-MOST_FOLDERS:]:
-            for line in RunReader(folder, salvage=True).lines():
-                if isinstance(line, Record) and line.execution.outcome == "completed":
-                    took_s = executed_s(line.execution)
-                    if took_s is not None:
-                        recent.append((line.workflow, took_s))
+            with suppress(RunFilesError):  # its manifest is damaged
+                recent.extend(_executed(RunReader(folder, salvage=True)))
         yield from recent
 
     def prepare(self, record: Record, server: str, facts: Server) -> bytes:
@@ -97,10 +96,13 @@ class TrafficLedger:
         """
         number = int(record.due // DAY_S)
         day = self._day(number, server, facts, record.due % DAY_S)
-        known = self._facts.get(record.workflow)
+        known, changed = self._facts.get(record.workflow), day.manifest.server != facts
         if record.workflow not in day.workflows and known is not None:
             day.workflows.add(record.workflow)
             day.manifest.workflows.append(known)
+            changed = True
+        if changed:
+            day.manifest.server = facts
             day.writer.write_manifest(day.manifest)
         date = f"{self._midnight + timedelta(days=number):%Y-%m-%d}"
         return encode(Owed(date=date, server=server, facts=facts, record=shifted(record, -number * DAY_S)))
@@ -120,8 +122,7 @@ class TrafficLedger:
         self._write(found)
 
     def _write(self, owed: Owed) -> None:
-        number = (datetime.fromisoformat(owed.date).replace(tzinfo=UTC) - self._midnight).days
-        day = self._day(number, owed.server, owed.facts, owed.record.due)
+        day = self._day(self._number(owed.date), owed.server, owed.facts, owed.record.due)
         day.writer.write_line(structs.replace(owed.record, index=day.count))
         day.count += 1
 
@@ -130,6 +131,22 @@ class TrafficLedger:
         if day is None:
             day = self._open[number, server] = self._begin(number, server, facts, since)
         return day
+
+    def take_up(self, until: float) -> None:
+        """Go on with the days that an earlier process did not end; those before `until` end now, as in
+        `close_before`.
+        """
+        for path in self._folder.glob(f"*/{MANIFEST}"):
+            date, server = path.parent.name[:10], path.parent.name[11:]
+            with suppress(RunFilesError, ValueError):  # what is no day of ours, or damaged, is left as it is
+                manifest = RunReader(path.parent).manifest
+                if manifest.end is None and isinstance(manifest.plan.load, Replay) and manifest.plan.load.as_it_came:
+                    self._day(self._number(date), server, manifest.server, 0.0)
+        self.close_before(until)
+
+    def _number(self, date: str) -> int:
+        """The day of a date, counted from ours."""
+        return (datetime.fromisoformat(date).replace(tzinfo=UTC) - self._midnight).days
 
     def adopt(self, policy: Policy) -> None:
         """The days that begin from now on have this policy."""
@@ -144,7 +161,7 @@ class TrafficLedger:
 
     def close(self, now: float) -> None:
         for (number, _), day in self._open.items():
-            self._end(day, min(DAY_S, now - number * DAY_S))
+            self._end(day, max(0.0, min(DAY_S, now - number * DAY_S)))
         self._open.clear()
 
     def _begin(self, number: int, server: str, facts: Server, since: float) -> _Day:
@@ -200,6 +217,14 @@ class _Day:
         self.manifest = manifest
         self.count = count
         self.workflows = {facts.name for facts in manifest.workflows}
+
+
+def _executed(run: RunReader) -> Iterator[tuple[str, float]]:
+    for line in run.lines():
+        if isinstance(line, Record) and line.execution.outcome == "completed":
+            took_s = executed_s(line.execution)
+            if took_s is not None:
+                yield line.workflow, took_s
 
 
 def name_of(workflow: Workflow, info: ObjectInfo) -> str:

@@ -318,6 +318,7 @@ class Gateway:
 
     async def _settle(self, job: ClientJob, execution: Execution) -> None:
         """Write how the job ended, then tell its client."""
+        execution = forms.delivered(execution)
         attempt, failure, job.ending = self.live.get(job.attempt_id), execution.failure, True
         job.attempts = forms.attempts_of(job, execution, self._name_of)
         if job.posting and failure is not None and failure.status == 400:

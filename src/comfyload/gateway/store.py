@@ -23,7 +23,7 @@ MOST_FILES = 1_000_000
 """Files of which is known whose jobs made them, where tenants are kept apart."""
 
 KEPT = 10_000
-"""Jobs that have ended and can still be looked up, as many as ComfyUI remembers. Those that need attention are kept too."""
+"""Jobs that have ended and can still be looked up, as many as ComfyUI remembers; those that need attention besides."""
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -48,6 +48,7 @@ CREATE TABLE IF NOT EXISTS jobs (
   cancelled INTEGER NOT NULL DEFAULT 0,
   attention INTEGER NOT NULL DEFAULT 0,
   again INTEGER NOT NULL DEFAULT 0,
+  forgotten INTEGER NOT NULL DEFAULT 0,
   item BLOB,
   entry BLOB
 );
@@ -65,7 +66,8 @@ class Row(Struct, kw_only=True, gc=False):
 
     `begun`: it may be on a server: on that `server`, if it was not lost there. `started_ms`: when one began to work on
     it. `cancelled`: its client wants it no more. `attention`: it failed for good, and nobody has sent it again yet.
-    `again`: how often it was. `digest`: of what was posted. `extra`: its `extra_data`, without secrets.
+    `again`: how often it was. `forgotten`: its client wants to see it no more. `digest`: of what was posted. `extra`:
+    its `extra_data`, without secrets.
     """
 
     id: str
@@ -88,6 +90,7 @@ class Row(Struct, kw_only=True, gc=False):
     cancelled: bool = False
     attention: bool = False
     again: int = 0
+    forgotten: bool = False
     item: bytes | None = None
     entry: bytes | None = None
     seq: int | None = None
@@ -97,6 +100,7 @@ _COLUMNS = Row.__struct_fields__
 _NAMES = ", ".join(_COLUMNS)
 _INSERT = f"INSERT INTO jobs ({_NAMES}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 _OPEN = "state IN ('pending', 'in_progress')"
+_SEEN = f"NOT {_OPEN} AND NOT forgotten"
 
 
 class Store:
@@ -116,11 +120,22 @@ class Store:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute("PRAGMA secure_delete=ON")
+            self._check_columns()
             self._db.executescript(_TABLE)
             version = self.number("format", FORMAT)
             if version > FORMAT:
                 raise RunFilesError(f"{path} has format {version}; this comfyload reads up to {FORMAT}", "update it")
             self.set_fact("format", FORMAT)
+
+    def _check_columns(self) -> None:
+        """Raises: RunFilesError: a table of jobs is there, and is not ours."""
+        there = {column for _, column, *_ in self._db.execute("PRAGMA table_info(jobs)")}
+        lacking = [column for column in _COLUMNS if column not in there] if there else []
+        if lacking:
+            raise RunFilesError(
+                f"{self._path} is of another version: its jobs have no {', '.join(lacking)}",
+                "move it away; what has ended is in the run directories",
+            )
 
     def close(self) -> None:
         with self._errors():
@@ -236,6 +251,12 @@ class Store:
             found = self._db.execute("SELECT 1 FROM files WHERE tenant = ? AND name = ?", (tenant, text)).fetchone()
         return found is not None
 
+    def forget(self, job_id: str) -> None:
+        """Its client wants to see the job no more; one that needs attention is kept for those who give it."""
+        with self._errors():
+            self._db.execute("UPDATE jobs SET forgotten = 1 WHERE id = ? AND attention", (job_id,))
+            self._db.execute("DELETE FROM jobs WHERE id = ? AND NOT attention", (job_id,))
+
     def attended(self, job_id: str, again: int | None = None) -> None:
         """Somebody does not want the job, or sent it again, for the so many-th time."""
         with self._errors():
@@ -282,9 +303,9 @@ class Store:
         return list(found)[::-1]
 
     def ids(self, tenant: str) -> list[str]:
-        """Of the tenant's jobs that have ended, the oldest first."""
+        """Of the tenant's jobs that have ended and that it has not forgotten, the oldest first."""
         with self._errors():
-            found = self._db.execute(f"SELECT id FROM jobs WHERE tenant = ? AND NOT {_OPEN} ORDER BY seq", (tenant,))
+            found = self._db.execute(f"SELECT id FROM jobs WHERE tenant = ? AND {_SEEN} ORDER BY seq", (tenant,))
             return [job_id for (job_id,) in found]
 
     def entry(self, job_id: str) -> bytes | None:
@@ -294,9 +315,9 @@ class Store:
         return None if found is None else found[0]
 
     def items(self, tenant: str) -> Iterator[bytes]:
-        """The jobs that have ended, in the form of `/api/jobs`."""
+        """The jobs that have ended and that the tenant has not forgotten, in the form of `/api/jobs`."""
         with self._errors():
-            for (item,) in self._db.execute(f"SELECT item FROM jobs WHERE tenant = ? AND NOT {_OPEN}", (tenant,)):
+            for (item,) in self._db.execute(f"SELECT item FROM jobs WHERE tenant = ? AND {_SEEN}", (tenant,)):
                 yield item
 
     def needing_attention(self) -> int:
@@ -314,7 +335,7 @@ class Store:
         with self._errors():
             for found in self._db.execute(f"SELECT {_NAMES} FROM jobs {where}", values):
                 row = dict(zip(_COLUMNS, found, strict=True))
-                row |= {name: bool(row[name]) for name in ("begun", "cancelled", "attention")}
+                row |= {name: bool(row[name]) for name in ("begun", "cancelled", "attention", "forgotten")}
                 try:
                     yield msgspec.convert(row, Row, builtin_types=(bytes,))
                 except msgspec.ValidationError as error:

@@ -60,6 +60,21 @@ def alone_in(path: Path) -> Iterator[str | None]:
             os.close(descriptor)
 
 
+def is_taken(path: Path) -> bool:
+    """Whether a process is at work in the directory."""
+    try:
+        descriptor = os.open(path / LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        _lock(descriptor)
+    except OSError as error:
+        return error.errno in _TAKEN
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _taken(file: Path) -> int:
     """The locked file. If its last holder removed it between our opening and our locking, try again."""
     for _ in range(_TRIES):

@@ -22,6 +22,7 @@ from comfyload.clock import stopwatch
 from comfyload.comfy.api import Api, api_of
 from comfyload.comfy.identify import identify
 from comfyload.errors import UsageError
+from comfyload.judge.arrivals import as_it_came
 from comfyload.record.journal import RECORDS, Damage
 from comfyload.record.lock import alone_in
 from comfyload.record.model import Manifest, Observation, Record, Sent, Server
@@ -79,6 +80,8 @@ async def _resume(path: Path, again: RunOptions, viewer: Viewer) -> bool:
     manifest = reader.manifest
     if manifest.end in ("complete", "decided"):
         return False
+    if as_it_came(manifest.plan):
+        raise UsageError(f"{path} is a gateway's traffic", "the gateway takes up its jobs at its next start")
     reader.check_understood()
     reader.check()  # a lost line may be of a job under way, which could then run twice
     options = _options(manifest, again)

@@ -57,7 +57,10 @@ def _end_findings(manifest: Manifest, offered: int, unfinished: bool) -> Iterato
     evidence = {"end": manifest.end, "planned": planned, "offered": offered}
     of = "" if planned is None else f" of {planned}"
     if manifest.end is None and as_it_came(manifest.plan):
-        yield finding("still_recorded", f"{_jobs(offered)} have ended, and the gateway still writes.", evidence)
+        yield finding("still_recorded", f"{_jobs(offered)} ended so far, and the gateway still writes.", evidence)
+    elif manifest.end == "crashed" and as_it_came(manifest.plan):
+        text = f"The traffic is cut short, as the gateway was killed: {_jobs(offered)} ended before."
+        yield finding("traffic_cut", text, evidence)
     elif manifest.end is None or manifest.end == "crashed":
         what = "has no end (it is still going on, or was killed)" if manifest.end is None else "crashed"
         yield finding("not_ended", f"The run {what}: {offered}{of} jobs ended.", evidence)

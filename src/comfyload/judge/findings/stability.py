@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from comfyload.judge.arrays import Floats
+from comfyload.judge.arrivals import as_it_came
 from comfyload.judge.columns.jobs import CACHE_CLASSES
 from comfyload.judge.estimates import Evidence
 from comfyload.judge.findings.table import Finding, finding
@@ -131,12 +132,16 @@ def in_flight(due: Floats, done: Floats) -> float | None:
 
 
 def _series(evidence: Evidence) -> Iterator[Finding]:
-    """Head and drift are looked for in execution times: latencies climb by themselves while a queue fills."""
+    """Head and drift are looked for in execution times: latencies climb by themselves while a queue fills. Traffic has
+    neither: it has no warm-up, and what its jobs take changes with what is wanted.
+    """
     plan, jobs = evidence.manifest.plan, evidence.jobs
     alone = plan.concurrency == 1 and plan.pages == 1
     fresh = jobs.cache == CACHE_CLASSES.index("fresh")  # compared with a cache hit, any job looks cold
     latency, execution = jobs.known("latency", fresh), jobs.known("execution", fresh)
     steady = execution if len(execution) >= 0.9 * len(latency) else (latency if alone else latency[:0])
+    if as_it_came(plan):
+        steady = steady[:0]
     head = cold_head(steady)
     if head:
         ratio = float(np.median(steady[:head]) / np.median(steady[len(steady) // 2 :]))

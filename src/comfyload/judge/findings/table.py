@@ -146,8 +146,12 @@ FINDINGS: dict[str, FindingRow] = {
         "Wait for it, or finish it with comfyload resume.",
     ),
     "still_recorded": _info(
-        "The day of a gateway's ledger has no end: it goes on, or the gateway was killed.",
+        "A gateway still writes this day of its ledger.",
         "Nothing to do. Jobs that wait and run now are not in the numbers yet.",
+    ),
+    "traffic_cut": _warning(
+        "The gateway was killed in the midst of this day of its ledger, and was not started again.",
+        "Start it again: it takes up the jobs that waited or ran then, which are not in the numbers, and ends the day.",
     ),
     "ended_early": _warning("The run was stopped or cancelled before all jobs were sent.", _FEWER_JOBS),
     "capped": _warning(
