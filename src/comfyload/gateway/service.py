@@ -84,7 +84,6 @@ class Gateway:
         self.disk = Disk()
         self._ending = asyncio.Lock()
         """Held from when an end is in the store until it is in the ledger, which is owed one end at a time."""
-        """Why nothing can be written at the moment."""
         self._unsure = unsure
         self._keep_payloads = keep_payloads
         self._launched: dict[str, asyncio.Task[None]] = {}
