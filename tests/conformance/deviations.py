@@ -31,8 +31,8 @@ DEVIATIONS = {
         "tests/conformance/test_gateway_deviations.py::test_keys_that_comfyui_has_not",
     ),
     "refused": Deviation(
-        "Two prompts are refused that ComfyUI takes: one with a node without `inputs`, which would end its worker "
-        "(400), and one that could not be done by its deadline (503 with `Retry-After`).",
+        "Two prompts are refused that ComfyUI takes: one that would end its worker, such as one with a node without "
+        "`inputs` (400), and one that could not be done by its deadline (503 with `Retry-After`).",
         "tests/conformance/test_gateway_deviations.py::test_a_node_without_inputs_is_refused",
     ),
     "marked": Deviation(

@@ -1,5 +1,5 @@
-"""Graphs with one trouble each, and what ComfyUI 0.33.0 and 0.3.64 really did with them: preflight says it, and the
-simulator does it.
+"""Graphs with one trouble each, and what ComfyUI 0.33.0 and 0.3.64 really did with them: preflight says it, the
+simulator does it, and so does a gateway.
 
 The verdicts were seen on servers of both versions; where they differ, both are given.
 """
@@ -7,11 +7,16 @@ The verdicts were seen on servers of both versions; where they differ, both are 
 from __future__ import annotations
 
 import math
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.answers import seen, told
+from comfyload import clock
+from comfyload.gateway.intake import PromptRefused
+from tests.support.answers import outputs_of, seen, told
+from tests.support.gateway import desk, farm
 
 VERSIONS = ("0.33.0", "0.3.64")
 
@@ -126,6 +131,28 @@ def test_preflight_says_and_the_simulator_does_what_a_server_did(name: str, vers
     answer = told(graph, version)
     assert (answer.verdict, answer.dropped) == (verdict, dropped)
     assert seen(graph, version) == (verdict, dropped)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_gateway_does_what_a_server_did_and_refuses_what_would_end_it(name: str, tmp_path: Path) -> None:
+    graph, verdict, dropped = CASES[name]
+
+    async def main() -> tuple[str, list[str]]:
+        async with farm(2) as servers, desk(tmp_path, servers) as behind:
+            try:
+                answer = await behind.post(deepcopy(graph))
+            except PromptRefused as refused:
+                assert refused.status == 400
+                return ("kills" if b"would stop working" in refused.body else "refused"), dropped
+            entry = await behind.end_of(answer["prompt_id"])
+            assert [server for server in servers if server.truth[-1:] and server.truth[-1].outcome == "died"] == []
+            left_out = [node for node in outputs_of(graph) if node not in entry["prompt"][4]]
+            if entry["status"]["messages"][-1][0] == "execution_error":
+                return "fails", left_out
+            assert bool(answer["node_errors"]) == bool(left_out)
+            return ("partly" if left_out else "accepted"), left_out
+
+    assert clock.run_virtual(main()) == (verdict, dropped)
 
 
 def test_an_undeclared_link_to_no_output_fails_or_kills_where_its_node_is_cached() -> None:

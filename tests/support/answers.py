@@ -18,11 +18,15 @@ from comfyload.workflow.preflight import PreflightAnswer, check
 INFO: dict[str, Any] = OBJECT_INFO
 
 
+def outputs_of(graph: dict[str, Any]) -> list[str]:
+    return [node for node, node_body in graph.items() if CLASSES[node_body["class_type"]].output]
+
+
 async def what_happens(server: Server, graph: dict[str, Any]) -> tuple[str, list[str]]:
     """What the server does, in preflight's words, and the outputs that it drops."""
     body = json.dumps({"prompt": graph, "prompt_id": str(uuid.uuid4()), "client_id": "c"}).encode()
     reply = await server.call(Request(method="POST", path="prompt", body=body))
-    outputs = [node for node, node_body in graph.items() if CLASSES[node_body["class_type"]].output]
+    outputs = outputs_of(graph)
     if reply.status != 200:
         assert reply.status == 400, reply.body
         return "refused", outputs

@@ -279,6 +279,12 @@ class Fleet:
             self._merged = ObjectInfo(self._union)
         return self._merged
 
+    @property
+    def version(self) -> tuple[int, int, int] | None:
+        """The newest among the servers."""
+        versions = [member.facts.version for member in self.joined if member.facts is not None]
+        return max((version for version in versions if version is not None), default=None)
+
     def described(self, name: str, uploads: Sequence[str]) -> bytes | None:
         """As `/object_info` describes all classes, or one, with these uploads; None: none are known yet."""
         if not self.info:

@@ -96,8 +96,6 @@ def entry_of(
     outputs_to_run: list[str] = []
     entry: Entry = {"prompt": [job.number, job.id, graph, extra, outputs_to_run], "outputs": {}, "meta": {}}
     failure = execution.failure
-    # A cancel that was answered holds, also where the server was quicker.
-    completed = execution.outcome == "completed" and not job.cancelled
     messages: list[Any] = []
     if found is not None:
         row = found.get("prompt")
@@ -107,7 +105,7 @@ def entry_of(
         messages = [_ours(message[0], message[1], job, skew_ms) for message in found["status"]["messages"]]
     kinds = {message[0] for message in messages}
     cancelled = job.cancelled or (failure is not None and failure.kind == "interrupted")
-    if execution.outcome == "completed":
+    if execution.outcome == "completed" and not job.cancelled:  # a cancel that was answered holds
         if "execution_success" not in kinds:
             messages += [["execution_success", {"prompt_id": job.id, "timestamp": ended_ms}]]
         return entry | {"status": {"status_str": "success", "completed": True, "messages": messages}}, "completed"

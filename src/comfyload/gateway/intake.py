@@ -21,6 +21,7 @@ from comfyload.gateway.service import Gateway
 from comfyload.gateway.store import Row, Store
 from comfyload.tasks import within
 from comfyload.workflow.graph import Workflow, checked
+from comfyload.workflow.preflight import deadly
 
 ASSIGNED_S, ANSWERED_S = 0.2, 10.0
 """How long a POST waits, where a server seems free, until one is chosen, and for that server's answer."""
@@ -91,6 +92,7 @@ class Intake:
             raise PromptRefused(503, forms.refusal("draining", text), {"Retry-After": "10"})
         workflow = _workflow(posted.graph)
         lacking = self._lacking(workflow)
+        self._check_links(workflow, posted.targets)
         if pinned:
             lacking |= {member.address for member in gateway.fleet.members if member.name not in pinned}
         name = "unreadable" if workflow is None else gateway.ledger.know(workflow, gateway.fleet.info)
@@ -167,6 +169,19 @@ class Intake:
         extra = {"node_id": node, "class_type": workflow.class_of(node), "node_title": workflow.title_of(node)}
         self._gateway.counts["refused"] += 1
         raise PromptRefused(400, forms.refusal("missing_node_type", message, details, extra))
+
+    def _check_links(self, workflow: Workflow | None, targets: list[str] | None) -> None:
+        """Refuse a graph that would end the worker of one server after another.
+
+        Raises:
+            PromptRefused: it would.
+        """
+        fleet = self._gateway.fleet
+        problem = None if workflow is None else deadly(workflow, fleet.info, fleet.version)
+        if problem is not None and (targets is None or set(targets) & set(problem.outputs)):
+            self._gateway.counts["refused"] += 1
+            text = f"A ComfyUI would stop working on node '#{problem.node}': {problem.message}"
+            raise PromptRefused(400, forms.refusal("invalid_prompt", text, f"Node ID '#{problem.node}'"))
 
     def _check_files(self, posted: Posted) -> None:
         """Refuse a graph that reads what another tenant's job made.

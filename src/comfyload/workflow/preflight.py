@@ -6,6 +6,7 @@ a run that works. What a class may allow by a check of its own is reported as no
 
 import json
 from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 from msgspec import structs
@@ -17,7 +18,7 @@ from comfyload.workflow.object_info import InputSpec, NodeClass, ObjectInfo
 from comfyload.workflow.problems import Kind, PreflightAnswer, PreflightFailed, Problem, Then, describe, merged
 from comfyload.workflow.vary import Variation
 
-__all__ = ["PreflightAnswer", "PreflightFailed", "Problem", "as_sent", "check", "describe", "merged"]
+__all__ = ["PreflightAnswer", "PreflightFailed", "Problem", "as_sent", "check", "deadly", "describe", "merged"]
 
 COMBO_CHECKED_SINCE = (0, 8, 0)
 """Before, a server took any value for a list that is declared as `COMBO`."""
@@ -67,32 +68,61 @@ def check(
         known: all classes the server has; None if that is not known: then a class not described may be there.
         version: the server's; None if it does not report one.
     """
-    checker = _Checker(workflow, classes, version)
-    problems: list[Problem] = []
-    for node in workflow.graph:
-        name = workflow.class_of(node)
-        if name not in classes and known is not None and name not in known:
-            near, message = near_classes(name, known), f"the server has no class {name}"
-            problems.append(checker.problem("unknown_class", node, "", message, name, near=near, then="refuse"))
-        else:
-            problems += checker.node(node)
-    if not checker.outputs:
-        message = "the graph has no output node: the server runs only what leads to one"
-        problems.append(Problem(kind="no_outputs", message=message, then="refuse"))
-    outputs = {node: workflow.class_of(node) for node in checker.outputs}
-    return PreflightAnswer(outputs=outputs, problems=[*problems, *checker.cycles()])
+    return _Checker(workflow, ObjectInfo(classes), version).answer(known)
+
+
+def deadly(workflow: Workflow, info: ObjectInfo, version: tuple[int, int, int] | None) -> Problem | None:
+    """What in a graph would end a server's worker, so that nothing runs there until it is restarted; None: nothing
+    surely would.
+    """
+    checker = _Checker(workflow, info, version)
+    if not checker.may_kill():  # as nearly always, and soon known
+        return None
+    answer = checker.answer(None)
+    if answer.verdict != "kills":
+        return None
+    left = set(answer.left)
+    return next(problem for problem in answer.problems if problem.then == "kill" and left & set(problem.outputs))
 
 
 class _Checker:
     """`outputs`: the output nodes; one of a class that is not described counts as one."""
 
-    def __init__(self, workflow: Workflow, classes: Mapping[str, Any], version: tuple[int, int, int] | None) -> None:
+    def __init__(self, workflow: Workflow, info: ObjectInfo, version: tuple[int, int, int] | None) -> None:
         self._workflow = workflow
-        self._info = ObjectInfo(classes)
+        self._info = info
         self._checks_combo = version is not None and version >= COMBO_CHECKED_SINCE
         self._follows_slots = version is not None and version >= SLOTS_FOLLOWED_SINCE
         self.outputs = [node for node in workflow.graph if self._class(node).output or not self._class(node).known]
-        self._led_to = LedTo(workflow, self.outputs, self._declares)
+
+    @cached_property
+    def _led_to(self) -> LedTo:
+        return LedTo(self._workflow, self.outputs, self._declares)
+
+    def answer(self, known: Collection[str] | None) -> PreflightAnswer:
+        """What the server would do; `known` as for `check`."""
+        problems: list[Problem] = []
+        for node in self._workflow.graph:
+            name = self._workflow.class_of(node)
+            if known is not None and not self._class(node).known and name not in known:
+                near, message = near_classes(name, known), f"the server has no class {name}"
+                problems.append(self.problem("unknown_class", node, "", message, name, near=near, then="refuse"))
+            else:
+                problems += self.node(node)
+        if not self.outputs:
+            message = "the graph has no output node: the server runs only what leads to one"
+            problems.append(Problem(kind="no_outputs", message=message, then="refuse"))
+        outputs = {node: self._workflow.class_of(node) for node in self.outputs}
+        return PreflightAnswer(outputs=outputs, problems=[*problems, *self.cycles()])
+
+    def may_kill(self) -> bool:
+        """Whether there is a link to nothing, or one at an input that is not declared: nothing else ends a worker."""
+        graph = self._workflow.graph
+        return any(
+            is_link(value) and (value[0] not in graph or not self._declares(node, key))
+            for node in graph
+            for key, value in self._workflow.inputs_of(node).items()
+        )
 
     def node(self, node: str) -> Iterator[Problem]:
         """What is wrong with a node that the server looks at, or runs."""
@@ -104,9 +134,8 @@ class _Checker:
             for problem in self._inputs(node):
                 if problem.kind in NOT_LOOKED_AT:
                     yield structs.replace(problem, outputs=run, then="fail", sure=False)
-        if run:
-            for problem in self._unchecked(node, looked_at=bool(looked_at)):
-                yield structs.replace(problem, outputs=run)
+        for problem in self._unchecked(node) if run else ():
+            yield structs.replace(problem, outputs=run)
 
     def cycles(self) -> Iterator[Problem]:
         """Nodes that depend on themselves."""
@@ -130,9 +159,9 @@ class _Checker:
         inputs = self._class(node).inputs
         return bool(dot) and key not in inputs and stem in inputs and inputs[stem].dynamic
 
-    def _unchecked(self, node: str, *, looked_at: bool) -> Iterator[Problem]:
-        """Links that no check looks at, and a run follows all the same."""
-        kind = self._class(node)
+    def _unchecked(self, node: str) -> Iterator[Problem]:
+        """Links of a node that runs that no check looks at, and a run follows all the same."""
+        kind, looked_at = self._class(node), node in self._led_to.looked_at
         for key, value in self._workflow.inputs_of(node).items():
             declared = kind.known and (self._declares(node, key) or self._stands_for(node, key))
             if not is_link(value) or (looked_at and declared):
