@@ -86,7 +86,7 @@ def test_a_server_is_described(comfyui: Path, driver: Driver) -> None:
     assert found["comfyui.argv"]["value"] == shlex.join(["main.py", "--listen", "a b", "--api-key", "***"])
     assert found["comfyui.python"]["value"] == sys.version
     package = "comfyui-frontend-package"
-    installed = [each.version for each in distributions() if each.name == package]
+    installed = [each.version for each in distributions() if each.name.replace("_", "-") == package]
     source = f"the installed {package}" if installed else f"{package} is not installed"
     assert found["comfyui.frontend"] == {"value": installed[0] if installed else None, "source": source}
 
