@@ -21,6 +21,8 @@ from tests.support.commands import Forked
 from tests.support.rig import sleeper
 from tests.support.servers import fronted
 
+pytestmark = pytest.mark.long  # servers and gateways are processes that are killed
+
 SERVICE_S = 3.0
 PNG = b"\x89PNG"
 

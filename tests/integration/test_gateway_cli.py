@@ -24,7 +24,10 @@ from tests.support.commands import Forked, call
 from tests.support.rig import sleeper
 from tests.support.servers import in_thread, simulator
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals, and processes that are forked")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(sys.platform != "linux", reason="signals, and processes that are forked"),
+]  # processes that start, drain and are started again
 
 TOKEN = "an-operator-s-token-0123456789"
 HEADER = "Bearer a-server-s-own-token-987654"

@@ -251,6 +251,7 @@ def test_a_client_that_sends_slowly_is_sent_away(tmp_path: Path, monkeypatch: py
     asyncio.run(main())
 
 
+@pytest.mark.long
 def test_a_graph_of_a_hundred_thousand_nodes(tmp_path: Path) -> None:
     async def main() -> None:
         async with port(tmp_path) as gate:

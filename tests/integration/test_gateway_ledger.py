@@ -24,6 +24,8 @@ from tests.support.gateway import desk
 from tests.support.rig import sleeper
 from tests.support.servers import simulator
 
+pytestmark = pytest.mark.long  # days of traffic, and every command on them
+
 JOBS, OFTEN_S = 120, 1.6
 
 
