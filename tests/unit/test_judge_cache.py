@@ -8,6 +8,8 @@ import pytest
 from comfyload.judge.columns.cache import CacheJudge
 from comfyload.judge.summary import Summary, summarise
 from comfyload.record.model import NodeFacts, Output, Record, ServerTimes, Span
+from comfyload.record.plan import Plan, Replay
+from comfyload.retry.policy import default
 from tests.unit.judge_runs import FACTS, job, manifest
 
 SAME = [Output(node="9", kind="images", count=1, files=["output//book_00001_.png"])]
@@ -50,6 +52,15 @@ def test_as_is_asked_for_the_cache_so_it_is_a_warning() -> None:
     summary = summarise(manifest(12, as_is=True), _baseline())
     assert _finding(summary, "cached_jobs")[0] == "warning"
     assert summary.summary["images"] == 1
+
+
+def test_in_traffic_a_cache_hit_is_a_count_and_no_warning() -> None:
+    traffic = manifest(12)
+    traffic.plan = Plan(load=Replay(offsets_s=[], source="the gateway's traffic"), as_is=True)
+    traffic.retry = default()
+    summary = summarise(traffic, _baseline())
+    assert summary.findings == [] and summary.valid
+    assert summary.summary["cached"] == 11 and summary.summary["images"] == 1
 
 
 def test_a_job_is_partly_cached_if_its_sampler_was_and_its_image_is_not_new() -> None:

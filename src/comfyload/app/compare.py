@@ -68,17 +68,20 @@ def suites_of(compared: Compared) -> dict[str, Suite]:
     return {SIDES: whole, **suites(compared.b.results)}
 
 
-def trend(base: Path, metrics: Sequence[str]) -> list[TrendSeries]:
-    """Every metric through the baselines of an archive, oldest first; without `metrics` the usual ones.
+def trend(base: Path, metrics: Sequence[str], runs: str | None = None) -> list[TrendSeries]:
+    """Every metric through the baselines of an archive, or through `runs`, such as the days of a ledger; oldest first.
+    Without `metrics` the usual ones.
 
     Raises:
-        RunFilesError: the archive holds none.
+        RunFilesError: there are none.
     """
-    listed = archive.list_all(base)
-    entries = [
-        (kept.path.name, reader.manifest.started_utc, measured(reader)) for kept in listed for _, reader in kept.runs()
-    ]
-    if not entries:
+    if runs is not None:
+        found = [(result.reader.path.name, result.reader, result.measured) for result in find(runs, base).results]
+    else:
+        kept = [(one.path.name, reader) for one in archive.list_all(base) for _, reader in one.runs()]
+        found = [(name, reader, measured(reader)) for name, reader in kept]
+    if not found:
         by_hand = " (folders made by hand have no records)" if archive.list_by_hand(base) else ""
         raise RunFilesError(f"no baselines in {base}{by_hand}", "save one with comfyload baseline save")
+    entries = [(name, reader.manifest.started_utc, run) for name, reader, run in found]
     return history(entries, metrics) if metrics else history(entries)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
-from comfyload.app.locate import measured
+from comfyload.app.locate import measured, runs_in
 from comfyload.comfy.address import hide_secrets, masked, read_url, redacted
 from comfyload.errors import UsageError
 from comfyload.hidden import hide
@@ -15,6 +15,7 @@ from comfyload.report.export.csv import write_csv
 from comfyload.report.export.otlp import send_otlp, write_otlp
 from comfyload.report.export.parquet import write_parquet
 from comfyload.report.export.prometheus import metrics_text
+from comfyload.words import count
 
 
 def export(
@@ -28,8 +29,11 @@ def export(
     """Write the formats that have a file, or a collector's URL in `otlp`; yields a line about each.
 
     Raises:
-        UsageError: a file cannot be written, a collector does not answer, or a library is not installed.
+        UsageError: it is a folder of runs, a file cannot be written, a collector does not answer, or a library is
+            missing.
     """
+    if inside := runs_in(run):
+        raise UsageError(f"{run} holds {count(len(inside), 'run')}", f"name one, such as {inside[-1]}")
     reader = RunReader(run)
     if csv is not None:
         yield f"CSV: {csv}, {write_csv(csv, reader.manifest, reader.lines)} jobs"

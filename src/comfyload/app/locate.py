@@ -62,14 +62,19 @@ def find(target: str, base: Path) -> Target:
     if _is_run(path):
         return Target(name=path.name, results=_results([RunReader(path)]))
     for folder in (path, base / target):
-        if folder.is_dir() and not (folder / MANIFEST).exists():
-            inside = sorted(entry for entry in folder.iterdir() if _is_run(entry))
-            if inside:
-                return Target(name=folder.name, results=_results(map(RunReader, inside)))
+        if inside := runs_in(folder):
+            return Target(name=folder.name, results=_results(map(RunReader, inside)))
     if len(path.parts) > 1 and not path.exists():
         raise RunFilesError(f"no run or baseline at {target}")
     kept = archive.find(base, target)
     return Target(name=kept.path.name, results=_results(reader for _, reader in kept.runs()), kept=kept)
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The runs in a folder that is none itself, as the ledger of a gateway is one."""
+    if not folder.is_dir() or (folder / MANIFEST).exists():
+        return []
+    return sorted(entry for entry in folder.iterdir() if _is_run(entry))
 
 
 def window(manifest: Manifest) -> tuple[datetime, datetime]:
@@ -106,11 +111,16 @@ def _is_run(path: Path) -> bool:
 
 
 def labelled(results: Sequence[Result]) -> dict[str, Result]:
-    """Runs by what they are called: one alone by its path; several by workflow and load, numbered where alike."""
+    """Runs by what they are called: one alone by its path; several by workflow and load, numbered where alike; days
+    of traffic by their folders.
+    """
     if len(results) == 1:
         return {results[0].measured.path: results[0]}
     manifests = [result.reader.manifest for result in results]
-    named = [f"{manifest.name}, {load_words(manifest.plan.load)}" for manifest in manifests]
+    named = [
+        result.reader.path.name if as_it_came(manifest.plan) else f"{manifest.name}, {load_words(manifest.plan.load)}"
+        for result, manifest in zip(results, manifests, strict=True)
+    ]
     total, used, found = Counter(named), Counter[str](), dict[str, Result]()
     for name, result in zip(named, results, strict=True):
         used[name] += 1

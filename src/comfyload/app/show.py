@@ -7,7 +7,7 @@ from typing import Any
 from comfyload.app.locate import Result, find
 from comfyload.errors import UsageError
 from comfyload.record.model import Manifest, Record
-from comfyload.record.run import MANIFEST, RunReader
+from comfyload.record.run import RunReader
 from comfyload.record.stamps import believed, node_spans
 from comfyload.report.console import Screen, print_json
 from comfyload.report.page import Page, PageLine, State, Table, Value, table
@@ -33,11 +33,6 @@ def show_job(path: Path, index: int, *, as_json: bool, salvage: bool = False) ->
         print_json(record)
     else:
         render(_page(record, reader.manifest), Screen())
-
-
-def is_folder(path: Path) -> bool:
-    """Whether it is a folder with runs in it and none itself: the ledger of a gateway is one."""
-    return path.is_dir() and not (path / MANIFEST).exists() and any(path.glob(f"*/{MANIFEST}"))
 
 
 def show_folder(path: Path, *, as_json: bool) -> None:

@@ -85,11 +85,12 @@ def show(
 
     [bold]Example[/bold]: comfyload show runs/20261123T120000Z-book --job 3
     """
-    from comfyload.app.show import is_folder, show_folder, show_job
+    from comfyload.app.locate import runs_in
+    from comfyload.app.show import show_folder, show_job
     from comfyload.app.summary import report_run
 
     check_writable("--output", output, json_=json_)
-    if job is None and is_folder(run):
+    if job is None and runs_in(run):
         show_folder(run, as_json=json_)
         return
     if job is None:

@@ -101,6 +101,10 @@ def compare(
 
 @with_flags
 def trend(
+    runs: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUNS]", help="A folder of runs, as a gateway's ledger; without it, the baselines."),
+    ] = None,
     metric: Annotated[
         list[str] | None, Flag("--metric", "KEY", "A key of the summary. Repeatable.", default="the usual ones")
     ] = None,
@@ -108,15 +112,25 @@ def trend(
     all_: AllRows = False,
     json_: Json = False,
 ) -> None:
-    """Show each metric through the baselines of an archive, and mark where its level changed.
+    """Show each metric through the baselines of an archive, or through the days of a gateway's ledger, and mark where
+    its level changed.
 
-    [bold]Example[/bold]: comfyload trend --metric p95_latency_s
+    [bold]Examples[/bold]
+
+    comfyload trend --metric p95_latency_s
+
+    comfyload trend ledger
     """
     from comfyload.app.compare import trend as through_time
     from comfyload.judge.summary import jsonable
     from comfyload.report.history import history_page
 
-    series = through_time(archive, metric or [])
-    for left in list_by_hand(archive):
+    series = through_time(archive, metric or [], runs)
+    for left in list_by_hand(archive) if runs is None else ():
         echo(f"{left.path.name} was made by hand and has no records: it is left out", err=True)
-    show_page(history_page(series), for_people(), jsonable(series) if json_ else None, all_=all_ or bool(metric))
+    show_page(
+        history_page(series, "baseline" if runs is None else "run"),
+        for_people(),
+        jsonable(series) if json_ else None,
+        all_=all_ or bool(metric),
+    )

@@ -146,7 +146,7 @@ def _replay(path: Path, speedup: float, match: str | None) -> Replay:
     """
     from comfyload.load.recorded import read_recording
 
-    hint = "give offsets, a run directory, or an access log"
+    hint = "give offsets, the folder of one run, or an access log"
     content = read_bytes(path / "records.ndjson" if path.is_dir() else path, hint=hint)
     text = decode_log(content, str(path))
     return read_recording(text.split("\n" if "\n" in text else "\r"), str(path), speedup, match)

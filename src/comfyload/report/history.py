@@ -14,19 +14,21 @@ _NAME = 40
 """Characters of a baseline's name that are shown."""
 
 
-def history_page(series: Sequence[TrendSeries]) -> Page:
-    """Every series, oldest first; those without a step in full only as details."""
+def history_page(series: Sequence[TrendSeries], of: str = "baseline") -> Page:
+    """Every series, oldest first; those without a step in full only as details. `of`: what a point is."""
     found = sum(len(one.steps) for one in series)
     possible = any(one.possible is not None for one in series)
     if max((len(one.points) for one in series), default=0) < 2:
-        sentence = "They must have the same workflows and load."
-        return Page(title="", states=[State("A trend needs two baselines", "plain", sentence)])
+        sentence = "They must have the same workflows and load, or be the traffic of one server."
+        return Page(title="", states=[State(f"A trend needs two {of}s", "plain", sentence)])
     look: Look = "doubt" if found or possible else "plain"
-    sentence = "A step? is one if the next baseline confirms it." if possible else ""
+    sentence = f"A step? is one if the next {of} confirms it." if possible else ""
     word = f"{count(found, 'step')} in {count(len(series), 'series', 'series')}"
     loads = dict.fromkeys(one.load for one in series)
     ends = [_ends(load, [one for one in series if one.load == load]) for load in loads]
-    return Page(title="Trend", states=[State(word, look, sentence)], tables=[*ends, *(_points(one) for one in series)])
+    return Page(
+        title="Trend", states=[State(word, look, sentence)], tables=[*ends, *(_points(one, of) for one in series)]
+    )
 
 
 def _ends(load: str, series: Sequence[TrendSeries]) -> Table:
@@ -44,7 +46,7 @@ def _ends(load: str, series: Sequence[TrendSeries]) -> Table:
     return table("ends", ("metric", ">first", ">last", ">change", ""), rows, title=clean(load, 300))
 
 
-def _points(series: TrendSeries) -> Table:
+def _points(series: TrendSeries, of: str) -> Table:
     marks = _marks(series)
     rows = list[Row]()
     for place, point in enumerate(series.points):
@@ -54,7 +56,7 @@ def _points(series: TrendSeries) -> Table:
         rows.append([*cells, Value(text, look=look)])
     name = metric_words(series.metric, series.unit)
     title = clean(f"{series.load}: {name}" if series.load else name, 300)
-    columns = ("baseline", "date", f">{name}", ">jobs", "")
+    columns = (of, "date", f">{name}", ">jobs", "")
     return table("points", columns, rows, title=title, detail=not marks, note="Intervals are of 95 %.")
 
 

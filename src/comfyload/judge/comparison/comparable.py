@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from msgspec import Struct, json
 
 from comfyload.errors import UsageError
+from comfyload.judge.arrivals import as_it_came
 from comfyload.judge.columns.ledger import clean
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest, WorkflowFacts
@@ -93,7 +94,11 @@ def refuse(found: Sequence[Difference], accept: Collection[str]) -> None:
 
 
 def label(manifest: Manifest) -> str:
-    """The workflows and the load of a run in words; runs of one label are of one series."""
+    """The workflows and the load of a run in words; runs of one label are of one series. Traffic is the server's, whose
+    days differ in what is wanted.
+    """
+    if as_it_came(manifest.plan):
+        return manifest.name
     return f"{' + '.join(sorted(facts.name for facts in manifest.workflows))}, {load_words(manifest)}"
 
 
@@ -130,7 +135,7 @@ def _load(plan: Plan) -> str:
         think = f", {load.think_s:g} s think time" if load.think_s else ""
         ramp = f", started over {load.ramp_up_s:g} s" if load.ramp_up_s else ""
         return f"{load.concurrency} in flight{think}{ramp}"
-    if isinstance(load, Replay) and load.as_it_came:
+    if as_it_came(plan):
         words = "as it came"
     elif isinstance(load, Replay):
         digest = hashlib.sha256(json.encode(load.offsets_s)).hexdigest()[:8]
