@@ -8,9 +8,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from msgspec import structs
 
 from comfyload import clock
 from comfyload.gateway.intake import PromptRefused
+from comfyload.record.policy import Breaker
+from comfyload.retry.policy import default
 from tests.support.direct import Direct
 from tests.support.gateway import desk, farm
 from tests.support.rig import sleeper
@@ -53,5 +56,27 @@ def test_a_refusal_is_heard_by_all(tmp_path: Path) -> None:
             found = await asyncio.gather(*posts, return_exceptions=True)
             assert [each.status for each in found if isinstance(each, PromptRefused)] == [400] * 3
             assert not front.gateway.jobs
+
+    clock.run_virtual(main())
+
+
+@pytest.mark.parametrize("downtime_s", [2.1, 2.6, 3.1, 4.0, 5.0, 6.0])
+def test_what_a_server_took_after_it_came_back_is_not_lost(tmp_path: Path, downtime_s: float) -> None:
+    """Its event stream is tried anew every few seconds alone: until then it seems as if nothing listened there."""
+    policy = structs.replace(default(300.0), attempts=10, breaker=Breaker(open_s=0.3))
+
+    async def main() -> None:
+        async with farm(1) as servers, desk(tmp_path, servers, policy=policy) as front:
+            ids = []
+            for number in range(30):
+                ids.append((await front.post(sleeper(1.5 + number / 100)))["prompt_id"])
+            for _ in range(3):
+                await asyncio.sleep(8.0)
+                servers[0].restart(downtime_s)
+                await asyncio.sleep(downtime_s)
+            for job_id in ids:
+                assert (await front.end_of(job_id))["status"]["status_str"] == "success"
+            done = [truth for truth in servers[0].truth if truth.outcome == "completed"]
+            assert len(done) == len(ids)
 
     clock.run_virtual(main())

@@ -19,11 +19,13 @@ async def reconcile(
     lost_s: float,
     over: Callable[[], bool],
     silent_until: float = math.inf,
+    gone: Callable[[], bool] = lambda: False,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> LookUp:
     """`there`: waiting, running or done. `absent`: by two answers `lost_s` apart, as a POST may still be on its way.
 
-    `unknown`: `over()` came first, or the server did not answer at the instant `silent_until` or later.
+    `unknown`: `over()` came first, or the server did not answer at the instant `silent_until` or later, or when it was
+    `gone()`.
     """
     absent_since, pause = math.inf, FIRST_PAUSE_S
     while not over():
@@ -35,7 +37,7 @@ async def reconcile(
                 return "absent"
         elif state != "unknown":
             return "there"
-        elif now >= silent_until:
+        elif now >= silent_until or gone():
             return "unknown"
         await sleep(pause)
         pause = min(2.0 * pause, LONGEST_PAUSE_S)

@@ -117,11 +117,8 @@ class AttemptRunner:
             prompt_id,
             self._clock,
             lost_s=self._timeouts.lost_s,
-            over=lambda: (
-                self.over.is_set()
-                or self._clock() >= until
-                or backend.client.stream.refused_s >= self._timeouts.refused_s
-            ),
+            over=lambda: self.over.is_set() or self._clock() >= until,
+            gone=lambda: backend.client.stream.refused_s >= self._timeouts.refused_s,
             sleep=self.sleep,
         )
 
