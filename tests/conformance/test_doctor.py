@@ -18,6 +18,8 @@ from comfyload.app.doctor import DoctorCheck, examine_server, exit_code
 from comfyload.app.run.inputs import Inputs
 from comfyload.app.run.options import RunOptions
 from comfyload.comfy import examine
+from comfyload.comfy.address import parse_server
+from comfyload.comfy.http import Http
 from comfyload.comfy.identify import identify
 from comfyload.comfy.upload import upload_image
 from comfyload.comfy.wire.calls import OnFrame, Reply, Request, Transport, TransportError
@@ -28,6 +30,7 @@ from comfyload.sim.faults import Which
 from comfyload.workflow import parse
 from comfyload.workflow.preflight import PreflightFailed
 from tests.support.direct import Direct
+from tests.support.places import place
 from tests.support.rig import SLEEPER, sleeper
 
 T = TypeVar("T")
@@ -53,6 +56,17 @@ async def look(
     for check in await examine_server(transport, "http://server/", options, material, NOWHERE):
         found.setdefault(check.name, []).append(check)
     return found
+
+
+def test_a_gateway_is_told_from_a_server() -> None:
+    async def main(url: str) -> dict[str, list[DoctorCheck]]:
+        async with Http.connect(parse_server(url), {}) as transport:
+            return await look(transport)
+
+    with place("gateway", speed=20) as url:
+        found = asyncio.run(main(url))
+    assert [check.status for check in found["gateway"]] == ["warning"] and code(found) == 0
+    assert "gateway" not in on(lambda _, transport: look(transport))
 
 
 def code(found: dict[str, list[DoctorCheck]]) -> int:

@@ -17,6 +17,7 @@ from comfyload import clock
 from comfyload.comfy.wire.calls import Reply, Request
 from comfyload.gateway import merged
 from comfyload.gateway.files import Files
+from comfyload.gateway.intake import PromptRefused
 from comfyload.sim import Server
 from tests.support.direct import Direct
 from tests.support.gateway import Desk, desk, farm
@@ -162,6 +163,25 @@ async def front_upload(server: Server, name: str, content: bytes) -> str:
     )
     reply = await server.call(request)
     return str(json.loads(reply.body)["name"])
+
+
+def test_a_file_that_one_server_had_before_is_found_there(tmp_path: Path) -> None:
+    """It was put there before the gateway stood before them: what another server refuses is sent to that one."""
+
+    async def main() -> None:
+        async with farm(2) as servers, desk(tmp_path, servers) as front:
+            await run_on(front, "gpu2", save("tr/x"))
+            for member in front.gateway.fleet.members:
+                front.gateway.fleet.drain(member.name, False)
+            await front_upload(servers[1], "old.png", await picture(servers[1]))
+            for _ in range(3):
+                entry = await front.run(load("old.png"))
+                assert entry["status"]["status_str"] == "success"
+            with pytest.raises(PromptRefused) as refused:
+                await front.post(load("nowhere.png"))
+            assert refused.value.status == 400 and b"Invalid image file: nowhere.png" in refused.value.body
+
+    clock.run_virtual(main())
 
 
 def test_a_mask_is_cut_by_the_server_that_has_the_picture(tmp_path: Path) -> None:

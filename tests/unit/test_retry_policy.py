@@ -119,6 +119,7 @@ def failed(kind: FailureKind, **more: Any) -> Execution:
         (failed("execution_error", type="RuntimeError", message="timed out"), "transient"),
         (failed("execution_error", type="ConnectionError"), "transient"),
         (failed("validation", message="Value not in list: ckpt_name: 'x' not in []"), "missing"),
+        (failed("validation", message="Custom validation failed for node: image - Invalid image file: x"), "missing"),
         (failed("missing_node"), "missing"),
         (Execution(outcome="timed_out", failure=Failure(kind="hung")), "hung"),
         (Execution(outcome="lost"), "lost"),

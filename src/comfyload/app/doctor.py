@@ -71,7 +71,10 @@ async def examine_server(
         server = await identify(transport, name, [])
     except ServerUnreachable as error:
         return [DoctorCheck("server", "problem", error.message, error.hint, about="reach")]
-    checks = [await _reach(transport, server), _version(server), _caching(server), *_flags(server)]
+    checks = [await _reach(transport, server)]
+    if await examine.is_gateway(transport):
+        checks.append(_gateway())
+    checks += [_version(server), _caching(server), *_flags(server)]
     checks += await _queue_and_events(transport)
     checks += [_clock(await examine.clock_offset(transport)), *_memory(server)]
     if inputs.workflows:
@@ -100,6 +103,14 @@ async def _reach(transport: Transport, server: Server) -> DoctorCheck:
     median, most = statistics.median(seconds), max(seconds)
     found = f"{name} at {server.url} answers in {duration(median)} (slowest of {len(seconds)}: {duration(most)})"
     return DoctorCheck("server", "ok", found, facts={"round_trip_s": median, "round_trip_max_s": most})
+
+
+def _gateway() -> DoctorCheck:
+    found = (
+        "a comfyload gateway answers for its servers: it sends jobs again that fail, so that a run measures what an "
+        "application sees, and no server by itself"
+    )
+    return DoctorCheck("gateway", "warning", found, "to measure one server, give its own address")
 
 
 def _version(server: Server) -> DoctorCheck:

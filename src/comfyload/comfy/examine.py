@@ -48,6 +48,9 @@ CREATE_TIME = (0, 3, 69)
 DATE_ROUTE = "comfyload-doctor"
 """A route no server has: a reply of 404 comes with its headers, and costs the server nothing."""
 
+GATEWAY_ROUTE = "comfyload/livez"
+"""The gateway's own, which no server has."""
+
 DATE_SAMPLES = 6
 DATE_PAUSE_S = 0.17
 """Six replies over 0.85 s: between two of them the server's second mostly changes, which narrows its clock down."""
@@ -180,6 +183,12 @@ async def round_trips(transport: Transport, count: int = 10) -> list[float]:
         if reply.status == 200:
             seconds.append(clock.now() - began)
     return seconds
+
+
+async def is_gateway(transport: Transport) -> bool:
+    """Whether `comfyload gateway` answers, and not a server itself."""
+    reply = await _try(transport, GATEWAY_ROUTE, most_bytes=MAX_FACTS_BYTES)
+    return reply is not None and reply.status == 200 and reply.body == b"ok\n"
 
 
 async def clock_offset(transport: Transport) -> tuple[float, float] | None:

@@ -1,5 +1,7 @@
 """Which class of failure an execution ended in, and which failures of nodes are known to come again. Pure."""
 
+import re
+
 from comfyload.record.model import Execution, Failure, FailureKind
 from comfyload.record.policy import FailureClass
 
@@ -49,6 +51,9 @@ _COMES_AGAIN = {
 }
 """Exceptions caused by the node's code or its inputs, which are the same the next time."""
 
+_LACKING = re.compile("value not in list|invalid [a-z0-9 ]+ file", re.IGNORECASE)
+"""Refusals of a model, or of an input file, that a server lacks."""
+
 _SHAPES = (
     "shapes cannot be multiplied",
     "size mismatch",
@@ -68,7 +73,7 @@ def classify(execution: Execution) -> FailureClass | None:
         return "lost" if execution.outcome == "lost" else "other"
     if failure.status in _BY_STATUS and failure.kind in ("server_error", "http"):
         return _BY_STATUS[failure.status]
-    if failure.kind == "validation" and "value not in list" in failure.message.lower():
+    if failure.kind == "validation" and _LACKING.search(failure.message):
         return "missing"
     if failure.kind == "execution_error" and _comes_again(failure):
         return "deterministic"

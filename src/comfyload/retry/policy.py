@@ -20,7 +20,7 @@ RETRY_AFTER_MOST_S = 600.0
 RULES: dict[FailureClass, Rule] = {
     "validation": Rule(retry=False, why="the same graph is refused again"),
     "missing": Rule(
-        retry=True, elsewhere=True, delay="none", charged=False, why="another server may have the node or the model"
+        retry=True, elsewhere=True, delay="none", charged=False, why="another server may have the node, model or file"
     ),
     "too_large": Rule(retry=False, why="the same body is refused again"),
     "auth": Rule(retry=False, why="the same credentials are refused again"),
