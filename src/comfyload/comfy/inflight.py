@@ -64,7 +64,7 @@ class Job:
         return self.tracker.sent is not None or self.accepted or self.sent_before
 
     def finish(self, end: End) -> None:
-        """End the wait for the job, unless it has ended; one whose end an event reported ended so, whatever comes after."""
+        """End the wait for the job, unless it has ended; one whose end an event told ended so, whatever comes after."""
         if not self.end.done():
             self.end.set_result(end if self.tracker.ended_at is None else "events")
 

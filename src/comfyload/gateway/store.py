@@ -23,7 +23,7 @@ MOST_FILES = 1_000_000
 """Files of which is known whose jobs made them, where tenants are kept apart."""
 
 KEPT = 10_000
-"""Jobs that have ended and can still be looked up, as many as ComfyUI remembers. Those that need attention are kept too."""
+"""Jobs that have ended and can still be looked up, as many as ComfyUI remembers; those that need attention besides."""
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS jobs (
