@@ -67,9 +67,7 @@ def test_what_a_server_took_after_it_came_back_is_not_lost(tmp_path: Path, downt
 
     async def main() -> None:
         async with farm(1) as servers, desk(tmp_path, servers, policy=policy) as front:
-            ids = []
-            for number in range(30):
-                ids.append((await front.post(sleeper(1.5 + number / 100)))["prompt_id"])
+            ids = [(await front.post(sleeper(1.5 + number / 100)))["prompt_id"] for number in range(30)]
             for _ in range(3):
                 await asyncio.sleep(8.0)
                 servers[0].restart(downtime_s)
