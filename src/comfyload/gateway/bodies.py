@@ -64,9 +64,11 @@ class Bodies:
                 raise UnfitBody(413, f"More than {MOST_TEXT >> 20} MiB of text in one request")
             charged += more
             self._charge(more, charged)
-            value = _value_of(text)
+            letters = text.decode(json.detect_encoding(text), "surrogatepass")
             del text
-            yield value
+            values = [_value_of(letters)]
+            del letters
+            yield values.pop()  # only who uses it holds it
         finally:
             self.held -= charged
 
@@ -93,14 +95,14 @@ class Bodies:
             yield part
 
 
-def _value_of(text: bytes | bytearray) -> Any:
+def _value_of(text: str) -> Any:
     """The JSON value, as ComfyUI reads it.
 
     Raises:
         UnfitBody: it holds too much.
         ValueError: it is not JSON, or too deep.
     """
-    if sum(map(text.count, (b",", b"[", b"{"))) > MOST_VALUES:
+    if sum(map(text.count, ",[{")) > MOST_VALUES:
         raise UnfitBody(413, f"More than {MOST_VALUES} values in one request")
     try:
         found = json.loads(text)

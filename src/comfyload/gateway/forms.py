@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any
 
 import msgspec
@@ -18,6 +19,9 @@ SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
 Entry = dict[str, Any]
 
 MOST_MESSAGES = 1_000
+LONG, MANY = 1 << 16, 1_000
+"""Letters of a text that is written in pieces, and entries of an object that is."""
+
 _KIND = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 WORDS: dict[str, str] = {
@@ -257,6 +261,39 @@ def accepted(job_id: str, number: float, node_errors: bytes | None) -> bytes:
 def loads(text: bytes) -> Any:
     """Our own JSON, or ComfyUI's with NaN in it."""
     return json.loads(text) if text else {}
+
+
+def dumps_graph(graph: Entry) -> bytes:
+    """The same as `dumps`, of a graph that may be large: node by node, and long texts in pieces."""
+    out = BytesIO()
+    _dump(graph, out, depth=3)  # nodes, their inputs, and what these hold
+    return out.getvalue()
+
+
+def _dump(value: Any, out: BytesIO, depth: int) -> None:
+    if isinstance(value, str) and len(value) > LONG:
+        out.write(b'"')
+        out.writelines(dumps(value[at : at + LONG])[1:-1] for at in range(0, len(value), LONG))
+        out.write(b'"')
+    elif isinstance(value, dict) and depth and _is_long(value, depth):
+        before = b"{"
+        for key, inner in value.items():
+            out.write(before + dumps(key) + b": ")
+            _dump(inner, out, depth - 1)
+            before = b", "
+        out.write(b"}")
+    else:
+        out.write(dumps(value))
+
+
+def _is_long(value: Entry, depth: int) -> bool:
+    """Whether there are many of them, or long texts among them."""
+    return len(value) > MANY or any(
+        len(inner) > LONG
+        if isinstance(inner, str)
+        else depth > 1 and isinstance(inner, dict) and _is_long(inner, depth - 1)
+        for inner in value.values()
+    )
 
 
 def dumps(value: Any) -> bytes:

@@ -19,10 +19,8 @@ class History:
 
     def entry(self, job_id: str, tenant: str) -> bytes | None:
         """The entry of a job that has ended; None: there is none, or it has not."""
-        row = self._gateway.store.find(job_id)
-        if row is None or row.tenant != tenant or row.entry is None or row.forgotten:
-            return None
-        return self._gateway.entries.get(job_id) or row.entry
+        entry = self._gateway.store.entry(job_id, tenant)
+        return None if entry is None else self._gateway.entries.get(job_id) or entry
 
     def all(self, tenant: str, limit: int | None, offset: int) -> Iterator[bytes]:
         """Oldest first: all, or `limit` from `offset`; a negative offset means the newest `limit`."""
@@ -33,7 +31,7 @@ class History:
             rows = rows if limit is None else rows[: max(1, limit)]
         kept, store, before = self._gateway.entries, self._gateway.store, b"{"
         for job_id in rows:
-            entry = kept.get(job_id) or store.entry(job_id)
+            entry = kept.get(job_id) or store.entry(job_id, tenant)
             if entry is not None:
                 yield b"%b%b: %b" % (before, forms.dumps(job_id), entry)
                 before = b", "

@@ -157,7 +157,9 @@ class Front:
     async def _post_prompt(self, request: web.Request) -> web.Response:
         async with self._bodies.json_of(request) as body:
             try:
-                return _json(await self._intake.submit(posted_in(body, request.headers, request[TENANT])))
+                taken = self._intake.submit(posted_in(body, request.headers, request[TENANT]))
+                del body  # it may be large, and is let go as soon as it is on disk
+                return _json(await taken)
             except PromptRefused as refused:
                 return _json(refused.body, refused.status, refused.headers)
 

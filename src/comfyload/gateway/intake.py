@@ -17,8 +17,9 @@ from comfyload.errors import WorkflowError
 from comfyload.gateway import forms
 from comfyload.gateway.fair import Demand
 from comfyload.gateway.job import ClientJob
+from comfyload.gateway.memory import give_back
 from comfyload.gateway.service import Gateway
-from comfyload.gateway.store import Row, Store
+from comfyload.gateway.store import LONG, Row, Store
 from comfyload.tasks import within
 from comfyload.workflow.graph import Workflow, checked
 from comfyload.workflow.preflight import deadly
@@ -77,7 +78,7 @@ class Intake:
             PromptRefused: it is not taken.
         """
         gateway = self._gateway
-        graph, targets = forms.dumps(posted.graph), b"" if posted.targets is None else forms.dumps(posted.targets)
+        graph, targets = forms.dumps_graph(posted.graph), b"" if posted.targets is None else forms.dumps(posted.targets)
         hashed = hashlib.sha256(graph)
         hashed.update(b"\0" + targets)
         digest = hashed.digest()
@@ -99,24 +100,27 @@ class Intake:
         self._check_files(posted)
         job = self._job(posted, name, lacking)
         self._admit(job)
-        gateway.store.add(
-            Row(
-                id=job.id,
-                tenant=job.tenant,
-                client_id=job.client_id,
-                created_ms=job.created_ms,
-                number=job.number,
-                workflow=name,
-                deadline_s=posted.deadline_s,
-                key=posted.key,
-                digest=digest,
-                graph=graph,
-                extra=forms.dumps({key: posted.extra[key] for key in posted.extra if key not in forms.SECRETS}),
-                targets=targets,
-            )
+        row = Row(
+            id=job.id,
+            tenant=job.tenant,
+            client_id=job.client_id,
+            created_ms=job.created_ms,
+            number=job.number,
+            workflow=name,
+            deadline_s=posted.deadline_s,
+            key=posted.key,
+            digest=digest,
+            graph=graph,
+            extra=forms.dumps({key: posted.extra[key] for key in posted.extra if key not in forms.SECRETS}),
+            targets=targets,
         )
-        gateway.secrets[job.id] = {key: posted.extra[key] for key in forms.SECRETS if key in posted.extra}
-        del graph, posted, workflow  # they may be large, and a server may take its time
+        secrets = {key: posted.extra[key] for key in forms.SECRETS if key in posted.extra}
+        del graph, posted, workflow  # they may be large
+        if len(row.graph) > LONG:
+            give_back()
+        gateway.store.add(row)
+        del row  # a server may take its time
+        gateway.secrets[job.id] = secrets
         job.posting, job.sent = True, asyncio.Event()
         gateway.counts["accepted"] += 1
         gateway.add(job)

@@ -40,6 +40,9 @@ MOST_TIMES, MOST_FOLDERS = 500, 8
 MOST_NODES, MOST_NODES_TOGETHER = 5_000, 200_000
 """Nodes of a workflow whose shape is kept, and of all such; a larger one is one of the others."""
 
+LONGEST = 1_000
+"""Letters of an input that are looked at."""
+
 OTHERS = "others"
 
 
@@ -76,7 +79,8 @@ class TrafficLedger:
             if len(self._facts) >= MOST_WORKFLOWS or self._nodes + nodes > MOST_NODES_TOGETHER:
                 return OTHERS
             self._nodes += nodes
-            named = structs.replace(workflow, name=name)
+            graph = workflow.graph if self._keep_graphs else {n: _short(node) for n, node in workflow.graph.items()}
+            named = structs.replace(workflow, name=name, graph=graph)
             facts = Variation(named, info, seed=0, as_is=True).facts({}, keep_graph=self._keep_graphs)
             self._facts[name] = structs.replace(facts, sha256=_shape(workflow))
         return name
@@ -232,6 +236,14 @@ def name_of(workflow: Workflow, info: ObjectInfo) -> str:
     classes = [workflow.class_of(node) for node in workflow.graph]
     telling = [name for name in classes if info[name].sampler] or [name for name in classes if info[name].output]
     return f"{(telling or classes)[0]}-{_shape(workflow)[:8]}"
+
+
+def _short(node: dict[str, Any]) -> dict[str, Any]:
+    """The node without what is too long to be anything but data."""
+    return node | {
+        "inputs": {key: value[:LONGEST] if isinstance(value, str) else value for key, value in node["inputs"].items()},
+        "_meta": {},
+    }
 
 
 def _shape(workflow: Workflow) -> str:

@@ -1,5 +1,7 @@
-"""The newest entries of the history, whole, as ComfyUI keeps them in memory."""
+"""What is held in memory: the newest entries of the history, whole, as ComfyUI keeps them; and what is given back."""
 
+import ctypes
+import sys
 from collections import OrderedDict
 
 MOST_BYTES = 64 << 20
@@ -29,3 +31,10 @@ class Entries:
     def clear(self) -> None:
         self._kept.clear()
         self._bytes = 0
+
+
+def give_back() -> None:
+    """Give the system what is free: of many values that are gone, the C library keeps the memory for later ones."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

@@ -24,7 +24,7 @@ from comfyload.gateway.inputs import InputFiles
 from comfyload.gateway.job import ClientJob, State
 from comfyload.gateway.ledger import DAY_S, TrafficLedger
 from comfyload.gateway.live import EventRelay, LiveAttempt
-from comfyload.gateway.memory import Entries
+from comfyload.gateway.memory import MOST_BYTES, Entries
 from comfyload.gateway.sockets import QueueLengths, Sockets
 from comfyload.gateway.store import Store
 from comfyload.record.job_events import JobEvent, Retrying, Sending
@@ -217,7 +217,7 @@ class Gateway:
             # It may be on a server that does not answer yet: only there it can be looked up.
             longest_s = min(UNREACHABLE_S, self.policy.liveness_s or UNREACHABLE_S)
             await self.fleet.joining(job.server, min(longest_s, job.due + job.limit_s - self.clock()))
-        _, extra, targets = self.store.payload(job.id)
+        extra, targets = self.store.extra(job.id)
         mark = {"comfyload": {"job": job.id, "attempt": 1}}
         prompt = Prompt(
             id=job.id,
@@ -331,6 +331,8 @@ class Gateway:
         found = await self._entry_there(job, attempt)
         member, ended_ms = self.fleet.get(job.server), int(time.time() * 1000)
         graph, extra, _ = self.store.payload(job.id)
+        if len(graph) > MOST_BYTES and not self._keep_payloads:
+            graph = b""  # no entry that has it would be kept
         skew_ms = forms.skew_of(job, execution, job.due)
         if member is not None and skew_ms is not None:
             member.skew_ms = skew_ms

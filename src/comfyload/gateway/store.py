@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from comfyload.comfy.wire.ids import is_uuid
 from comfyload.errors import RunFilesError
@@ -39,7 +39,6 @@ CREATE TABLE IF NOT EXISTS jobs (
   key TEXT,
   digest BLOB NOT NULL,
   node_errors BLOB,
-  graph BLOB NOT NULL,
   extra BLOB NOT NULL,
   targets BLOB NOT NULL,
   begun INTEGER NOT NULL DEFAULT 0,
@@ -50,7 +49,8 @@ CREATE TABLE IF NOT EXISTS jobs (
   again INTEGER NOT NULL DEFAULT 0,
   forgotten INTEGER NOT NULL DEFAULT 0,
   item BLOB,
-  entry BLOB
+  entry BLOB,
+  graph BLOB NOT NULL  -- the last: what is large is then not in the way, and a long one is never whole in SQLite
 );
 CREATE UNIQUE INDEX IF NOT EXISTS by_key ON jobs (tenant, key) WHERE key IS NOT NULL;
 CREATE INDEX IF NOT EXISTS by_state ON jobs (tenant, state, seq);
@@ -99,6 +99,9 @@ class Row(Struct, kw_only=True, gc=False):
 _COLUMNS = Row.__struct_fields__
 _NAMES = ", ".join(_COLUMNS)
 _INSERT = f"INSERT INTO jobs ({_NAMES}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+LONG = 1 << 20
+"""Bytes of a graph from which on it is written and read past SQLite's rows, which would be copied twice more."""
+
 _OPEN = "state IN ('pending', 'in_progress')"
 _SEEN = f"NOT {_OPEN} AND NOT forgotten"
 
@@ -158,8 +161,17 @@ class Store:
             self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     def add(self, row: Row) -> None:
-        with self._errors():
-            self._db.execute(_INSERT, tuple(getattr(row, name) for name in _COLUMNS))
+        if len(row.graph) <= LONG:
+            with self._errors():
+                self._db.execute(_INSERT, tuple(getattr(row, name) for name in _COLUMNS))
+            return
+        with self._whole():
+            short = structs.replace(row, graph=b"")
+            seq = self._db.execute(_INSERT, tuple(getattr(short, name) for name in _COLUMNS)).lastrowid
+            self._db.execute("UPDATE jobs SET graph = zeroblob(?) WHERE seq = ?", (len(row.graph), seq))
+            with self._db.blobopen("jobs", "graph", seq or 0) as blob, memoryview(row.graph) as graph:
+                for at in range(0, len(graph), LONG):
+                    blob.write(graph[at : at + LONG])
 
     def drop(self, job_id: str, owed: bytes = b"") -> None:
         """The job was refused, or removed before it ran: it never was. `owed`: what is still to be written of it."""
@@ -308,10 +320,14 @@ class Store:
             found = self._db.execute(f"SELECT id FROM jobs WHERE tenant = ? AND {_SEEN} ORDER BY seq", (tenant,))
             return [job_id for (job_id,) in found]
 
-    def entry(self, job_id: str) -> bytes | None:
-        """As `/history` shows a job that has ended."""
+    def entry(self, job_id: str, tenant: str) -> bytes | None:
+        """As `/history` shows a job of the tenant that has ended and that it has not forgotten."""
+        if not is_uuid(job_id):  # an id with bytes that are no text is nobody's, and the file cannot hold it
+            return None
         with self._errors():
-            found = self._db.execute("SELECT entry FROM jobs WHERE id = ?", (job_id,)).fetchone()
+            found = self._db.execute(
+                f"SELECT entry FROM jobs WHERE id = ? AND tenant = ? AND {_SEEN}", (job_id, tenant)
+            ).fetchone()
         return None if found is None else found[0]
 
     def items(self, tenant: str) -> Iterator[bytes]:
@@ -328,8 +344,23 @@ class Store:
     def payload(self, job_id: str) -> tuple[bytes, bytes, bytes]:
         """The graph of a job, its `extra_data`, and its targets."""
         with self._errors():
-            found = self._db.execute("SELECT graph, extra, targets FROM jobs WHERE id = ?", (job_id,)).fetchone()
-        return (b"", b"", b"") if found is None else found
+            found = self._db.execute(
+                "SELECT iif(length(graph) <= ?, graph, NULL), extra, targets, seq FROM jobs WHERE id = ?",
+                (LONG, job_id),
+            ).fetchone()
+            if found is None:
+                return b"", b"", b""
+            graph, extra, targets, seq = found
+            if graph is None:
+                with self._db.blobopen("jobs", "graph", seq, readonly=True) as blob:
+                    graph = blob.read()
+        return graph, extra, targets
+
+    def extra(self, job_id: str) -> tuple[bytes, bytes]:
+        """The `extra_data` of a job, and its targets."""
+        with self._errors():
+            found = self._db.execute("SELECT extra, targets FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        return (b"", b"") if found is None else found
 
     def _rows(self, where: str, *values: object) -> Iterator[Row]:
         with self._errors():
