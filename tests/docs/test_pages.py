@@ -86,7 +86,7 @@ def _servers(block: Block, ports: tuple[str, str]) -> dict[str, str]:
 def test_few_blocks_are_not_run_and_each_says_why() -> None:
     left = [(page.stem, block.remark) for page in PAGES for block in blocks(page, "bash") if "not run" in block.remark]
     assert all(re.fullmatch(rf"not run: ({'|'.join(REASONS)}).*", remark) for _, remark in left), left
-    assert len(left) <= 10, left
+    assert len(left) <= 14, left
 
 
 def test_what_a_remark_replaces_is_in_the_block() -> None:
