@@ -241,6 +241,28 @@ def test_what_cannot_be_done_in_time_is_refused_at_once(tmp_path: Path) -> None:
     clock.run_virtual(main())
 
 
+def test_jobs_that_are_late_already_keep_no_new_one_out(tmp_path: Path) -> None:
+    """The server was away for most of their time: most of the jobs that wait will not be done in theirs."""
+
+    async def main() -> None:
+        async with farm(1) as servers, desk(tmp_path, servers, policy=default(20.0)) as front:
+            for number in range(3):
+                await front.run(sleeper(1.0 + number / 1000))
+            servers[0].restart(downtime_s=16.0)
+            await asyncio.sleep(0.5)
+            old = [(await front.post(sleeper(1.1 + number / 1000)))["prompt_id"] for number in range(15)]
+            while not servers[0].up:
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(1.0)
+            new = [(await front.post(sleeper(1.2 + number / 1000)))["prompt_id"] for number in range(6)]
+            ends = [(await front.end_of(each))["status"]["status_str"] for each in new]
+            assert ends == ["success"] * 6
+            late = [(await front.end_of(each))["status"]["status_str"] for each in old]
+            assert "error" in late and "success" in late
+
+    clock.run_virtual(main())
+
+
 def test_what_jobs_take_is_known_after_a_restart(tmp_path: Path) -> None:
     async def main() -> None:
         async with farm(1) as servers:

@@ -38,7 +38,7 @@ class FairQueue(Generic[T]):
 
     def __init__(self) -> None:
         self._tenants: dict[str, _Tenant] = {}
-        self._jobs: dict[str, tuple[T, str, float]] = {}
+        self._jobs: dict[str, tuple[T, str, float, float]] = {}
         self._now = 0.0
         self._urgent: list[tuple[float, str]] = []
         self._arrivals = 0
@@ -53,12 +53,12 @@ class FairQueue(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         """The jobs, in the order in which they came."""
-        return (job for job, _, _ in self._jobs.values())
+        return (job for job, *_ in self._jobs.values())
 
     def put(self, job_id: str, job: T, tenant: str, number: float, cost_s: float, begin_by: float = math.inf) -> None:
         """`cost_s`: what it is expected to take. `begin_by`: the instant by which it must begin to be done in time."""
         cost_s = max(cost_s, LEAST_S)
-        self._jobs[job_id] = job, tenant, cost_s
+        self._jobs[job_id] = job, tenant, cost_s, begin_by
         found = self._tenants.get(tenant)
         if found is None:
             found = self._tenants[tenant] = _Tenant(self._now)
@@ -78,7 +78,7 @@ class FairQueue(Generic[T]):
         while self._urgent and self._urgent[0][0] <= now:
             job_id = heapq.heappop(self._urgent)[1]
             if job_id in self._jobs:
-                _, name, cost_s = self._jobs[job_id]
+                _, name, cost_s, _ = self._jobs[job_id]
                 self._tenants[name].clock += cost_s
                 return self.remove(job_id)
         while True:
@@ -101,10 +101,22 @@ class FairQueue(Generic[T]):
         found = self._jobs.pop(job_id, None)
         if found is None:
             return None
-        job, name, cost_s = found
+        job, name, cost_s, _ = found
         tenant = self._tenants[name]
         tenant.total_s = max(0.0, tenant.total_s - cost_s)
         return job
+
+    def hopeless_s(self, now: float, before_s: float, servers: int) -> float:
+        """Seconds of work that will not be done, since its turn comes too late: the servers are at work for `before_s`
+        more seconds, and take the jobs in the order of their deadlines.
+        """
+        begins, hopeless = now + before_s, 0.0
+        for _, _, cost_s, begin_by in sorted(self._jobs.values(), key=lambda waiting: waiting[3]):
+            if begins > begin_by:
+                hopeless += cost_s
+            else:
+                begins += cost_s / servers
+        return hopeless
 
     def ahead_s(self, tenant: str, number: float, cost_s: float, coming_s: Mapping[str, float]) -> float:
         """Seconds of work that are served before a new job: its tenant's, and of each other tenant as much at most,

@@ -230,6 +230,8 @@ class Intake:
         waiting = sum(map(len, gateway.queues.values()))
         ahead_s, doubt_s = self._ahead_s(job)
         late_s = ahead_s + job.expected_s + doubt_s - job.limit_s if ahead_s else -math.inf
+        if late_s > 0.0:
+            late_s -= self._hopeless_s(job.due)
         if waiting < MOST_WAITING and late_s <= 0.0:
             self._demand.note(job.tenant, job.expected_s, job.due)
             return
@@ -260,6 +262,13 @@ class Intake:
         )  # jobs that come at random: the variance of their number is its mean
         before = gateway.client.variance(found_s * servers) + coming * job.expected_s
         return found_s, SURE * math.sqrt(before / servers**2 + gateway.client.variance(job.expected_s))
+
+    def _hopeless_s(self, now: float) -> float:
+        """By how much less there is to wait for, since some jobs will not be done: servers were away for long."""
+        on_servers, queues = self._gateway.client.backlog_s(), self._gateway.queues.values()
+        servers = len(on_servers)
+        before_s = sum(on_servers) / servers
+        return sum(queue.hopeless_s(now, before_s, servers) for queue in queues) / servers
 
     def _waiting_s(self, job: ClientJob, coming_s: Mapping[str, float]) -> float:
         queues = self._gateway.queues.values()
