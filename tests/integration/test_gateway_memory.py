@@ -51,7 +51,7 @@ def test_a_graph_of_any_length_is_kept_as_it_is(size: int, tmp_path: Path) -> No
     before, after = row(graph=b"before"), row(graph=b"after")
     for each in (before, kept, after):
         store.add(each)
-    store.began(kept.id, "gpu1")
+    store.began(kept.id, "gpu1", "http://127.0.0.1:8188/")
     for each in (before, kept, after):
         assert store.payload(each.id)[0] == each.graph
     found = store.find(kept.id)
