@@ -47,7 +47,7 @@ class Files:
         if isinstance(output, dict):
             if isinstance(output.get("filename"), str) and isinstance(output.get("subfolder", ""), str):
                 folder = output.get("subfolder") or ""
-                return output | {"subfolder": posixpath.join(MARK + server, folder) if folder else MARK + server}
+                return output | {"subfolder": f"{MARK}{server}/{folder}" if folder else MARK + server}
             return {key: self.tagged(value, server) for key, value in output.items()}
         return [self.tagged(value, server) for value in output] if isinstance(output, list) else output
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
+from comfyload.record.bounds import value as bounded
 from comfyload.record.model import LogLine, Observation, Sample
 from comfyload.telemetry.source import NoReading, NotAvailable, Readings, Source
 
@@ -154,7 +155,7 @@ class _Reader:
 
     def _sample(self, t: float, name: str, value: float | None) -> None:
         """A name without a value so far is emitted as unknown once; one that had a value, each time."""
-        value = value if value is not None and math.isfinite(value) else None
+        value = bounded(value)
         known = self._names.get(name)
         if value is None and known is False:
             return

@@ -3,6 +3,7 @@
 from typing import Any
 
 from comfyload.record.bounds import finite
+from comfyload.record.bounds import value as bounded
 from comfyload.record.model import Sample
 
 KEPT = (
@@ -31,7 +32,7 @@ class SampleRows:
         for place, gpu in enumerate(gpus if isinstance(gpus, list) else []):
             if isinstance(gpu, dict):
                 values |= self._gpu(gpu, place)
-        return [Sample(t=t, source="probe", name=name, value=value) for name, value in values.items()]
+        return [Sample(t=t, source="probe", name=name, value=bounded(shown)) for name, shown in values.items()]
 
     def peak(self, row: dict[str, Any], t: float) -> list[Sample]:
         """Torch's peak of memory in a prompt, from its `prompt.ended`, which names no GPU: only if there is one."""
@@ -39,7 +40,7 @@ class SampleRows:
         if peak is None or len(self._gpus) > 1:
             return []
         (gpu,) = self._gpus or {0}
-        return [Sample(t=t, source="probe", name=f"gpu.{gpu}.prompt_vram_peak_bytes", value=peak)]
+        return [Sample(t=t, source="probe", name=f"gpu.{gpu}.prompt_vram_peak_bytes", value=bounded(peak))]
 
     def _process(self, process: dict[str, Any], mono_s: float) -> dict[str, float | None]:
         values = {"server.rss_bytes": finite(process.get("rss_bytes"))}
