@@ -26,6 +26,8 @@ from comfyload.sim.http import serve
 from tests.support.gateway import Desk, desk, farm
 from tests.support.rig import sleeper
 
+pytestmark = pytest.mark.long  # gateways and servers over sockets
+
 PEM = Path(__file__).parents[1] / "data" / "loopback.pem"
 API = "/comfyload/api"
 OURS = ["livez", "readyz", "api/jobs", "api/servers", "api/jobs/nothing", "nothing"]

@@ -18,6 +18,8 @@ from comfyload.gateway import bodies
 from tests.support.gateway_port import Port, port
 from tests.support.rig import sleeper
 
+pytestmark = pytest.mark.long  # large bodies and many sockets
+
 TROUBLE = b"500 Internal Server Error\n\nServer got itself in trouble"
 DEEP = "[" * 2000 + "]" * 2000
 GRAPH = sleeper(0.01)

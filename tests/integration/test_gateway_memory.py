@@ -20,6 +20,8 @@ from tests.support.commands import COMMAND
 from tests.support.rig import sleeper
 from tests.support.servers import simulator
 
+pytestmark = pytest.mark.long  # prompts of a hundred megabytes
+
 SIZE = 60_000_000
 
 

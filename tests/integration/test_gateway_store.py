@@ -26,6 +26,8 @@ from tests.support.gateway import desk, farm
 from tests.support.gateway_port import port
 from tests.support.rig import sleeper
 
+pytestmark = pytest.mark.long  # processes, full disks and clocks that jump
+
 NOBODY = ("gateway", "--server", "http://127.0.0.1:9", "--port", "0", "--ledger")
 
 

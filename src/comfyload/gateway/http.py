@@ -33,7 +33,8 @@ from comfyload.gateway.uploads import Uploads
 OWN = "/comfyload/"
 AT_ONCE = 1 << 20
 JSON = "application/json; charset=utf-8"
-TENANT: web.RequestKey[str] = web.RequestKey("tenant", str)
+TENANT = "tenant"
+"""Of a request: whose it is."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Route = tuple[str, str, Handler]
