@@ -173,7 +173,8 @@ async def throughput(seconds: float) -> None:
                 await asyncio.gather(*(ask() for _ in range(32)))
                 took, cpu = time.monotonic() - began, own.cpu_times()
                 busy = (cpu.user + cpu.system - before.user - before.system) / took
-                print(f"requests: {len(client.calls['ask']) / took:.0f} a second, gateway's core {busy:.0%} busy")
+                done = len(client.calls["ask"])
+                print(f"requests: {done / took:.0f} a second ({done} in {took:.0f} s), gateway's core {busy:.0%} busy")
 
 
 async def sockets(count: int, seconds: float) -> None:
