@@ -33,8 +33,8 @@ from comfyload.gateway.uploads import Uploads
 OWN = "/comfyload/"
 AT_ONCE = 1 << 20
 JSON = "application/json; charset=utf-8"
-TENANT = "tenant"
-"""Of a request: whose it is."""
+TENANT: Any = getattr(web, "RequestKey", lambda name, _: name)("tenant", str)
+"""Of a request: whose it is. Before aiohttp 3.14 the keys of requests are names."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Route = tuple[str, str, Handler]
