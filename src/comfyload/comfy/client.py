@@ -104,6 +104,7 @@ class ComfyClient:
                 # The wait among our POSTs is not the server's: the job's time starts here.
                 job = self.inflight.add(prompt.id, sent_before=prompt.id in self._options.unconfirmed_ids)
                 job.tracker.held_s = self._submit.held_s(called)
+                del called  # thousands may wait below
                 job.tell = tell
                 self._set_expiries(job, deadline)
                 refused = await self._submit.submit(job, prompt, deadline)

@@ -6,6 +6,7 @@ is one job, or a book of several that are due together.
 """
 
 import asyncio
+import contextvars
 import itertools
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import closing
@@ -74,6 +75,9 @@ class Engine:
     stop: Stop
     done: frozenset[int] = frozenset()
 
+    def __post_init__(self) -> None:
+        self._context = contextvars.copy_context()
+
     async def run(
         self, on_counted: Callable[[], None] = lambda: None, on_last: Callable[[], None] = lambda: None
     ) -> None:
@@ -122,8 +126,7 @@ class Engine:
         todo = iter(numbers)
         start = self.clock()
 
-        async def user(rank: int) -> None:
-            due = start + load.ramp_up_s * rank / load.concurrency
+        async def user(due: float) -> None:
             while until is None or due < until:
                 if due > self.clock():
                     await self.stop.within(due - self.clock())
@@ -143,7 +146,7 @@ class Engine:
         todo = itertools.chain(first, todo)
         async with asyncio.TaskGroup() as users:
             for rank in range(len(first)):
-                users.create_task(user(rank))
+                self._start(users, user(start + load.ramp_up_s * rank / load.concurrency))
 
     async def _open(self, load: Open | Replay, began: float, until: float | None, on_last: Callable[[], None]) -> None:
         """Each arrival is due at its offset from the start, whatever happens to those before it."""
@@ -174,7 +177,7 @@ class Engine:
                     if slots is not None and load.on_full == "drop" and slots.locked():
                         self._drop(number, due, "no slot was free when it was due")
                     else:
-                        under_way.create_task(self._when_free(number, due, slots))
+                        self._start(under_way, self._when_free(number, due, slots))
                 if until is not None and not self.stop.requested:
                     await timer.until(zero + until)
                 on_last()
@@ -189,6 +192,10 @@ class Engine:
                 self._drop(number, due, "the run was stopped while it waited for a free slot")
             else:
                 await self._arrival(number, due)
+
+    def _start(self, group: asyncio.TaskGroup, job: Coroutine[None, None, None]) -> None:
+        """With one name and one context for all, as thousands wait at once and each of its own takes memory."""
+        group.create_task(job, name="job", context=self._context)
 
     def _arrival(self, number: int, due: float) -> Coroutine[None, None, None]:
         return self._job(number, due) if self.plan.pages == 1 else self._book(number, due)
