@@ -42,6 +42,11 @@ class Block(NamedTuple):
         return {text.strip(): by.strip() for text, by in pairs}
 
     @property
+    def needs(self) -> str:
+        """The program without which it is left out; "" where it needs none."""
+        return self.remark.removeprefix("needs ") if self.remark.startswith("needs ") else ""
+
+    @property
     def exits(self) -> int:
         """The exit code that the page says it ends with."""
         return int(self.remark.removeprefix("exits ")) if self.remark.startswith("exits ") else 0

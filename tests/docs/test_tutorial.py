@@ -21,7 +21,7 @@ TUTORIAL = ROOT / "docs" / "tutorial.md"
 def test_every_block_runs_and_says_what_the_text_says(tmp_path: Path) -> None:
     printed = {}
     for block in blocks(TUTORIAL, "bash"):
-        if block.remark.startswith("not run") or (block.remark == "needs jq" and shutil.which("jq") is None):
+        if block.remark.startswith("not run") or (block.needs and shutil.which(block.needs) is None):
             continue
         printed[block.line] = run(block, tmp_path)
     output = "\n".join(printed.values())
