@@ -24,7 +24,7 @@ from comfyload.sim import Server
 from comfyload.sim.http import serve
 from comfyload.workflow import graph as graphs
 from tests.browser.chromium import Page
-from tests.browser.comfyui import BROKEN, IN_VAIN, OTHER, SOUND, failed_requests, queue, ready, the_page
+from tests.browser.comfyui import BROKEN, IN_VAIN, OTHER, SOUND, failed_requests, queue, reload, the_page
 from tests.browser.tab import until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
@@ -105,15 +105,6 @@ def load(name: str, prefix: str) -> dict[str, Any]:
         "1": {"class_type": "LoadImage", "inputs": {"image": name}},
         "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": prefix}},
     }
-
-
-async def reload(page: Page) -> None:
-    loads = len(page.told("Page.loadEventFired"))
-    await page.call("Page.reload")
-    async with asyncio.timeout(60):
-        while len(page.told("Page.loadEventFired")) == loads:
-            await asyncio.sleep(0.05)
-    await ready(page)
 
 
 def upload(kind: str, name: str, colour: str, fields: dict[str, str]) -> str:
