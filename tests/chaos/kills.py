@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from comfyload import clock
@@ -132,7 +133,7 @@ def main() -> int:
         bench = Bench(folder, url, folder / "executed.log")
         for verb in words.verb or VERBS:
             began, points = time.monotonic(), points_of(bench, verb)
-            said = side_by_side(points, lambda point, verb=verb: bench.play(verb, point), words.at_once)
+            said = side_by_side(points, partial(bench.play, verb), words.at_once)
             broken = [line for line in said if not line.endswith((": held", ": NOT REACHED"))]
             missed = [line for line in said if line.endswith("NOT REACHED")]
             failed += len(broken)

@@ -15,7 +15,7 @@ from comfyload.comfy.http import Http
 from comfyload.comfy.wire.calls import OnFrame
 from comfyload.record import lock, run
 
-__all__ = ["Point", "event_of", "passing", "route_of", "watch"]
+__all__ = ["Point", "event_of", "passing", "put_in_place", "route_of", "watch"]
 
 Point = tuple[str, int]
 """A boundary by its name, and the how-many-th time that the process comes to it, from 1."""
@@ -39,6 +39,12 @@ def passing(kill_at: Point | None, told: Path | None) -> tuple[Callable[[str], N
         return kill_at is not None and kill_at == (name, passed[name] + 1)
 
     return pass_by, dies_at
+
+
+def put_in_place(owner: object, **parts: object) -> None:
+    """Let all of this process use these parts of a module or a class instead of its own."""
+    for name, part in parts.items():
+        setattr(owner, name, part)
 
 
 def watch(kill_at: Point | None, told: Path | None = None) -> Callable[[str], None]:
@@ -66,7 +72,7 @@ def _watch_journal(pass_by: Callable[[str], None], dies_at: Callable[[str], bool
         write(descriptor, line)
         pass_by(f"{what}: written")
 
-    run._write_whole = written  # type: ignore[assignment]
+    put_in_place(run, _write_whole=written)
 
 
 def _kind_of_line(line: bytes) -> str:
@@ -100,7 +106,9 @@ def _watch_files(pass_by: Callable[[str], None]) -> None:
         sign(descriptor)
         pass_by("lock: taken")
 
-    Path.replace, Path.unlink, os.fsync, lock._sign = replaced, unlinked, synced, signed  # type: ignore[method-assign, assignment]
+    put_in_place(Path, replace=replaced, unlink=unlinked)
+    put_in_place(os, fsync=synced)
+    put_in_place(lock, _sign=signed)
 
 
 def _watch_calls(pass_by: Callable[[str], None]) -> None:
@@ -128,7 +136,7 @@ def _watch_calls(pass_by: Callable[[str], None]) -> None:
 
         await events(self, client_id, seen)
 
-    Http.call, Http.download, Http.events = called, downloaded, listened  # type: ignore[method-assign, assignment]
+    put_in_place(Http, call=called, download=downloaded, events=listened)
 
 
 def route_of(path: str) -> str:

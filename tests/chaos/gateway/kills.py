@@ -76,7 +76,6 @@ def _play(folder: Path, dying: str, point: Point | None, told: Path | None = Non
 
 
 def _has_ended(pid: int) -> bool:
-
     try:
         return os.waitpid(pid, os.WNOHANG)[0] != 0
     except ChildProcessError:
@@ -87,7 +86,7 @@ def _ends(seen: Seen) -> list[str]:
     """Each job ended as it should, and its client heard it."""
     broken = []
     for job_id, end in seen.ends.items():
-        wanted = ("completed",)
+        wanted: tuple[str, ...] = ("completed",)
         if job_id == seen.failing:
             wanted = ("failed",)
         elif job_id == seen.cancelled:
