@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import signal
 import socket
 import time
@@ -48,6 +49,11 @@ class Processes:
     @property
     def ledger(self) -> Path:
         return self.folder / "ledger"
+
+    @property
+    def left(self) -> Path:
+        """The ledger as a gateway left it that was killed; it is not there where none was."""
+        return self.folder / "left"
 
     @property
     def url(self) -> str:
@@ -108,6 +114,8 @@ class Processes:
         if code == -signal.SIGKILL and self.dying in (what, "both") and not self.killed:
             self.killed += 1
             self._kill_at = self._told = None
+            if what == "gateway" and self.ledger.exists():
+                shutil.copytree(self.ledger, self.left)
             return []
         return [f"the {what} ended with {code}"]
 
