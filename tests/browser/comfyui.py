@@ -59,16 +59,16 @@ async def ready(page: Page) -> None:
 
 
 async def reload(page: Page) -> None:
-    loads = len(page.told("Page.loadEventFired"))
+    loads = len(page.events_of("Page.loadEventFired"))
     await page.call("Page.reload")
     async with asyncio.timeout(60):
-        while len(page.told("Page.loadEventFired")) == loads:
+        while len(page.events_of("Page.loadEventFired")) == loads:
             await asyncio.sleep(0.05)
     await ready(page)
 
 
 def failed_requests(page: Page, url: str) -> set[str]:
-    replies = [event["response"] for event in page.told("Network.responseReceived")]
+    replies = [event["response"] for event in page.events_of("Network.responseReceived")]
     return {reply["url"].removeprefix(url) for reply in replies if reply["status"] >= 400}
 
 

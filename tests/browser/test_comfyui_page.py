@@ -32,7 +32,7 @@ def see(folder: Path, look: Callable[[Page, Server, str], Awaitable[None]]) -> N
         async with Server(speed=20, frontend=frontend) as server, serve(server) as url, the_page(folder, url) as page:
             await look(page, server, url)
             assert failed_requests(page, url) <= IN_VAIN
-            assert page.told("Runtime.exceptionThrown") == []
+            assert page.events_of("Runtime.exceptionThrown") == []
 
     asyncio.run(main())
 

@@ -88,7 +88,7 @@ def see(folder: Path, look: Callable[[Place], Awaitable[None]], **settings: Any)
             page = await stack.enter_async_context(the_page(folder, url))
             await look(Place(page, url, gateway, intake, servers))
             assert failed_requests(page, url) <= IN_VAIN
-            assert page.told("Runtime.exceptionThrown") == []
+            assert page.events_of("Runtime.exceptionThrown") == []
 
     asyncio.run(main())
 
@@ -228,7 +228,7 @@ def test_errors_are_shown_and_so_is_why_nothing_is_taken(tmp_path: Path) -> None
         place.intake.closed = True
         await queue(page, OTHER)
         await until(page, "document.body.innerText.includes('The gateway is being stopped. Try again in 10 s.')")
-        refused = [event["response"] for event in page.told("Network.responseReceived")]
+        refused = [event["response"] for event in page.events_of("Network.responseReceived")]
         assert [reply["status"] for reply in refused if reply["url"].endswith("/api/prompt")] == [200, 503]
         page.events.clear()
 

@@ -21,12 +21,12 @@ Point = tuple[str, int]
 """A boundary by its name, and the how-many-th time that the process comes to it, from 1."""
 
 
-def passing(kill_at: Point | None, told: Path | None) -> tuple[Callable[[str], None], Callable[[str], bool]]:
+def passing(kill_at: Point | None, points_file: Path | None) -> tuple[Callable[[str], None], Callable[[str], bool]]:
     """What notes that the process comes to a boundary, and kills it there at that point; and what says whether the next
     time would be that.
     """
     passed: Counter[str] = Counter()
-    file = None if told is None else os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    file = None if points_file is None else os.open(points_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def pass_by(name: str) -> None:
         passed[name] += 1
@@ -47,13 +47,14 @@ def put_in_place(owner: object, **parts: object) -> None:
         setattr(owner, name, part)
 
 
-def watch(kill_at: Point | None, told: Path | None = None) -> Callable[[str], None]:
-    """From here on this process is killed by SIGKILL at that point; `told` gets a line for each point it comes to.
-    Returns what notes that it comes to another.
+def watch(kill_at: Point | None, points_file: Path | None = None) -> Callable[[str], None]:
+    """From here on this process is killed by SIGKILL at that point. Returns what notes that it comes to another.
+
+    `points_file` gets a line for each point that it comes to.
 
     To be called in a process of its own: it changes the classes that all of the process uses.
     """
-    pass_by, dies_at = passing(kill_at, told)
+    pass_by, dies_at = passing(kill_at, points_file)
     _watch_journal(pass_by, dies_at)
     _watch_files(pass_by)
     _watch_calls(pass_by)

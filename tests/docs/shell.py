@@ -93,6 +93,7 @@ def run(
             ended = process.wait(timeout=seconds)
         finally:
             is_left = _end_group(process.pid)
+            process.wait()
     printed = written.read_text(encoding="utf-8")
     assert ended == block.exits, f"line {block.line}, exit code {ended}:\n{code}\n{printed}"
     assert not is_left, f"line {block.line} leaves a process behind:\n{code}"

@@ -26,7 +26,7 @@ def test_every_block_runs_and_says_what_the_text_says(tmp_path: Path) -> None:
     for block in blocks(TUTORIAL, "bash"):
         if block.remark.startswith("not run") or (block.needs and shutil.which(block.needs) is None):
             continue
-        printed[block.line] = run(block, tmp_path)
+        printed[block.line] = run(block, tmp_path, seconds=90)
     output = "\n".join(printed.values())
     assert "24 of 24 completed" in output
     assert "1 of 2 jobs were served from the cache: 1 image was made" in " ".join(output.split())

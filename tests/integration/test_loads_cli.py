@@ -213,9 +213,9 @@ def test_a_dry_run_submits_nothing_and_a_plan_file_says_the_same_as_flags(tmp_pa
 
 def test_a_dry_run_of_a_long_log_is_a_page_and_the_run_keeps_how_it_was_read(tmp_path: Path) -> None:
     line = '10.0.0.5 - m\xfcller [27/Nov/2026:{}:{:02}:{:02} +0000] "{} HTTP/1.1" 200 95\n'
-    asked = [line.format(10 + n // 3600, n // 60 % 60, n % 60, "POST /api/prompt") for n in range(5000)]
+    lines = [line.format(10 + n // 3600, n // 60 % 60, n % 60, "POST /api/prompt") for n in range(5000)]
     polls = [line.format(10, n % 60, 1, "GET /history/7f") for n in range(5000)]
-    (tmp_path / "access.log.1.gz").write_bytes(gzip.compress("".join(asked + polls).encode("latin-1")))
+    (tmp_path / "access.log.1.gz").write_bytes(gzip.compress("".join(lines + polls).encode("latin-1")))
     with in_thread(lambda: Server(speed=100)) as (url, server):
         flags = ["run", "--server", url, "--workflow", graph_file(tmp_path), "--replay", "access.log.1.gz"]
         dry = call(*flags, "--dry-run", cwd=tmp_path)

@@ -87,14 +87,14 @@ def test_an_engine_sends_no_more_than_is_admitted(load: Any) -> None:
 
 
 def test_a_book_is_sent_whole_or_not() -> None:
-    asked: list[int] = []
+    admitted: list[int] = []
 
     def admits(jobs: int) -> bool:
-        asked.append(jobs)
-        return len(asked) <= 2
+        admitted.append(jobs)
+        return len(admitted) <= 2
 
     records, _ = drive(Closed(), jobs=5, pages=3, admits=admits)
-    assert (len(records), asked) == (6, [3, 3, 3])
+    assert (len(records), admitted) == (6, [3, 3, 3])
 
 
 def test_an_open_load_does_not_wait_for_an_arrival_that_will_not_be_sent() -> None:
@@ -172,16 +172,16 @@ def test_the_command_that_repeats_a_run_has_its_caps() -> None:
     ]
 
 
-def _search(asked: CampaignOptions) -> Saturated:
-    return clock.run(saturate(asked, lambda _: Viewer(), Path("s")))
+def _search(settings: CampaignOptions) -> Saturated:
+    return clock.run(saturate(settings, lambda _: Viewer(), Path("s")))
 
 
 def test_saturate_says_what_it_could_not_run(options: RunOptions) -> None:
-    asked = CampaignOptions(
+    settings = CampaignOptions(
         run=structs.replace(options, run_dir=None, max_jobs=9), jobs=12, confirm_jobs=3, replicates=20
     )
     with pytest.raises(Cut, match=r"^--max-jobs 9 was reached \(1 in flight\) \(allow more"):
-        _search(asked)
+        _search(settings)
     assert _sent("s/c1") == 9
 
 
@@ -215,29 +215,31 @@ def test_what_a_run_is_judged_by_is_looked_at_before_the_load(options: RunOption
 @again_after_a_stall
 def test_ab_compares_whole_pairs(options: RunOptions, tmp_path: Path) -> None:
     side = structs.replace(options, run_dir=None, plan=structs.replace(options.plan, jobs=3))
-    asked = Alternation(a=structs.replace(side, max_jobs=18), b=side, pairs=4)
+    alternation = Alternation(a=structs.replace(side, max_jobs=18), b=side, pairs=4)
     ab = tmp_path / "ab"
-    made = clock.run(alternate(asked, Viewer, ab))
+    made = clock.run(alternate(alternation, Viewer, ab))
     assert made.cut == "--max-jobs 18 was reached after 2 of 4 pairs"
     assert (made.a, made.b) == (f"{ab / 'a' / '01'},{ab / 'a' / '02'}", f"{ab / 'b' / '01'},{ab / 'b' / '02'}")
     with pytest.raises(NothingMeasured, match="--max-jobs 9 was reached before there were two whole pairs"):
-        clock.run(alternate(structs.replace(asked, a=structs.replace(side, max_jobs=9)), Viewer, tmp_path / "few"))
+        clock.run(
+            alternate(structs.replace(alternation, a=structs.replace(side, max_jobs=9)), Viewer, tmp_path / "few")
+        )
 
 
 def test_a_checklist_that_is_cut_keeps_no_baseline(options: RunOptions) -> None:
-    asked = [Round(workflow="g.json", concurrency=places) for places in (1, 2)]
+    rounds = [Round(workflow="g.json", concurrency=places) for places in (1, 2)]
     small = structs.replace(options, run_dir=None, plan=structs.replace(options.plan, jobs=3))
     with pytest.raises(NothingMeasured, match="--max-jobs 5 was reached before all 2 runs were made: no baseline"):
-        clock.run(run_rounds(structs.replace(small, max_jobs=5), asked, lambda _: Viewer(), lambda *_: None))
+        clock.run(run_rounds(structs.replace(small, max_jobs=5), rounds, lambda _: Viewer(), lambda *_: None))
 
 
 def test_a_checklist_that_just_fits_is_whole(options: RunOptions) -> None:
-    asked = [Round(workflow="g.json", concurrency=1)]
+    rounds = [Round(workflow="g.json", concurrency=1)]
     small = structs.replace(options, run_dir=None, plan=structs.replace(options.plan, jobs=3))
     ended: list[str] = []
     capped = structs.replace(small, max_jobs=4)
     results = clock.run(
-        run_rounds(capped, asked, lambda _: Viewer(), lambda one, _seconds, _result: ended.append(one.workflow))
+        run_rounds(capped, rounds, lambda _: Viewer(), lambda one, _seconds, _result: ended.append(one.workflow))
     )
     assert [len(list(result.reader.lines())) for result in results] == [8] and ended == ["g.json"]
 

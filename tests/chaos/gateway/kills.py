@@ -36,10 +36,10 @@ TRIES = 3
 
 def points_of(folder: Path, dying: str) -> list[Point]:
     """Where such a process comes by, from one that is not killed."""
-    told = folder / f"{dying}.points"
-    broken = _play(folder / f"{dying}-whole", dying, None, told)
+    points_file = folder / f"{dying}.points"
+    broken = _play(folder / f"{dying}-whole", dying, None, points_file)
     assert not broken, broken
-    passed = Counter(told.read_text(encoding="utf-8").splitlines())
+    passed = Counter(points_file.read_text(encoding="utf-8").splitlines())
     return [(name, turn) for name, count in passed.items() for turn in range(1, min(count, TURNS) + 1)]
 
 
@@ -57,10 +57,10 @@ def play(folder: Path, dying: str, point: Point) -> list[str]:
     return [f"{name}: {what}" for what in broken] or [f"{name}: held"]
 
 
-def _play(folder: Path, dying: str, point: Point | None, told: Path | None = None) -> list[str]:
+def _play(folder: Path, dying: str, point: Point | None, points_file: Path | None = None) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "seen.json"
-    processes = Processes(folder, dying, point, told)
+    processes = Processes(folder, dying, point, points_file)
     processes.start()
     application = begin(lambda: asyncio.run(client.play(processes.url, file)))
     broken, until = list[str](), time.monotonic() + MOST_S
@@ -98,7 +98,7 @@ def _ends(seen: Seen) -> list[str]:
             wanted = ("cancelled", "gone") if seen.promised else ("cancelled", "gone", "completed")
         if end not in wanted:
             broken.append(f"{job_id} should be {wanted[0]} and is {end}")
-        if end != "gone" and job_id not in seen.told:
+        if end != "gone" and job_id not in seen.heard:
             broken.append(f"no socket heard how {job_id} ended ({end})")
     return broken
 

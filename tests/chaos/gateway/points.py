@@ -28,9 +28,9 @@ OF_CLIENTS = {"/prompt": "client's POST", "/jobs/{id}/cancel": "client's cancel"
 PassBy = Callable[[str], None]
 
 
-def watch_gateway(kill_at: Point | None, told: Path | None) -> None:
+def watch_gateway(kill_at: Point | None, points_file: Path | None) -> None:
     """To be called in a process of its own, which is then killed at that point."""
-    pass_by = watch(kill_at, told)
+    pass_by = watch(kill_at, points_file)
     put_in_place(comfyload.app.gateway, Store=_watched_store(pass_by), Front=_watched_front(pass_by))
     put_in_place(web, WebSocketResponse=_watched_socket(pass_by))
 
@@ -95,10 +95,10 @@ def _watched_socket(pass_by: PassBy) -> type[web.WebSocketResponse]:
 class Mortal(Counted):
     """A server that is killed at that point, with all that it has."""
 
-    def __init__(self, file: Path, speed: float, kill_at: Point | None, told: Path | None) -> None:
+    def __init__(self, file: Path, speed: float, kill_at: Point | None, points_file: Path | None) -> None:
         super().__init__(file, speed)
         self._tell("booted", "-")
-        self._pass_by = passing(kill_at, told)[0]
+        self._pass_by = passing(kill_at, points_file)[0]
         self._state = _WatchedState(self, self._pass_by)
         self.posts, self.calls = self._state.posts, self._state.calls
 
