@@ -18,6 +18,7 @@ from tests.integration.test_cli import graph_file, picture, summary_of
 from tests.support.commands import call
 from tests.support.rig import SLEEPER, sleeper
 from tests.support.servers import in_thread
+from tests.support.stalls import again_after_a_stall
 
 
 def document_of(folder: Path) -> dict[str, Any]:
@@ -99,14 +100,15 @@ def test_each_job_takes_its_own_row_of_a_table(tmp_path: Path) -> None:
     assert "no workflow has an input '2.text'" in refused.stderr
 
 
+@again_after_a_stall
 def test_the_pages_of_a_book_have_a_latency_together(tmp_path: Path) -> None:
     with in_thread(lambda: Server(speed=1)) as (url, _):
-        words = ["--workflow", graph_file(tmp_path, sleeper(0.05)), "--pages", "4", "-n", "3", "-o", "out.json"]
+        words = ["--workflow", graph_file(tmp_path, sleeper(0.2)), "--pages", "4", "-n", "3", "-o", "out.json"]
         done = call("run", "--server", url, *words, cwd=tmp_path)
     assert done.returncode in (0, 5), done.stderr
     summary = summary_of(tmp_path)
     assert (summary["total_jobs"], summary["books"], summary["books_completed"]) == (12, 3, 3)
-    assert summary["avg_book_latency_s"] == pytest.approx(0.2, abs=0.06)
+    assert summary["avg_book_latency_s"] == pytest.approx(0.8, rel=0.3)
 
 
 def test_what_is_cut_off_at_the_end_is_censored(tmp_path: Path) -> None:
