@@ -54,51 +54,51 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=100)
     parser.add_argument("--port", type=int, default=8397)
     parser.add_argument("--workflow", type=Path, default=ROOT / "infra/comfyui/samples/smoke_small.json")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         for name in ("input", "output", "temp", "user", "models", "custom_nodes/bench_switch"):
             (base / name).mkdir(parents=True)
         shutil.copytree(ROOT / "pack/comfyload_probe", base / "custom_nodes/comfyload_probe")
         (base / "custom_nodes/bench_switch/__init__.py").write_text(SWITCH)
-        compare(asked, base)
+        compare(options, base)
 
 
-def compare(asked: argparse.Namespace, base: Path) -> None:
-    url = f"http://127.0.0.1:{asked.port}"
-    command = [str(asked.python.absolute()), "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(asked.port)]
+def compare(options: argparse.Namespace, base: Path) -> None:
+    url = f"http://127.0.0.1:{options.port}"
+    command = [str(options.python.absolute()), "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(options.port)]
     command += ["--disable-api-nodes", "--base-directory", str(base), "--database-url", f"sqlite:///{base}/user/c.db"]
     with (
         (base / "log").open("w") as log,
-        subprocess.Popen(command, cwd=asked.comfyui, stdout=log, stderr=log) as server,
+        subprocess.Popen(command, cwd=options.comfyui, stdout=log, stderr=log) as server,
     ):
         try:
             wait_for(url, server)
-            run(asked, url, base / "warm", 60)
+            run(options, url, base / "warm", 60)
             sides: dict[str, list[tuple[float, float]]] = {"on": [], "off": []}
-            for pair in range(asked.pairs):
+            for pair in range(options.pairs):
                 for state in ("on", "off") if pair % 2 == 0 else ("off", "on"):
                     switch(url, state)
-                    sides[state].append(measure(asked, url, base / f"{pair}{state}", server.pid))
+                    sides[state].append(measure(options, url, base / f"{pair}{state}", server.pid))
             show(sides)
         finally:
             server.terminate()
 
 
-def measure(asked: argparse.Namespace, url: str, folder: Path, pid: int) -> tuple[float, float]:
+def measure(options: argparse.Namespace, url: str, folder: Path, pid: int) -> tuple[float, float]:
     """Jobs per second over the wall clock, and seconds of the server's CPU for each job."""
     process = psutil.Process(pid)
     before = process.cpu_times()
-    summary = run(asked, url, folder, asked.jobs)
+    summary = run(options, url, folder, options.jobs)
     after = process.cpu_times()
-    assert summary["completed"] == asked.jobs and not summary["cached"], summary
+    assert summary["completed"] == options.jobs and not summary["cached"], summary
     cpu = after.user + after.system - before.user - before.system
-    return summary["completed"] / summary["wall_clock_s"], cpu / asked.jobs
+    return summary["completed"] / summary["wall_clock_s"], cpu / options.jobs
 
 
-def run(asked: argparse.Namespace, url: str, folder: Path, jobs: int) -> dict[str, float]:
+def run(options: argparse.Namespace, url: str, folder: Path, jobs: int) -> dict[str, float]:
     """One run of a closed load, without telemetry; its summary."""
-    words = [sys.executable, "-m", "comfyload", "run", "--server", url, "--workflow", str(asked.workflow), "--quiet"]
+    words = [sys.executable, "-m", "comfyload", "run", "--server", url, "--workflow", str(options.workflow), "--quiet"]
     words += ["--jobs", str(jobs), "--concurrency", "2", "--no-telemetry", "--run-dir", str(folder)]
     subprocess.run([*words, "--output", f"{folder}.json"], check=False)
     return dict(json.loads(Path(f"{folder}.json").read_text())["summary"])

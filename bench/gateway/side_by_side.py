@@ -66,7 +66,7 @@ class Result(Struct, kw_only=True):
     """What the application saw of its jobs, and what the servers really did."""
 
     done: int = 0
-    told: Counter[str] = msgspec.field(default_factory=Counter)
+    errors: Counter[str] = msgspec.field(default_factory=Counter)
     seconds: list[float] = msgspec.field(default_factory=list)
     twice: int = 0
 
@@ -164,7 +164,7 @@ class Application:
         except (aiohttp.ClientError, ValueError) as error:
             said = f"{type(error).__name__}"
         if said:
-            self._result.told[said] += 1
+            self._result.errors[said] += 1
         else:
             self._result.done += 1
             self._result.seconds.append(time.monotonic() - began)
@@ -230,8 +230,8 @@ async def main() -> None:
         for way in ways:
             found = await played(way, trouble)
             p95 = f"{np.quantile(found.seconds, 0.95):.1f}" if found.seconds else "none"
-            told = ", ".join(f"{said}: {count}" for said, count in found.told.most_common()) or "nothing"
-            print(f"| {trouble.name} | {way} | {found.done} of {JOBS} | {p95} | {told} | {found.twice} |", flush=True)
+            errors = ", ".join(f"{said}: {count}" for said, count in found.errors.most_common()) or "nothing"
+            print(f"| {trouble.name} | {way} | {found.done} of {JOBS} | {p95} | {errors} | {found.twice} |", flush=True)
 
 
 if __name__ == "__main__":

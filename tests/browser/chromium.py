@@ -81,17 +81,17 @@ class Page:
         await self.value("delete document.documentElement.dataset.drawn, dispatchEvent(new Event('resize')), 0")
         await self.drawn()
 
-    def told(self, method: str) -> list[dict[str, Any]]:
+    def events_of(self, method: str) -> list[dict[str, Any]]:
         return [event["params"] for event in self.events if event["method"] == method]
 
     async def _read(self) -> None:
         async for message in self._socket:
-            told = message.json()
-            if "id" in told:
-                self._replies.pop(told["id"]).set_result(told)
+            received = message.json()
+            if "id" in received:
+                self._replies.pop(received["id"]).set_result(received)
             else:
-                self.events.append(told)
-                if told["method"] == "Page.loadEventFired":
+                self.events.append(received)
+                if received["method"] == "Page.loadEventFired":
                     self._loaded.set()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.browser.chromium import Page, opened
 
-__all__ = ["BROKEN", "IN_VAIN", "OTHER", "SOUND", "failed_requests", "queue", "ready", "the_page"]
+__all__ = ["BROKEN", "IN_VAIN", "OTHER", "SOUND", "failed_requests", "queue", "ready", "reload", "the_page"]
 
 EMPTY = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 7}}
 SAVE = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "page"}}
@@ -58,8 +58,17 @@ async def ready(page: Page) -> None:
             await asyncio.sleep(0.1)
 
 
+async def reload(page: Page) -> None:
+    loads = len(page.events_of("Page.loadEventFired"))
+    await page.call("Page.reload")
+    async with asyncio.timeout(60):
+        while len(page.events_of("Page.loadEventFired")) == loads:
+            await asyncio.sleep(0.05)
+    await ready(page)
+
+
 def failed_requests(page: Page, url: str) -> set[str]:
-    replies = [event["response"] for event in page.told("Network.responseReceived")]
+    replies = [event["response"] for event in page.events_of("Network.responseReceived")]
     return {reply["url"].removeprefix(url) for reply in replies if reply["status"] >= 400}
 
 

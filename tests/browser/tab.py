@@ -103,10 +103,10 @@ class Server:
     overview: dict[str, Any] = field(default_factory=overview)
     status: int = 200
     token: str = ""
-    asked: int = 0
+    requests: int = 0
 
     async def answer(self, request: web.Request) -> web.Response:
-        self.asked += 1
+        self.requests += 1
         if self.token and request.headers.get("X-Comfyload-Token") != self.token:
             return web.json_response({"error": "the token is wrong or missing", "hint": ""}, status=401)
         return web.json_response(self.overview, status=self.status)
@@ -147,10 +147,10 @@ def see(blank: Path, server: Server, look: Callable[[Page], Awaitable[None]], *,
             await page.call("Page.navigate", url=server.url)
             await until(page, "(document.querySelector('.clp')?.dataset.state ?? 'loading') !== 'loading'")
             await look(page)
-            asked = {event["request"]["url"] for event in page.told("Network.requestWillBeSent")} - {blank.as_uri()}
-            assert all(url.startswith((server.url, "data:,")) for url in asked), asked
-            assert page.told("Runtime.exceptionThrown") == [] and page.told("Runtime.consoleAPICalled") == []
-            logged = [event["entry"]["text"] for event in page.told("Log.entryAdded")]
+            urls = {event["request"]["url"] for event in page.events_of("Network.requestWillBeSent")} - {blank.as_uri()}
+            assert all(url.startswith((server.url, "data:,")) for url in urls), urls
+            assert page.events_of("Runtime.exceptionThrown") == [] and page.events_of("Runtime.consoleAPICalled") == []
+            logged = [event["entry"]["text"] for event in page.events_of("Log.entryAdded")]
             assert [text for text in logged if "the server responded with a status of" not in text] == []
             assert await page.value("[violations, alerts]") == [[], 0]
 

@@ -16,7 +16,7 @@ from comfyload.app.sim import page_folder
 from comfyload.sim import Server
 from comfyload.sim.http import serve
 from tests.browser.chromium import Page
-from tests.browser.comfyui import BROKEN, IN_VAIN, SOUND, failed_requests, queue, ready, the_page
+from tests.browser.comfyui import BROKEN, IN_VAIN, SOUND, failed_requests, queue, reload, the_page
 from tests.browser.tab import until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
@@ -32,7 +32,7 @@ def see(folder: Path, look: Callable[[Page, Server, str], Awaitable[None]]) -> N
         async with Server(speed=20, frontend=frontend) as server, serve(server) as url, the_page(folder, url) as page:
             await look(page, server, url)
             assert failed_requests(page, url) <= IN_VAIN
-            assert page.told("Runtime.exceptionThrown") == []
+            assert page.events_of("Runtime.exceptionThrown") == []
 
     asyncio.run(main())
 
@@ -73,12 +73,7 @@ def test_a_workflow_and_a_setting_are_there_after_a_reload(tmp_path: Path) -> No
             ".then((s) => app.api.storeSetting('Comfy.Test', [1]).then(() => s))"
         )
         assert await page.value(stored) == 200
-        loads = len(page.told("Page.loadEventFired"))
-        await page.call("Page.reload")
-        async with asyncio.timeout(60):
-            while len(page.told("Page.loadEventFired")) == loads:
-                await asyncio.sleep(0.05)
-        await ready(page)
+        await reload(page)
         listed = "app.api.listUserDataFullInfo('workflows').then((found) => found.map((f) => [f.path, f.size]))"
         assert await page.value(listed) == [["a b.json", 12]]
         assert await page.value("app.api.getSetting('Comfy.Test')") == [1]

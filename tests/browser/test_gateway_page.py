@@ -24,7 +24,7 @@ from comfyload.sim import Server
 from comfyload.sim.http import serve
 from comfyload.workflow import graph as graphs
 from tests.browser.chromium import Page
-from tests.browser.comfyui import BROKEN, IN_VAIN, OTHER, SOUND, failed_requests, queue, ready, the_page
+from tests.browser.comfyui import BROKEN, IN_VAIN, OTHER, SOUND, failed_requests, queue, reload, the_page
 from tests.browser.tab import until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
@@ -88,7 +88,7 @@ def see(folder: Path, look: Callable[[Place], Awaitable[None]], **settings: Any)
             page = await stack.enter_async_context(the_page(folder, url))
             await look(Place(page, url, gateway, intake, servers))
             assert failed_requests(page, url) <= IN_VAIN
-            assert page.told("Runtime.exceptionThrown") == []
+            assert page.events_of("Runtime.exceptionThrown") == []
 
     asyncio.run(main())
 
@@ -105,15 +105,6 @@ def load(name: str, prefix: str) -> dict[str, Any]:
         "1": {"class_type": "LoadImage", "inputs": {"image": name}},
         "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": prefix}},
     }
-
-
-async def reload(page: Page) -> None:
-    loads = len(page.told("Page.loadEventFired"))
-    await page.call("Page.reload")
-    async with asyncio.timeout(60):
-        while len(page.told("Page.loadEventFired")) == loads:
-            await asyncio.sleep(0.05)
-    await ready(page)
 
 
 def upload(kind: str, name: str, colour: str, fields: dict[str, str]) -> str:
@@ -237,7 +228,7 @@ def test_errors_are_shown_and_so_is_why_nothing_is_taken(tmp_path: Path) -> None
         place.intake.closed = True
         await queue(page, OTHER)
         await until(page, "document.body.innerText.includes('The gateway is being stopped. Try again in 10 s.')")
-        refused = [event["response"] for event in page.told("Network.responseReceived")]
+        refused = [event["response"] for event in page.events_of("Network.responseReceived")]
         assert [reply["status"] for reply in refused if reply["url"].endswith("/api/prompt")] == [200, 503]
         page.events.clear()
 

@@ -116,7 +116,7 @@ def test_a_locked_probe_asks_for_its_token_and_keeps_it_in_the_browser_tab(blank
     async def look(page: Page) -> None:
         assert await page.value("document.querySelector('.clp').dataset.state") == "locked"
         assert await page.value("document.querySelector('.clp-body').checkVisibility()") is False
-        assert server.asked == 1
+        assert server.requests == 1
         await page.value(enter.replace("{}", "'wrong'"))
         await until(page, "document.querySelector('.clp-token').innerText.includes('not the probe')")
         assert await page.value("sessionStorage.length") == 0
@@ -165,25 +165,25 @@ def test_it_asks_only_while_somebody_looks(blank: Path) -> None:
 
     async def still(page: Page) -> None:
         await asyncio.sleep(0.1)
-        before = server.asked
+        before = server.requests
         await asyncio.sleep(0.4)
-        assert server.asked == before
+        assert server.requests == before
 
-    async def asked(times: int) -> None:
-        wanted = server.asked + times
+    async def until_requested(times: int) -> None:
+        wanted = server.requests + times
         async with asyncio.timeout(15):
-            while server.asked < wanted:
+            while server.requests < wanted:
                 await asyncio.sleep(0.02)
 
     async def look(page: Page) -> None:
         await page.value("tab.render(document.querySelector('#sidebar')), 0")
         assert await page.value("document.querySelectorAll('.clp').length") == 1
-        await asked(3)
+        await until_requested(3)
         assert await page.value("waits.filter((ms) => ms === 1000).length") >= 3
         await page.value("turn('hidden'), 0")
         await still(page)
         await page.value("turn('visible'), 0")
-        await asked(1)
+        await until_requested(1)
         server.status = 500
         await until(page, "waits.includes(30000)")
         backing_off = [2000, 4000, 16000, 30000]

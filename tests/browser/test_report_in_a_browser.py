@@ -53,9 +53,9 @@ def test_every_chart_draws_and_nothing_is_loaded_or_run(page: Path) -> None:
             "p.querySelectorAll('svg [class*=mark-] path, svg [class*=mark-] line, svg [class*=mark-] rect').length])"
         )
         assert len(drawn) == 12 and all(marks > 3 for _, marks in drawn), drawn
-        assert [asked["request"]["url"] for asked in tab.told("Network.requestWillBeSent")] == [page.as_uri()]
-        assert tab.told("Runtime.exceptionThrown") == [] and tab.told("Log.entryAdded") == []
-        assert tab.told("Runtime.consoleAPICalled") == []
+        assert [event["request"]["url"] for event in tab.events_of("Network.requestWillBeSent")] == [page.as_uri()]
+        assert tab.events_of("Runtime.exceptionThrown") == [] and tab.events_of("Log.entryAdded") == []
+        assert tab.events_of("Runtime.consoleAPICalled") == []
         assert await tab.value("[violations, alerts, chartsFailed]") == [[], 0, []]
         text = await tab.value("document.querySelector('#run-1-nodes svg').textContent")
         assert EVIL in text

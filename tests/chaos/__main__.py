@@ -15,12 +15,12 @@ from tests.chaos.play import play
 
 
 def main() -> int:
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--jobs", type=int, default=300)
-    asked.add_argument("--kind", action="append", choices=[kind.name for kind in KINDS])
-    asked.add_argument("--seed", type=int, default=1)
-    asked.add_argument("--keep", action="store_true", help="leave the folders of the plays")
-    words = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=300)
+    parser.add_argument("--kind", action="append", choices=[kind.name for kind in KINDS])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", action="store_true", help="leave the folders of the plays")
+    words = parser.parse_args()
     base = Path(tempfile.mkdtemp(prefix="comfyload-chaos-"))
     print("| trouble | jobs | ended | executed | twice | code | most memory | seconds |")
     print("|---" + "|--:|---|--:|--:|--:|--:|--:|")

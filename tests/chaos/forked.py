@@ -49,8 +49,8 @@ def side_by_side(work: Sequence[T], do: Callable[[T], list[str]], at_once: int) 
         os.close(sink)
     found: list[str] = []
     for pid, source in workers:
-        with os.fdopen(source, encoding="utf-8") as told:
-            text = told.read()
+        with os.fdopen(source, encoding="utf-8") as answer:
+            text = answer.read()
         code = ended(pid)
         found += json.loads(text) if code == 0 else [f"a worker ended with {code}"]
     return found

@@ -61,7 +61,7 @@ def judge(run: Path, ledger: Path, expected: Expected, jobs: int) -> Outcome:
     sent = {line.prompt_id for line in lines if isinstance(line, Sent)}
     truth = counts(ledger)
     broken = [*_arrivals(records, lines, jobs, expected), *_against(records, sent, truth, expected)]
-    ends = Counter(record.execution.outcome for record in records)
+    ends = Counter[str](record.execution.outcome for record in records)
     unlike = [end for end in ends if end != "completed" and end not in expected.ends]
     if unlike:
         example = next(r for r in records if r.execution.outcome in unlike)

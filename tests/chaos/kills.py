@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from comfyload import clock
@@ -48,14 +49,14 @@ class Bench:
         folder.mkdir(parents=True, exist_ok=True)
         self.graph.write_text(json.dumps(sleeper(0.1)), encoding="utf-8")
 
-    def verb(self, verb: str, path: Path, kill_at: Point | None = None, told: Path | None = None) -> int:
+    def verb(self, verb: str, path: Path, kill_at: Point | None = None, points_file: Path | None = None) -> int:
         """Do it in a process of its own, to its end or to the point; returns how that ended."""
-        return ended(self.begin(verb, path, kill_at, told))
+        return ended(self.begin(verb, path, kill_at, points_file))
 
-    def begin(self, verb: str, path: Path, kill_at: Point | None = None, told: Path | None = None) -> int:
+    def begin(self, verb: str, path: Path, kill_at: Point | None = None, points_file: Path | None = None) -> int:
         def work() -> int:
-            if kill_at is not None or told is not None:
-                watch(kill_at, told)
+            if kill_at is not None or points_file is not None:
+                watch(kill_at, points_file)
             try:
                 if verb == "run":
                     clock.run(run(self._options(path), Viewer(), live=False))
@@ -113,26 +114,26 @@ class Bench:
 
 def points_of(bench: Bench, verb: str) -> list[Point]:
     """Where a process that does this comes by, from one that is not killed."""
-    told, path = bench.folder / f"{verb}.points", bench.folder / f"{verb}-whole"
+    points_file, path = bench.folder / f"{verb}.points", bench.folder / f"{verb}-whole"
     if verb != "run":
         bench.verb("run", path, AMID)
-    bench.verb(verb, path, None, told)
-    passed = Counter(told.read_text(encoding="utf-8").splitlines())
+    bench.verb(verb, path, None, points_file)
+    passed = Counter(points_file.read_text(encoding="utf-8").splitlines())
     return [(name, turn) for name, count in passed.items() for turn in range(1, min(count, TURNS) + 1)]
 
 
 def main() -> int:
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--verb", choices=VERBS, action="append")
-    asked.add_argument("--at-once", type=int, default=6)
-    words = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--verb", choices=VERBS, action="append")
+    parser.add_argument("--at-once", type=int, default=6)
+    words = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="comfyload-kills-"))
     failed = 0
     with in_process(folder / "executed.log", speed=5.0) as url:
         bench = Bench(folder, url, folder / "executed.log")
         for verb in words.verb or VERBS:
             began, points = time.monotonic(), points_of(bench, verb)
-            said = side_by_side(points, lambda point, verb=verb: bench.play(verb, point), words.at_once)
+            said = side_by_side(points, partial(bench.play, verb), words.at_once)
             broken = [line for line in said if not line.endswith((": held", ": NOT REACHED"))]
             missed = [line for line in said if line.endswith("NOT REACHED")]
             failed += len(broken)

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None
 LOST = frozenset({"failed", "lost", "timed_out"})
 """How jobs may end when nobody can answer for them."""
 
+Play = Callable[[World], Coroutine[None, None, None]]
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -30,7 +32,7 @@ class Kind:
 
     name: str
     what: str
-    play: Callable[[World], Awaitable[None]]
+    play: Play
     expected: Expected = Expected()  # noqa: RUF009 - frozen
     needs: tuple[str, ...] = ()
     cuts: bool = False
@@ -52,7 +54,7 @@ def _can_unshare() -> bool:
     return subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
 
 
-async def _beside(world: World, trouble: Callable[[World], Awaitable[None]], *more: str) -> None:
+async def _beside(world: World, trouble: Play, *more: str) -> None:
     """The load, with trouble while it goes on, and none at its end: what could not be told is told then."""
     made = asyncio.create_task(trouble(world))
     await world.load(*more)
@@ -61,7 +63,7 @@ async def _beside(world: World, trouble: Callable[[World], Awaitable[None]], *mo
         await made
 
 
-def _network(trouble: Trouble) -> Callable[[World], Awaitable[None]]:
+def _network(trouble: Trouble) -> Play:
     """Trouble from the 5th part of the load to the end."""
 
     async def play(world: World) -> None:
@@ -78,7 +80,7 @@ def _network(trouble: Trouble) -> Callable[[World], Awaitable[None]]:
     return play
 
 
-def _now_and_then(trouble: Trouble, seconds: float) -> Callable[[World], Awaitable[None]]:
+def _now_and_then(trouble: Trouble, seconds: float) -> Play:
     """Trouble for some seconds, four times over the load."""
 
     async def play(world: World) -> None:
@@ -114,7 +116,7 @@ async def _cuts(world: World) -> None:
     await _beside(world, make)
 
 
-def _server_killed(*more: str) -> Callable[[World], Awaitable[None]]:
+def _server_killed(*more: str) -> Play:
     async def play(world: World) -> None:
         async def make(world: World) -> None:
             for share in (0.2, 0.5, 0.8):
@@ -155,7 +157,7 @@ async def _load_frozen(world: World) -> None:
     await _beside(world, make)
 
 
-def _signals(*numbers: int) -> Callable[[World], Awaitable[None]]:
+def _signals(*numbers: int) -> Play:
     async def play(world: World) -> None:
         async def make(world: World) -> None:
             await world.when(0.4)
@@ -188,7 +190,7 @@ async def _killed(world: World) -> None:
     await world.comfyload("resume", str(world.run), "--quiet")
 
 
-def _clock(of: str) -> Callable[[World], Awaitable[None]]:
+def _clock(of: str) -> Play:
     """The wall clock is set an hour ahead, and back, while the load goes on."""
 
     async def play(world: World) -> None:

@@ -15,18 +15,18 @@ from comfyload.comfy.http import Http
 from comfyload.comfy.wire.calls import OnFrame
 from comfyload.record import lock, run
 
-__all__ = ["Point", "event_of", "passing", "route_of", "watch"]
+__all__ = ["Point", "event_of", "passing", "put_in_place", "route_of", "watch"]
 
 Point = tuple[str, int]
 """A boundary by its name, and the how-many-th time that the process comes to it, from 1."""
 
 
-def passing(kill_at: Point | None, told: Path | None) -> tuple[Callable[[str], None], Callable[[str], bool]]:
+def passing(kill_at: Point | None, points_file: Path | None) -> tuple[Callable[[str], None], Callable[[str], bool]]:
     """What notes that the process comes to a boundary, and kills it there at that point; and what says whether the next
     time would be that.
     """
     passed: Counter[str] = Counter()
-    file = None if told is None else os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    file = None if points_file is None else os.open(points_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def pass_by(name: str) -> None:
         passed[name] += 1
@@ -41,13 +41,20 @@ def passing(kill_at: Point | None, told: Path | None) -> tuple[Callable[[str], N
     return pass_by, dies_at
 
 
-def watch(kill_at: Point | None, told: Path | None = None) -> Callable[[str], None]:
-    """From here on this process is killed by SIGKILL at that point; `told` gets a line for each point it comes to.
-    Returns what notes that it comes to another.
+def put_in_place(owner: object, **parts: object) -> None:
+    """Let all of this process use these parts of a module or a class instead of its own."""
+    for name, part in parts.items():
+        setattr(owner, name, part)
+
+
+def watch(kill_at: Point | None, points_file: Path | None = None) -> Callable[[str], None]:
+    """From here on this process is killed by SIGKILL at that point. Returns what notes that it comes to another.
+
+    `points_file` gets a line for each point that it comes to.
 
     To be called in a process of its own: it changes the classes that all of the process uses.
     """
-    pass_by, dies_at = passing(kill_at, told)
+    pass_by, dies_at = passing(kill_at, points_file)
     _watch_journal(pass_by, dies_at)
     _watch_files(pass_by)
     _watch_calls(pass_by)
@@ -66,7 +73,7 @@ def _watch_journal(pass_by: Callable[[str], None], dies_at: Callable[[str], bool
         write(descriptor, line)
         pass_by(f"{what}: written")
 
-    run._write_whole = written  # type: ignore[assignment]
+    put_in_place(run, _write_whole=written)
 
 
 def _kind_of_line(line: bytes) -> str:
@@ -100,7 +107,9 @@ def _watch_files(pass_by: Callable[[str], None]) -> None:
         sign(descriptor)
         pass_by("lock: taken")
 
-    Path.replace, Path.unlink, os.fsync, lock._sign = replaced, unlinked, synced, signed  # type: ignore[method-assign, assignment]
+    put_in_place(Path, replace=replaced, unlink=unlinked)
+    put_in_place(os, fsync=synced)
+    put_in_place(lock, _sign=signed)
 
 
 def _watch_calls(pass_by: Callable[[str], None]) -> None:
@@ -128,7 +137,7 @@ def _watch_calls(pass_by: Callable[[str], None]) -> None:
 
         await events(self, client_id, seen)
 
-    Http.call, Http.download, Http.events = called, downloaded, listened  # type: ignore[method-assign, assignment]
+    put_in_place(Http, call=called, download=downloaded, events=listened)
 
 
 def route_of(path: str) -> str:

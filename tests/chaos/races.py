@@ -62,10 +62,10 @@ def race(bench: Bench, number: int) -> list[str]:
 
 
 def main() -> int:
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--races", type=int, default=200)
-    asked.add_argument("--at-once", type=int, default=4)
-    words = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--races", type=int, default=200)
+    parser.add_argument("--at-once", type=int, default=4)
+    words = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="comfyload-races-"))
     with in_process(folder / "executed.log", speed=5.0) as url:
         bench = Bench(folder, url, folder / "executed.log")

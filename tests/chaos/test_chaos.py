@@ -70,11 +70,11 @@ def test_the_judge_sees_what_is_wrong(bench: Bench) -> None:
     assert judge(path, mine, Expected(), 5).broken[0].startswith("arrivals were sent and have no end")
     records.write_text("".join(lines), encoding="utf-8")
 
-    told = mine.read_text(encoding="utf-8")
-    one = told.split()[1]
-    mine.write_text(f"{told}begun {one}\n", encoding="utf-8")
+    text = mine.read_text(encoding="utf-8")
+    one = text.split()[1]
+    mine.write_text(f"{text}begun {one}\n", encoding="utf-8")
     assert judge(path, mine, Expected(), 5).broken == [f"executed twice: ['{one}']"]
-    mine.write_text(told.replace(f"completed {one}\n", ""), encoding="utf-8")
+    mine.write_text(text.replace(f"completed {one}\n", ""), encoding="utf-8")
     assert judge(path, mine, Expected(), 5).broken == [f"completed by the record, and not by the server: ['{one}']"]
-    mine.write_text(f"{told}begun 00\n", encoding="utf-8")
+    mine.write_text(f"{text}begun 00\n", encoding="utf-8")
     assert judge(path, mine, Expected(), 5).broken == ["the server executed prompts that no record knows: ['00']"]

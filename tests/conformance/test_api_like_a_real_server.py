@@ -474,11 +474,11 @@ def test_features_are_told_to_who_says_his_first(on: On, frames: list[str | byte
         async with session.ws_connect(f"{url}/ws?clientId={uuid.uuid4()}") as socket:
             for frame in [*frames, FLAGS]:
                 await (socket.send_str(frame) if isinstance(frame, str) else socket.send_bytes(frame))
-            told = []
+            messages = []
             with pytest.raises(TimeoutError):
                 while True:
-                    told.append(json.loads((await socket.receive(timeout=0.3)).data))
-            features = [message["data"] for message in told if message["type"] == "feature_flags"]
+                    messages.append(json.loads((await socket.receive(timeout=0.3)).data))
+            features = [message["data"] for message in messages if message["type"] == "feature_flags"]
             assert len(features) == answered
             assert not answered or features == [await got(session, f"{url}/features")]
 

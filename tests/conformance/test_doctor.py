@@ -118,8 +118,8 @@ def test_what_an_old_server_lacks() -> None:
 
 
 def test_flags_that_disturb() -> None:
-    told = examine.disturbing_flags(["main.py", "--cpu", "--preview-method", "auto", "--lowvram", "--listen"])
-    assert sorted(told) == ["--cpu", "--lowvram", "--preview-method"]
+    flags = examine.disturbing_flags(["main.py", "--cpu", "--preview-method", "auto", "--lowvram", "--listen"])
+    assert sorted(flags) == ["--cpu", "--lowvram", "--preview-method"]
     assert examine.disturbing_flags(["main.py", "--preview-method", "none"]) == {}
     assert sorted(examine.disturbing_flags(["main.py", "--preview-method=taesd"])) == ["--preview-method"]
 
@@ -225,8 +225,8 @@ def test_a_book_that_lacks_a_checkpoint_two_images_and_a_class_is_told_all_four_
 
     found = on(body)
     (check,) = found["preflight"]
-    told = {(problem["kind"], problem["node"]) for problem in check.facts["problems"]}
-    assert told == {
+    problems = {(problem["kind"], problem["node"]) for problem in check.facts["problems"]}
+    assert problems == {
         ("missing_model", "1"), ("missing_image", "11"), ("missing_image", "15"), ("unknown_class", "110"),
     }  # fmt: skip
     for word in ("sd_xl_base_1.1.safetensors", "canny_page_99.png", "no_such_pose.png", "KSamplerr; nearest: KSampler"):

@@ -55,10 +55,10 @@ class Host:
         """`refused` with the answer, the type of the error with its event, or `ok` with the outputs."""
         body = json.dumps({"prompt": graph, "extra_data": {} if extra is None else {"extra_pnginfo": extra}})
         answer = self.call("POST", "prompt", body.encode(), {"Content-Type": "application/json"})
-        told = json.loads(answer.body)
+        content = json.loads(answer.body)
         if answer.status != 200:
-            return "refused", told
-        prompt_id, until = told["prompt_id"], time.monotonic() + 20
+            return "refused", content
+        prompt_id, until = content["prompt_id"], time.monotonic() + 20
         while time.monotonic() < until:
             history = json.loads(self.call("GET", f"history/{prompt_id}").body)
             if history:
@@ -660,9 +660,9 @@ def test_a_picture_is_loaded_in_its_size_from_any_folder(host: Host) -> None:
 
 @pytest.mark.parametrize("image", ["gone.png", "../x.png", "/etc/passwd", "gone.png [output]"])
 def test_a_picture_that_is_not_there_is_refused(host: Host, image: str) -> None:
-    how, told = host.run(through(start=node("LoadImage", image=image)))
+    how, content = host.run(through(start=node("LoadImage", image=image)))
     assert how == "refused"
-    assert told["node_errors"]["0"]["errors"][0]["type"] == "custom_validation_failed"
+    assert content["node_errors"]["0"]["errors"][0]["type"] == "custom_validation_failed"
 
 
 def test_what_is_no_picture_fails_when_it_is_loaded(host: Host) -> None:

@@ -96,8 +96,8 @@ def test_keys_that_comfyui_has_not(url: str) -> None:
                 assert item["comfyload"]["attempts"][-1]["outcome"] == status
                 assert item["comfyload"]["attempts"][-1]["server"] in ("gpu1", "gpu2")
                 async with session.get(f"{url}/history/{job}") as reply:
-                    told = (await reply.json())[job]["status"]
-                assert ("no such thing" in told["error"]) if status == "failed" else "error" not in told
+                    shown = (await reply.json())[job]["status"]
+                assert ("no such thing" in shown["error"]) if status == "failed" else "error" not in shown
 
     asyncio.run(main())
 

@@ -15,7 +15,7 @@ import pytest
 
 from comfyload import clock
 from comfyload.gateway.intake import PromptRefused
-from tests.support.answers import outputs_of, seen, told
+from tests.support.answers import outputs_of, preflight_answer, seen
 from tests.support.gateway import desk, farm
 
 VERSIONS = ("0.33.0", "0.3.64")
@@ -128,7 +128,7 @@ CASES: dict[str, tuple[dict[str, Any], str, list[str]]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_preflight_says_and_the_simulator_does_what_a_server_did(name: str, version: str) -> None:
     graph, verdict, dropped = CASES[name]
-    answer = told(graph, version)
+    answer = preflight_answer(graph, version)
     assert (answer.verdict, answer.dropped) == (verdict, dropped)
     assert seen(graph, version) == (verdict, dropped)
 
@@ -157,8 +157,8 @@ def test_a_gateway_does_what_a_server_did_and_refuses_what_would_end_it(name: st
 
 def test_an_undeclared_link_to_no_output_fails_or_kills_where_its_node_is_cached() -> None:
     graph = LINE | {"5": empty(color=9), "2": show(["1", 0], old=["5", 7])}
-    assert told(graph, "0.3.64").verdict == "fails"
-    assert told(graph, "0.33.0").verdict == "kills"
+    assert preflight_answer(graph, "0.3.64").verdict == "fails"
+    assert preflight_answer(graph, "0.33.0").verdict == "kills"
     sound = LINE | {"5": empty(color=9), "6": show(["5", 0])}
     for version, first, second in (("0.33.0", "fails", "kills"), ("0.3.64", "fails", "fails")):
         assert seen(graph, version) == (first, [])
@@ -167,4 +167,4 @@ def test_an_undeclared_link_to_no_output_fails_or_kills_where_its_node_is_cached
 
 def test_an_unknown_class_is_refused_even_in_a_dead_node() -> None:
     graph = LINE | {"9": {"class_type": "Nope", "inputs": {}}}
-    assert told(graph, "0.33.0").verdict == "refused"
+    assert preflight_answer(graph, "0.33.0").verdict == "refused"

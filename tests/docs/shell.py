@@ -42,6 +42,11 @@ class Block(NamedTuple):
         return {text.strip(): by.strip() for text, by in pairs}
 
     @property
+    def needs(self) -> str:
+        """The program without which it is left out; "" where it needs none."""
+        return self.remark.removeprefix("needs ") if self.remark.startswith("needs ") else ""
+
+    @property
     def exits(self) -> int:
         """The exit code that the page says it ends with."""
         return int(self.remark.removeprefix("exits ")) if self.remark.startswith("exits ") else 0
@@ -88,6 +93,7 @@ def run(
             ended = process.wait(timeout=seconds)
         finally:
             is_left = _end_group(process.pid)
+            process.wait()
     printed = written.read_text(encoding="utf-8")
     assert ended == block.exits, f"line {block.line}, exit code {ended}:\n{code}\n{printed}"
     assert not is_left, f"line {block.line} leaves a process behind:\n{code}"

@@ -14,13 +14,16 @@ import zlib
 from pathlib import Path
 
 from tests.docs.pages import ROOT
-from tests.support.commands import call, start
+from tests.support.commands import call, serving, start
 
 __all__ = ["ADDRESSES", "free_port", "make_folder"]
 
 ADDRESSES = {
     "http://gpu1:8188": "http://127.0.0.1:8188",
     "http://gpu2:8188": "http://127.0.0.1:8189",
+    "http://10.0.0.11:8188": "http://127.0.0.1:8188",
+    "http://10.0.0.12:8188": "http://127.0.0.1:8189",
+    "http://new-gpu:8188": "http://127.0.0.1:8188",
     "http://gpu.example:8188": "http://127.0.0.1:8188",
     "https://gpu.example/comfy/": "http://127.0.0.1:8188",
 }
@@ -55,6 +58,7 @@ def make_folder(folder: Path, server: str) -> None:
     _write_inputs(folder)
     _make_runs(folder, server)
     _kill_a_run(folder, server)
+    _make_ledger(folder, server)
 
 
 def _write_inputs(folder: Path) -> None:
@@ -135,6 +139,18 @@ def _kill_a_run(folder: Path, server: str) -> None:
         time.sleep(0.01)
     os.kill(command.pid, signal.SIGKILL)
     command.communicate(timeout=10)
+
+
+def _make_ledger(folder: Path, server: str) -> None:
+    """`ledger` is what a gateway kept of two days."""
+    today = "[0-9]*-gpu1"
+    for day in ("2026-11-23", "2026-11-24"):
+        kept = {path.name for path in (folder / "ledger").glob(today)}
+        with serving("gateway", "--server", f"gpu1={server}", "--ledger", str(folder / "ledger"), "--port", "0") as url:
+            done = call("run", "--server", url, "--workflow", "page.json", "--jobs", "20", "--quiet", cwd=folder)
+            assert done.returncode in (0, 5), done.stderr  # the run may be invalid, the ledger is not
+        (made,) = (path for path in (folder / "ledger").glob(today) if path.name not in kept)
+        made.rename(folder / "ledger" / f"{day}-gpu1")
 
 
 def free_port() -> int:

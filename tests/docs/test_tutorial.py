@@ -11,6 +11,7 @@ import pytest
 
 from tests.docs.pages import ROOT
 from tests.docs.shell import blocks, run
+from tests.support.stalls import again_after_a_stall
 
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 
@@ -18,12 +19,14 @@ TUTORIAL = ROOT / "docs" / "tutorial.md"
 @pytest.mark.skipif(shutil.which("bash") is None or sys.platform == "win32", reason="the tutorial is for a shell")
 @pytest.mark.long
 @pytest.mark.alone
+@pytest.mark.timeout(300)
+@again_after_a_stall
 def test_every_block_runs_and_says_what_the_text_says(tmp_path: Path) -> None:
     printed = {}
     for block in blocks(TUTORIAL, "bash"):
-        if block.remark.startswith("not run") or (block.remark == "needs jq" and shutil.which("jq") is None):
+        if block.remark.startswith("not run") or (block.needs and shutil.which(block.needs) is None):
             continue
-        printed[block.line] = run(block, tmp_path)
+        printed[block.line] = run(block, tmp_path, seconds=90)
     output = "\n".join(printed.values())
     assert "24 of 24 completed" in output
     assert "1 of 2 jobs were served from the cache: 1 image was made" in " ".join(output.split())

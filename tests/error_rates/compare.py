@@ -256,10 +256,10 @@ TABLES: list[tuple[str, str, Callable[[int], Iterator[str]]]] = [
 
 def main() -> None:
     """Print every table."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--table", type=int, choices=range(len(TABLES)), help="only this one, the first is 0")
-    asked.add_argument("--runs", type=int, default=400, help="simulated comparisons a cell")
-    chosen = asked.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", type=int, choices=range(len(TABLES)), help="only this one, the first is 0")
+    parser.add_argument("--runs", type=int, default=400, help="simulated comparisons a cell")
+    chosen = parser.parse_args()
     for title, head, rows in TABLES if chosen.table is None else [TABLES[chosen.table]]:
         _table(title, head, rows(chosen.runs))
 

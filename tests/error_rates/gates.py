@@ -266,11 +266,11 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=400)
     parser.add_argument("--by-law", action="store_true", help="not the worst law alone")
-    asked = parser.parse_args(arguments)
-    found = of_all_loads(asked.runs)
-    loads = table_by_law(found) if asked.by_law else tables_of_loads(found)
-    unseen = table_of_the_unseen(asked.runs)
-    for table in (table_of_success(5 * asked.runs), table_until_proven(2 * asked.runs), loads, unseen):
+    options = parser.parse_args(arguments)
+    found = of_all_loads(options.runs)
+    loads = table_by_law(found) if options.by_law else tables_of_loads(found)
+    unseen = table_of_the_unseen(options.runs)
+    for table in (table_of_success(5 * options.runs), table_until_proven(2 * options.runs), loads, unseen):
         sys.stdout.write(f"{table}\n\n")
 
 

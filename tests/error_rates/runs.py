@@ -114,14 +114,14 @@ def measured(times: Times, failed: Flags | None = None) -> Measured:
     """The run as the judge sees it, with the statistics that the tables here are about."""
     jobs = _jobs(times, np.zeros(len(times.due), np.bool_) if failed is None else failed)
     plan = Plan(load=times.load, jobs=jobs.n)
-    told = manifest(plan=plan)
-    fold = Fold(told.workflows)
+    of_run = manifest(plan=plan)
+    fold = Fold(of_run.workflows)
     fold.ledger.counted = Counter(completed=int(jobs.completed.sum()), failed=int((~jobs.completed).sum()))
     arrivals = arrivals_of(jobs, 1)
     wall_clock_s = float(times.end.max() - times.due.min())
-    made = rates(told, arrivals, wall_clock_s)
+    made = rates(of_run, arrivals, wall_clock_s)
     evidence = Evidence(
-        manifest=told,
+        manifest=of_run,
         fold=fold,
         jobs=jobs,
         arrivals=arrivals,
@@ -136,7 +136,7 @@ def measured(times: Times, failed: Flags | None = None) -> Measured:
         findings=list(dependence(jobs.known("latency"), plan.concurrency == 1)),
         summary={"total_jobs": jobs.n, "completed": int(jobs.completed.sum())},
     )
-    return Measured(path="", manifest=told, summary=summary, jobs=jobs, queue=evidence.queue)
+    return Measured(path="", manifest=of_run, summary=summary, jobs=jobs, queue=evidence.queue)
 
 
 def shares(failed: Flags) -> Measured:

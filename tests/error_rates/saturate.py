@@ -160,11 +160,11 @@ def campaign(world: World, seed: int, *, rate_too: bool = True, replicates: int 
         workflows=[WorkflowChoice(file=f"{name}.json") for name in names],
         plan=Plan(load=Closed(), timeout_s=None),
     )
-    asked = CampaignOptions(run=options, limit_s=world.limit_s, replicates=replicates)
+    settings = CampaignOptions(run=options, limit_s=world.limit_s, replicates=replicates)
     given = Rate(estimate=40 / world.service_s, low=40 / world.service_s, high=None)
 
     async def whole() -> Saturated:
-        search = Campaign(asked, server.make)
+        search = Campaign(settings, server.make)
         await search.measure()
         return await search.result()
 
@@ -206,7 +206,7 @@ def _latencies(arrivals: Floats, services: Floats, pause_s: float) -> Floats:
     return out
 
 
-class Told(Struct, frozen=True, kw_only=True):
+class Shares(Struct, frozen=True, kw_only=True):
     """Shares of campaigns, and errors, of one world."""
 
     runs: int
@@ -225,7 +225,7 @@ class Told(Struct, frozen=True, kw_only=True):
     """Share that says how many more jobs it takes."""
 
 
-def told(world: World, runs: int, *, rate_too: bool = True, first: int = 0) -> Told:
+def shares_of(world: World, runs: int, *, rate_too: bool = True, first: int = 0) -> Shares:
     """What so many campaigns say, beside the truth."""
     every = [campaign(world, first + seed, rate_too=rate_too) for seed in range(runs)]
     truth = 60 / world.service_s
@@ -235,7 +235,7 @@ def told(world: World, runs: int, *, rate_too: bool = True, first: int = 0) -> T
     rates = [found.sla_rate_per_minute or Rate(estimate=None, low=None, high=None) for found in every]
     deploy = np.array([0.0 if rate.estimate is None else rate.low or 0.0 for rate in rates]) / most
     confirmed = np.array([rate.confirmed is True for rate in rates])
-    return Told(
+    return Shares(
         runs=runs,
         covered=_share((rate.low or 0.0) <= truth <= (rate.high or math.inf) for rate in carries),
         bias=float(errors.mean()),
@@ -283,8 +283,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=400)
     parser.add_argument("--rate", action="store_true", help="rates to deploy; 0.4 s a campaign")
     parser.add_argument("--law", nargs="*", default=list(WORLDS), choices=list(WORLDS))
-    asked = parser.parse_args()
-    if asked.rate:
+    options = parser.parse_args()
+    if options.rate:
         print(
             "| law | rate to deploy above the truth % | > 5 % above and CONFIRMED % | CONFIRMED % | withheld % "
             "| to deploy / truth, median | asks for more jobs % |"
@@ -296,9 +296,9 @@ def main() -> None:
             "drift reported % |"
         )
         print("|---|---:|---:|---:|---:|---:|---:|")
-    for name in asked.law:
-        found = told(WORLDS[name], asked.runs, rate_too=asked.rate)
-        if asked.rate:
+    for name in options.law:
+        found = shares_of(WORLDS[name], options.runs, rate_too=options.rate)
+        if options.rate:
             cells = _percent(found.above, found.above_and_confirmed, found.confirmed, found.withheld)
             print(f"| {name} | {cells} | {found.to_deploy:.2f} | {_percent(found.more)} |", flush=True)
         else:

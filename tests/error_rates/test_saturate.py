@@ -9,7 +9,7 @@ import pytest
 
 from comfyload.advise.interference import interference
 from tests.error_rates.laws import LAWS, chance
-from tests.error_rates.saturate import JOBS, WORLDS, told
+from tests.error_rates.saturate import JOBS, WORLDS, shares_of
 
 long = pytest.mark.long
 pytestmark = pytest.mark.timeout(240)
@@ -51,7 +51,7 @@ def test_jobs_that_are_slowed_by_a_fifth_are_found(law: str, least: float) -> No
 )
 def test_the_interval_of_the_capacity_holds_it(name: str, least: float) -> None:
     runs = 120
-    found = told(WORLDS[name], runs, rate_too=False)
+    found = shares_of(WORLDS[name], runs, rate_too=False)
     assert found.covered >= least - chance(least, runs)
     if WORLDS[name] in (WORLDS["logn .2"], WORLDS["logn 1.0"], WORLDS["15%x2.5"], WORLDS["5%x6"]):
         # No unbiased estimate of a mean has less error than CV / root n; that of a simulated RMSE is one in root 2n.
@@ -63,7 +63,7 @@ def test_the_interval_of_the_capacity_holds_it(name: str, least: float) -> None:
 @pytest.mark.parametrize(("name", "most"), [("logn .2", 0.12), ("logn .6", 0.12), ("15%x2.5", 0.12), ("5%x6", 0.15)])
 def test_the_rate_to_deploy_is_seldom_above_the_truth_and_hardly_ever_confirmed_there(name: str, most: float) -> None:
     runs = 50
-    found = told(WORLDS[name], runs)
+    found = shares_of(WORLDS[name], runs)
     assert found.above <= most + chance(most, runs)
     assert found.above_and_confirmed <= 0.03 + chance(0.03, runs)
     if name in ("logn .2", "15%x2.5"):

@@ -80,21 +80,21 @@ def simulate(law: Law, noise: float, trials: int, seed: int, jobs: int = 60, fac
             series["p95 bare"] = series["p95"].bare()
         for name in METRICS:
             seen[name].append(_seen(flat[name], stepped[name]))
-    return {name: _shares(told) for name, told in seen.items()}
+    return {name: _shares(pairs) for name, pairs in seen.items()}
 
 
 def failures(before: float, after: float, trials: int, seed: int, jobs: int = 60) -> Shares:
     """The success rate, where so large a share of independent jobs fails before and after the change."""
     rng = np.random.default_rng(seed)
-    told = []
+    pairs = []
     for _ in range(trials):
         flat, stepped = (_success(np.where(np.arange(POINTS) < CHANGE, before, x), jobs, rng) for x in (before, after))
-        told.append(_seen(flat, stepped))
-    return _shares(told)
+        pairs.append(_seen(flat, stepped))
+    return _shares(pairs)
 
 
-def _shares(told: list[tuple[float, ...]]) -> Shares:
-    false, doubted, soon, late, dated, at_once = np.mean(np.array(told), axis=0)
+def _shares(pairs: list[tuple[float, ...]]) -> Shares:
+    false, doubted, soon, late, dated, at_once = np.mean(np.array(pairs), axis=0)
     return Shares(false=false, doubted=doubted, soon=soon, late=late, dated=dated / max(late, 1e-9), at_once=at_once)
 
 
@@ -167,11 +167,11 @@ def rows(trials: int) -> Iterator[str]:
 
 def main() -> None:
     """Print the table."""
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--runs", type=int, default=100, help="simulated series a cell")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=100, help="simulated series a cell")
     heads = "false steps", "false marks of the last", "+10 % after 5", "after 15", "dated right", "marked at once"
     sys.stdout.write(f"\n| law, noise, metric of jobs | {' | '.join(heads)} |\n|---{'|---:' * len(heads)}|\n")
-    for row in rows(asked.parse_args().runs):
+    for row in rows(parser.parse_args().runs):
         sys.stdout.write(f"| {row} |\n")
         sys.stdout.flush()
 

@@ -23,28 +23,28 @@ HANG_S = 60
 
 
 def main() -> int:
-    asked = _arguments()
-    if asked.target and not asked.apart:
-        return _guided(asked) if asked.guided else _one(asked)
-    names = asked.target or list(TARGETS)
+    options = _arguments()
+    if options.target and not options.apart:
+        return _guided(options) if options.guided else _one(options)
+    names = options.target or list(TARGETS)
     print(f"{'target':15} {'executions':>11} {'exec/s':>8} {'crashes':>8} {'slowest':>8} {'peak MB':>8}", flush=True)
     failed = 0
     for name in names:
-        command = [sys.executable, "-m", "tests.fuzz", "--target", name, "--seed", str(asked.seed)]
-        command += ["--executions", str(asked.executions), "--keep", str(asked.keep)]
-        command += ["--minutes", str(asked.minutes / len(names))] + (["--guided"] if asked.guided else [])
+        command = [sys.executable, "-m", "tests.fuzz", "--target", name, "--seed", str(options.seed)]
+        command += ["--executions", str(options.executions), "--keep", str(options.keep)]
+        command += ["--minutes", str(options.minutes / len(names))] + (["--guided"] if options.guided else [])
         failed += subprocess.run(command, check=False).returncode != 0
     return 1 if failed else 0
 
 
-def _one(asked: argparse.Namespace) -> int:
+def _one(options: argparse.Namespace) -> int:
     failed = 0
     faulthandler.enable()
     warnings.simplefilter("error")  # as in the tests: a warning printed in the midst of a table is a defect
     gc.freeze()
-    for name in asked.target:
-        done = fuzz(TARGETS[name], Random(asked.seed), executions=asked.executions, seconds=60 * asked.minutes)
-        _tell(name, done, asked.keep)
+    for name in options.target:
+        done = fuzz(TARGETS[name], Random(options.seed), executions=options.executions, seconds=60 * options.minutes)
+        _tell(name, done, options.keep)
         failed += bool(done.found) or done.peak_bytes > TARGETS[name].most_bytes
     return 1 if failed else 0
 
@@ -63,10 +63,10 @@ def _tell(name: str, done: Round, keep: Path) -> None:
         print(f"  {found.kind}: {file}\n    {found.text.strip().splitlines()[-1][:200]}", flush=True)
 
 
-def _guided(asked: argparse.Namespace) -> int:
+def _guided(options: argparse.Namespace) -> int:
     from tests.fuzz.guided import guided
 
-    return guided(asked.target[0], 60 * asked.minutes, asked.executions, asked.keep)
+    return guided(options.target[0], 60 * options.minutes, options.executions, options.keep)
 
 
 def _arguments() -> argparse.Namespace:
@@ -78,10 +78,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--guided", action="store_true", help="by coverage, with atheris")
     parser.add_argument("--apart", action="store_true", help="each target in a process of its own, also those named")
     parser.add_argument("--keep", type=Path, default=CORPUS, help="where inputs that made trouble are put")
-    asked = parser.parse_args()
-    if asked.minutes == float("inf") and asked.executions == sys.maxsize:
-        asked.minutes = 5.0
-    return asked
+    options = parser.parse_args()
+    if options.minutes == float("inf") and options.executions == sys.maxsize:
+        options.minutes = 5.0
+    return options
 
 
 if __name__ == "__main__":

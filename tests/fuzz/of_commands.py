@@ -86,12 +86,12 @@ MISHAPS: dict[str, Callable[[Path], object]] = {
 @cache
 def _unfinished() -> bytes:
     """A manifest with which a run can be taken up again."""
-    asked = {
+    options = {
         "server": NOBODY,
         "workflows": [{"file": str(_workflow())}],
         "plan": {"load": {"kind": "closed"}, "jobs": 4},
     }
-    return encode_pretty(manifest(4, end=None, ended_utc=None, options=msgspec.convert(asked, RunOptions)))
+    return encode_pretty(manifest(4, end=None, ended_utc=None, options=msgspec.convert(options, RunOptions)))
 
 
 @cache

@@ -48,7 +48,7 @@ __all__ = ["TARGETS"]
 TOKEN = "open-sesame-of-anna"
 TROUBLE = b"500 Internal Server Error\n\nServer got itself in trouble"
 MINE, OTHERS = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
-_MOST_ASKED = 200
+_MOST_REQUESTS = 200
 
 
 class _Nowhere(Passing):
@@ -67,7 +67,7 @@ class _Gateway:
     """A gateway before a server that takes prompts and runs none, made anew now and then."""
 
     def __init__(self) -> None:
-        self._asked = 0
+        self._requests = 0
         self._stack: AsyncExitStack | None = None
         self._app: web.Application
 
@@ -76,9 +76,9 @@ class _Gateway:
         now(self._ask(data))
 
     async def _ask(self, data: bytes) -> None:
-        if self._stack is None or self._asked % _MOST_ASKED == 0:
+        if self._stack is None or self._requests % _MOST_REQUESTS == 0:
             await self._renew()
-        self._asked += 1
+        self._requests += 1
         head, _, rest = data.partition(b"\n")
         line, _, body = rest.partition(b"\n")
         method, _, path = head.decode("latin-1").partition(" ")
@@ -347,7 +347,7 @@ _ENTRY = {"prompt": [0, "p", GRAPH, {"client_id": "c"}, ["3"]], "outputs": {"3":
               ["execution_success", {"prompt_id": "p", "timestamp": 2}]]}}  # fmt: skip
 
 _CALLS: list[bytes] = [
-    *(f"{asked}\nX-Nothing: x\n".encode() for asked in (
+    *(f"{line}\nX-Nothing: x\n".encode() for line in (
         "GET /prompt", "GET /queue", "GET /api/history?max_items=1&offset=0", f"GET /history/{MINE}", "HEAD /features",
         f"GET /api/jobs/{MINE}", "GET /view?filename=x.png&type=output&subfolder=@gpu2/t", "GET /object_info/KSampler",
         "GET /api/jobs?status=pending&limit=1", "GET /system_stats", f"GET /settings?a=1&token={TOKEN}",

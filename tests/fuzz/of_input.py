@@ -115,10 +115,10 @@ def plan(data: bytes) -> None:
     _arrive(options.plan)
 
 
-def _arrive(asked: Plan) -> None:
-    if isinstance(asked.load, Open | Replay):
+def _arrive(chosen: Plan) -> None:
+    if isinstance(chosen.load, Open | Replay):
         before = 0.0
-        for instant in islice(offsets(asked.load, Random(1)), 50):
+        for instant in islice(offsets(chosen.load, Random(1)), 50):
             assert math.isfinite(instant) and instant >= before, "arrivals out of order"
             before = instant
 

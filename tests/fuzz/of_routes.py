@@ -24,7 +24,7 @@ from tests.fuzz.target import Target, kept, now
 
 __all__ = ["TARGETS"]
 
-_MOST_ASKED = 200
+_MOST_REQUESTS = 200
 """Of one server: what is posted is kept, and would slow down what comes after."""
 
 
@@ -32,7 +32,7 @@ class _Simulated:
     """A simulated server that takes prompts and runs none, made anew now and then."""
 
     def __init__(self) -> None:
-        self._asked = 0
+        self._requests = 0
         self._server: Server | None = None
 
     def __call__(self, data: bytes) -> None:
@@ -40,12 +40,12 @@ class _Simulated:
         now(self._ask(data))
 
     async def _ask(self, data: bytes) -> None:
-        if self._server is None or self._asked % _MOST_ASKED == 0:
+        if self._server is None or self._requests % _MOST_REQUESTS == 0:
             if self._server is not None:
                 await self._server.stop()
             self._server = Server()
             self._server.start()
-        self._asked += 1
+        self._requests += 1
         head, _, body = data.partition(b"\n")
         method, _, path = head.decode("latin-1").partition(" ")
         if method == "SOCKET":
@@ -106,7 +106,7 @@ _FORM = b'--b\r\nContent-Disposition: form-data; name="image"; filename="x.png"\
 
 TARGETS = [
     Target(name="sim", what="the simulator's routes and socket", feed=_Simulated(), seeds=[
-        *(f"{asked}\n".encode() for asked in (
+        *(f"{line}\n".encode() for line in (
             "GET prompt", "GET queue", "GET history?max_items=1&offset=0", "GET history/x", "HEAD features",
             "GET api/jobs/x", "GET view?filename=x.png&type=output&subfolder=", "GET object_info/KSampler",
             "GET api/jobs?status=pending",

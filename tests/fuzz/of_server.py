@@ -168,13 +168,13 @@ def object_info(data: bytes) -> None:
     described = now(fetch_object_info(answering, ["KSampler", "Gone"]))
     now(missing_images(answering, ["x.png [output]", "a\\b.png"], None))
     try:
-        told = decode_json(data, dict[str, Any])
+        classes = decode_json(data, dict[str, Any])
     except msgspec.MsgspecError:
-        told = described.classes
-    info = ObjectInfo(told)
+        classes = described.classes
+    info = ObjectInfo(classes)
     info.packs()
     graph = workflow()
-    for name in [*told, *(graph.class_of(node) for node in graph.graph)]:
+    for name in [*classes, *(graph.class_of(node) for node in graph.graph)]:
         of = info[name]
         _ = of.output, of.pack, of.core, of.heavy, of.sampler, of.loads, of.plain
         for key in ("seed", "steps", "model", "ckpt_name", "images", "a"):
@@ -182,7 +182,7 @@ def object_info(data: bytes) -> None:
             if spec is not None:
                 _ = spec.bounds, spec.choices
     find_seeds(graph, info)
-    _ = check(graph, told, None).verdict
+    _ = check(graph, classes, None).verdict
 
 
 def probe(data: bytes) -> None:

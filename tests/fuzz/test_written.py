@@ -121,9 +121,9 @@ def test_damage_is_named_and_the_rest_is_saved(spoilt: bytes, tmp_path: Path) ->
     content = (run / RECORDS).read_bytes().split(b"\n")
     content[3] = spoilt
     (run / RECORDS).write_bytes(b"\n".join(content))
-    with pytest.raises(RunFilesError, match="line 4 is damaged") as told:
+    with pytest.raises(RunFilesError, match="line 4 is damaged") as raised:
         RunReader(run).check()
-    assert "show --salvage" in told.value.hint
+    assert "show --salvage" in raised.value.hint
     saved = RunReader(run, salvage=True)
     assert len(list(saved.lines())) == 6
     assert (saved.damage[RECORDS].lines, saved.damage[RECORDS].first) == (1, 4)

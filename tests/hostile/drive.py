@@ -254,18 +254,18 @@ def faults_of(done: Done, scenario: Scenario) -> Iterator[str]:
     if done.code is None:
         yield f"killed after {done.seconds:.0f} s"
         return
-    told = done.out + done.err
+    printed = done.out + done.err
     for trace in TRACES:
-        if trace in told:
-            yield f"{trace}: {_last(told, trace)}"
+        if trace in printed:
+            yield f"{trace}: {_last(printed, trace)}"
     right = scenario.codes.get(done.command, ())
     if done.code not in ALLOWED[done.command]:
         yield f"exit code {done.code}"
-    elif right and done.code not in right and not (done.code == 5 and LATE in told and ALL.search(told)):
-        yield f"exit code {done.code}, not {' or '.join(map(str, right))}: {' '.join(told.split())[:500]}"
+    elif right and done.code not in right and not (done.code == 5 and LATE in printed and ALL.search(printed)):
+        yield f"exit code {done.code}, not {' or '.join(map(str, right))}: {' '.join(printed.split())[:500]}"
     if done.mb > MOST_MB:
         yield f"{done.mb:.0f} MB"
-    if (steering := STEERING.search(told)) is not None:
+    if (steering := STEERING.search(printed)) is not None:
         yield f"prints {steering[0]!r}"
     if done.command in ("run", "resume", "connect") and done.code in (2, 4):
         errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
@@ -273,9 +273,9 @@ def faults_of(done: Done, scenario: Scenario) -> Iterator[str]:
             yield f"{len(errors)} errors of {sum(map(len, errors))} letters: {done.err[-100:]!r}"
         elif done.command != "connect" and " — " not in done.err and "Nothing was submitted" not in done.err:
             yield f"no hint: {errors[0][:100]}"
-    if done.command == "run" and scenario.unreadable and UNREAD not in told and not ALL.search(told):
+    if done.command == "run" and scenario.unreadable and UNREAD not in printed and not ALL.search(printed):
         yield "does not say what could not be read"
-    if done.command == "run" and scenario.says and not any(word in told for word in scenario.says):
+    if done.command == "run" and scenario.says and not any(word in printed for word in scenario.says):
         yield f"does not say {scenario.says[0]!r}"
 
 
@@ -294,8 +294,8 @@ def _unreadable_lines(path: Path) -> Iterator[str]:
         yield f"a run directory of {size >> 20} MiB"
 
 
-def _last(told: str, trace: str) -> str:
-    after = told[told.index(trace) :].splitlines()
+def _last(printed: str, trace: str) -> str:
+    after = printed[printed.index(trace) :].splitlines()
     found = [line for line in after if line and not line.startswith((" ", "Traceback", "+", "|"))]
     return (found[0] if found else after[-1])[:160]
 

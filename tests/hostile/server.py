@@ -173,10 +173,10 @@ class World:
     def _prompt(self, call: Call) -> Any:
         if call.method == "GET":
             return {"exec_info": {"queue_remaining": sum(not job.done for job in self.jobs.values())}}
-        asked = json.loads(call.body)
-        job = self.jobs.get(asked["prompt_id"])
+        posted = json.loads(call.body)
+        job = self.jobs.get(posted["prompt_id"])
         if job is None:
-            job = Job(asked["prompt_id"], asked.get("client_id", ""), len(self.jobs), asked["prompt"])
+            job = Job(posted["prompt_id"], posted.get("client_id", ""), len(self.jobs), posted["prompt"])
             self.jobs[job.prompt_id] = job
             self.queue.put_nowait(job)
             self.worker = self.worker or asyncio.ensure_future(self._work())
@@ -312,22 +312,22 @@ def finish(job: Job) -> None:
 
 async def good_events(socket: Socket, job: Job) -> None:
     """What a ComfyUI tells of a job while it runs."""
-    told = {"prompt_id": job.prompt_id}
-    await socket.tell("execution_start", **told, timestamp=job.start_ms)
-    await socket.tell("execution_cached", **told, nodes=[], timestamp=job.start_ms)
+    job_id = {"prompt_id": job.prompt_id}
+    await socket.tell("execution_start", **job_id, timestamp=job.start_ms)
+    await socket.tell("execution_cached", **job_id, nodes=[], timestamp=job.start_ms)
     for node in ("1", "2", "3"):
-        await socket.tell("executing", **told, node=node, display_node=node)
+        await socket.tell("executing", **job_id, node=node, display_node=node)
         states = {node: {"state": "running", "node_id": node, "display_node_id": node, "value": 0, "max": 1}}
-        await socket.tell("progress_state", **told, nodes=states)
+        await socket.tell("progress_state", **job_id, nodes=states)
         await asyncio.sleep(JOB_S / 3)
-    await socket.tell("executed", **told, node="3", display_node="3", output=job.outputs["3"])
+    await socket.tell("executed", **job_id, node="3", display_node="3", output=job.outputs["3"])
 
 
 async def good_end(socket: Socket, job: Job) -> None:
-    told = {"prompt_id": job.prompt_id}
-    await socket.tell("execution_success", **told, timestamp=job.end_ms)
+    job_id = {"prompt_id": job.prompt_id}
+    await socket.tell("execution_success", **job_id, timestamp=job.end_ms)
     await socket.tell("status", status={"exec_info": {"queue_remaining": 0}})
-    await socket.tell("executing", **told, node=None)
+    await socket.tell("executing", **job_id, node=None)
 
 
 def frame(
@@ -423,8 +423,8 @@ class Hostile:
 
 def accepted(call: Call, key: bytes | None = None) -> bytes:
     """The reply that opens a WebSocket; `key` replaces the right answer to its challenge."""
-    asked = call.headers.get("sec-websocket-key", "").encode()
-    right = base64.b64encode(hashlib.sha1(asked + GUID, usedforsecurity=False).digest())
+    nonce = call.headers.get("sec-websocket-key", "").encode()
+    right = base64.b64encode(hashlib.sha1(nonce + GUID, usedforsecurity=False).digest())
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Accept: " + (right if key is None else key) + b"\r\n\r\n"

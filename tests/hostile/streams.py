@@ -213,11 +213,11 @@ HANDSHAKES: dict[str, tuple[str, Act]] = {
 """By name: what it is, and how the stream is opened."""
 
 
-def _events(*told: tuple[str, dict[str, Any]], end: bool = True) -> Callable[[Socket, Job], Awaitable[None]]:
+def _events(*messages: tuple[str, dict[str, Any]], end: bool = True) -> Callable[[Socket, Job], Awaitable[None]]:
     """These messages of the job; in texts, ID stands for its id."""
 
     async def job(socket: Socket, of: Job) -> None:
-        for kind, data in told:
+        for kind, data in messages:
             await socket.tell(kind, **{"prompt_id": of.prompt_id, **data})
         if end:
             await socket.tell("executing", prompt_id=of.prompt_id, node=None)

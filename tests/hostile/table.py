@@ -18,7 +18,7 @@ MAY_FAIL = (0, 5)
 HARD = ("strangers", "large_message", "large_objects", "large_binary")
 """What takes longer to hear out than the jobs have time."""
 
-TOLD = ("no_json", "odd_json", "deep", "junk_flood")
+REPORTED = ("no_json", "odd_json", "deep", "junk_flood")
 UNREAD = ("The server sent what cannot be read",)
 DOCTOR = (0, 2, 3)
 CONNECT = (0, 1)
@@ -100,12 +100,12 @@ def _bodies() -> Iterator[Scenario]:
         for name, (what, make) in malice.BODIES.items():
             if route not in THOROUGH and name not in FEWER:
                 continue
-            told = codes if name in FEWER else {"run": codes["run"]}
+            expected = codes if name in FEWER else {"run": codes["run"]}
             yield Scenario(
                 name=f"{_slug(route)}-{name}",
                 what=f"{called}: {what}",
                 acts={route: malice.body(make)},
-                codes=told,
+                codes=expected,
                 unreadable=route == "history",
                 arguments=("--upload", "in.png") if route == "upload" else (),
             )
@@ -116,14 +116,14 @@ def _wires() -> Iterator[Scenario]:
         for name, (what, act) in malice.WIRE.items():
             if route in ("POST prompt", "view") and name not in HEAVY:
                 continue
-            told = codes if name in HEAVY else {"run": codes["run"]}
+            expected = codes if name in HEAVY else {"run": codes["run"]}
             if name == "two_replies":  # the second comes when the first is read
-                told = dict.fromkeys(told, (0, 1, 2, 4, 5))
+                expected = dict.fromkeys(expected, (0, 1, 2, 4, 5))
             yield Scenario(
                 name=f"{_slug(route)}-{name}",
                 what=f"{called}: {what}",
                 acts={route: act},
-                codes=told,
+                codes=expected,
                 bound_s=200.0 if name in SLOW else 120.0,
             )
 
@@ -158,7 +158,7 @@ def _streams() -> Iterator[Scenario]:
         if len(name) % 4 == 0:
             codes |= {"doctor": (0,), "connect": CONNECT}
         yield Scenario(
-            name=f"ws-{name}", what=f"/ws: {what}", greet=greet, codes=codes, says=UNREAD if name in TOLD else ()
+            name=f"ws-{name}", what=f"/ws: {what}", greet=greet, codes=codes, says=UNREAD if name in REPORTED else ()
         )
     for name, (what, act) in streams.HANDSHAKES.items():
         yield Scenario(name=f"ws-{name}", what=f"/ws: {what}", acts={"ws": act}, codes={"run": GOES_ON, "doctor": (0,)})

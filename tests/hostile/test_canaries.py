@@ -57,7 +57,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             assert not found_in(os.fsencode(file)), file
 
 
-def told(*words: str | Path, codes: tuple[int, ...] = (0, 1, 2, 3, 4, 5)) -> str:
+def printed(*words: str | Path, codes: tuple[int, ...] = (0, 1, 2, 3, 4, 5)) -> str:
     """All that a command prints, its error included. No secret is in it."""
     done = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200", "NO_COLOR": "1"})
     error = done.exception
@@ -83,7 +83,7 @@ def with_secrets(url: str) -> str:
 def test_a_run_and_all_that_is_made_of_it_hold_no_secret(folder: Path) -> None:
     with in_thread(lambda: Server(speed=50)) as (plain, _):
         url = with_secrets(plain)
-        told(
+        printed(
             "run",
             "--server",
             url,
@@ -98,12 +98,12 @@ def test_a_run_and_all_that_is_made_of_it_hold_no_secret(folder: Path) -> None:
             *SECRET,
             codes=(0, 5),
         )
-        told("doctor", "--server", url, "--workflow", "g.json", *SECRET)
-        told("doctor", "--server", url, "--workflow", "g.json", "--json", *SECRET)
-        told("run", "--server", url, "--workflow", "g.json", "--dry-run", *SECRET, codes=(0,))
-        told("run", "--server", url, "--workflow", "g.json", "--dry-run", "--json", *SECRET, codes=(0,))
-        told("resume", "r", "--server", url, *SECRET)
-        told("cleanup", "r", "--server", url, *SECRET)
+        printed("doctor", "--server", url, "--workflow", "g.json", *SECRET)
+        printed("doctor", "--server", url, "--workflow", "g.json", "--json", *SECRET)
+        printed("run", "--server", url, "--workflow", "g.json", "--dry-run", *SECRET, codes=(0,))
+        printed("run", "--server", url, "--workflow", "g.json", "--dry-run", "--json", *SECRET, codes=(0,))
+        printed("resume", "r", "--server", url, *SECRET)
+        printed("cleanup", "r", "--server", url, *SECRET)
     for words in (
         ("show", "r"),
         ("show", "r", "--json"),
@@ -114,7 +114,7 @@ def test_a_run_and_all_that_is_made_of_it_hold_no_secret(folder: Path) -> None:
         ("baseline", "save", "r", "--name", "b", "--archive", "a"),
         ("compare", "r", "r"),
     ):
-        told(*words)
+        printed(*words)
 
 
 @pytest.mark.parametrize("status", [403, 500])
@@ -125,15 +125,15 @@ def test_a_server_that_repeats_what_it_was_sent_is_quoted_without_it(folder: Pat
 
     with answering(echo) as plain:
         for words in provoked(with_secrets(plain)):
-            told(*words, codes=(0, 1, 2, 4))
+            printed(*words, codes=(0, 1, 2, 4))
 
 
 @pytest.mark.parametrize("status", [302, 308])
 def test_a_redirect_that_repeats_it_is_told_without_it(folder: Path, status: int) -> None:
-    asked: list[str] = []
+    requests: list[str] = []
 
     async def elsewhere(request: web.Request) -> web.Response:
-        asked.append(str(request.headers) + request.path_qs)
+        requests.append(str(request.headers) + request.path_qs)
         return web.json_response({})
 
     with answering(elsewhere) as other:
@@ -144,8 +144,8 @@ def test_a_redirect_that_repeats_it_is_told_without_it(folder: Path, status: int
 
         with answering(away) as plain:
             for words in provoked(with_secrets(plain)):
-                told(*words, codes=(0, 1, 2, 4))
-    assert not asked
+                printed(*words, codes=(0, 1, 2, 4))
+    assert not requests
 
 
 def test_a_refused_prompt_that_repeats_it_leaves_none_in_the_run(folder: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_refused_prompt_that_repeats_it_leaves_none_in_the_run(folder: Path) -
         return server
 
     with in_thread(refusing) as (plain, _):
-        told(
+        printed(
             "run",
             "--server",
             with_secrets(plain),
@@ -178,8 +178,8 @@ def test_a_refused_prompt_that_repeats_it_leaves_none_in_the_run(folder: Path) -
             *SECRET,
             codes=(5,),
         )
-    told("show", "r", codes=(5,))
-    told("report", "r", "--html", "r.html")
+    printed("show", "r", codes=(5,))
+    printed("report", "r", "--html", "r.html")
 
 
 @pytest.mark.parametrize(
@@ -198,9 +198,9 @@ def test_a_refused_prompt_that_repeats_it_leaves_none_in_the_run(folder: Path) -
 )
 def test_an_address_that_cannot_be_right_is_refused_without_its_secret(folder: Path, address: str) -> None:
     for words in provoked(address):
-        told(*words, codes=(0, 1, 2, 4))
-    told("run", "--server", "127.0.0.1:1", "--workflow", "g.json", "-n", "1", "--scrape", address, codes=(2, 4))
-    told("checklist", "--server", "127.0.0.1:1", "--workflow", "g.json", "--scrape", address, codes=(2, 4))
+        printed(*words, codes=(0, 1, 2, 4))
+    printed("run", "--server", "127.0.0.1:1", "--workflow", "g.json", "-n", "1", "--scrape", address, codes=(2, 4))
+    printed("checklist", "--server", "127.0.0.1:1", "--workflow", "g.json", "--scrape", address, codes=(2, 4))
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_an_address_that_cannot_be_right_is_refused_without_its_secret(folder: P
 )
 def test_a_header_that_cannot_be_right_is_refused_without_its_value(folder: Path, header: str) -> None:
     for words in provoked("http://127.0.0.1:1", header):
-        told(*words, codes=(0, 1, 2, 4))
+        printed(*words, codes=(0, 1, 2, 4))
 
 
 def provoked(url: str, *headers: str) -> list[list[str]]:
@@ -241,12 +241,12 @@ def provoked(url: str, *headers: str) -> list[list[str]]:
 
 def test_a_plan_keeps_names_of_variables_and_no_secret(folder: Path) -> None:
     plan = ["run", "--save-plan", "-", "--workflow", "g.json", "--server"]
-    named = told(*plan, "http://host:8188", "--header", "X-Token=env:COMFYLOAD_CANARY", codes=(0,))
+    named = printed(*plan, "http://host:8188", "--header", "X-Token=env:COMFYLOAD_CANARY", codes=(0,))
     assert "X-Token=env:COMFYLOAD_CANARY" in named
-    told(*plan, "http://host:8188", *SECRET, codes=(0,))
+    printed(*plan, "http://host:8188", *SECRET, codes=(0,))
     secret = with_secrets("http://host:8188")
-    told(*plan, secret, "--scrape", with_secrets("http://h"), codes=(0,))
-    assert "A plan holds no secrets" in told(
+    printed(*plan, secret, "--scrape", with_secrets("http://h"), codes=(0,))
+    assert "A plan holds no secrets" in printed(
         "run", "--save-plan", "plan.toml", "--workflow", "g.json", "--server", secret, *SECRET, codes=(0,)
     )
     assert (folder / "plan.toml").exists(), "which is searched afterwards"
@@ -263,4 +263,4 @@ def test_what_a_plan_file_holds_is_not_told_when_it_is_wrong(tmp_path: Path, mon
         f'server = "ftp://{USER}:{PASSWORD}@h"\nheaders = ["X Y={HEADER}"]\n[[workflows]]\nfile = "g.json"\n',
     ):
         (tmp_path / "plan.toml").write_text(text)
-        told("run", "--plan", "plan.toml", codes=(2, 4))
+        printed("run", "--plan", "plan.toml", codes=(2, 4))

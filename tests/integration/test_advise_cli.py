@@ -60,9 +60,9 @@ def test_capacity_from_its_runs(found: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = found
     done = say("capacity", "runs/knee/c1", "--rate", "1000/min", "--p95", "1s", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["sizing"]["enough"] in (2, 3)
-    assert {row["dispatch"] for row in told["dispatches"]} == {"affinity", "shortest_queue", "round_robin"}
+    document = json.loads(done.stdout)
+    assert document["sizing"]["enough"] in (2, 3)
+    assert {row["dispatch"] for row in document["dispatches"]} == {"affinity", "shortest_queue", "round_robin"}
     shown = say("capacity", "runs/knee/c1", "--p95", "1s", "--validate", "runs/knee/confirm", cwd=folder)
     assert shown.returncode == 0 and "from its own times" in shown.stdout and "It rests on 20 jobs" in shown.stdout
 
@@ -88,9 +88,9 @@ def test_a_policy_is_followed_by_a_run(found: tuple[Path, dict[str, Any]]) -> No
         words = ["run", "--server", url, "--workflow", "book.json", "--jobs", "6", "--policy", "own.json"]
         done = call(*words, "--run-dir", "runs/retried", "--output", "retried.json", cwd=folder)
     assert done.returncode in (0, 5), done.stderr
-    told = json.loads((folder / "retried.json").read_text())
-    assert told["statistics"]["retries"]["attempts"] == 6
-    assert told["manifest"]["retry"]["deadline_s"] == 20
+    document = json.loads((folder / "retried.json").read_text())
+    assert document["statistics"]["retries"]["attempts"] == 6
+    assert document["manifest"]["retry"]["deadline_s"] == 20
     assert "First attempts" in call("show", "runs/retried", "--all", cwd=folder).stdout
 
 

@@ -65,7 +65,7 @@ def gateway(folder: Path, urls: list[str]) -> Iterator[str]:
         yield url
 
 
-def asked(url: str) -> Any:
+def answer_of(url: str) -> Any:
     with urlopen(url, timeout=5) as reply:
         return json.load(reply)
 
@@ -75,7 +75,7 @@ def where_it_runs(urls: list[str]) -> str:
     until = time.monotonic() + 10
     while time.monotonic() < until:
         for url in urls:
-            if asked(f"{url}/queue")["queue_running"]:
+            if answer_of(f"{url}/queue")["queue_running"]:
                 return url
         time.sleep(0.05)
     raise AssertionError("nothing runs")
@@ -83,7 +83,7 @@ def where_it_runs(urls: list[str]) -> str:
 
 def attempts(url: str) -> list[list[str]]:
     """How the attempts of each job ended, the oldest job first."""
-    jobs = asked(f"{url}/api/jobs?sort_order=asc")["jobs"]
+    jobs = answer_of(f"{url}/api/jobs?sort_order=asc")["jobs"]
     return [[attempt["outcome"] for attempt in job["comfyload"]["attempts"]] for job in jobs]
 
 

@@ -27,6 +27,7 @@ from tests.integration.test_cli import SAMPLES, graph_file
 from tests.support.commands import call
 from tests.support.rig import sleeper
 from tests.support.servers import answering, simulator
+from tests.support.stalls import again_after_a_stall
 
 ARCHIVE = Path("infra/observability/baselines")
 # The generator shares its cores with other tests: whether it was in time is not the question of these.
@@ -312,8 +313,10 @@ def test_a_comparison_is_refused_by_name_or_made(ground: tuple[str, Path], tmp_p
 
 
 @pytest.mark.alone
+@pytest.mark.timeout(180)
+@again_after_a_stall
 def test_ab_makes_pairs_by_turns_and_finds_which_server_is_slower(tmp_path: Path) -> None:
-    graph = graph_file(tmp_path, sleeper(0.6))
+    graph = graph_file(tmp_path, sleeper(2.0))
     with simulator(speed=10) as a, simulator(speed=6) as b:
         words = ["--a", a, "--b", b, "--workflow", graph, "--pairs", "3", "-n", "4", "--run-dir", "ab", "--json"]
         gate = ["--accept", "valid", "--fail-if", "slower", "--junit", "verdicts.xml"]
@@ -379,6 +382,7 @@ def test_a_forecast_is_validated_only_by_a_run_of_its_workflows(ground: tuple[st
 
 
 @pytest.mark.alone
+@pytest.mark.timeout(180)
 def test_the_checklist_goes_from_nothing_to_verdicts_and_never_over_a_baseline(tmp_path: Path) -> None:
     with simulator(speed=100) as url:
         small = str(SAMPLES / "smoke_small.json")

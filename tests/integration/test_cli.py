@@ -27,6 +27,7 @@ from comfyload.sim.faults import Which
 from tests.support.commands import call, start
 from tests.support.rig import SLEEPER, sleeper
 from tests.support.servers import answering, in_thread, simulator
+from tests.support.stalls import again_after_a_stall
 
 # A test whose subject is not whether the numbers count accepts 5 as well as 0: jobs of some milliseconds beside other
 # tests are at times sent late, which the run rightly says. Those that ask for 0 run alone.
@@ -58,6 +59,8 @@ def summary_of(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.alone
+@pytest.mark.timeout(180)
+@again_after_a_stall
 def test_a_run_leaves_its_directory_its_json_and_a_table(sim: str, tmp_path: Path) -> None:
     done = call(
         "run",
@@ -108,6 +111,8 @@ def test_every_sample_runs_on_the_simulator(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.alone
+@pytest.mark.timeout(180)
+@again_after_a_stall
 def test_the_checklists_command_works_literally(sim: str, tmp_path: Path) -> None:
     script = SAMPLES.parent / "load_test" / "run_load_test.py"
     words = ["--server", sim, "--workflow", "../samples/smoke_small.json", "--jobs", "12", "--concurrency", "4"]

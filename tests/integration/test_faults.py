@@ -14,11 +14,11 @@ pytestmark = pytest.mark.long
 
 
 def _played(folder: Path, scenario: str, *words: str) -> tuple[int, dict[str, dict[str, Any]]]:
-    asked = ["faults", "--scenario", scenario, "--jobs", "18", "--job-time", "100ms", *words]
-    done = call(*asked, "--output", "out.json", "--quiet", cwd=folder)
+    command = ["faults", "--scenario", scenario, "--jobs", "18", "--job-time", "100ms", *words]
+    done = call(*command, "--output", "out.json", "--quiet", cwd=folder)
     assert done.stderr == ""
-    told = json.loads((folder / "out.json").read_text())
-    return done.returncode, {row["client"]: row for row in told["outcomes"]}
+    document = json.loads((folder / "out.json").read_text())
+    return done.returncode, {row["client"]: row for row in document["outcomes"]}
 
 
 @pytest.mark.parametrize("scenario", ["restart", "crash", "oom", "blip", "poison"])

@@ -207,15 +207,15 @@ def test_no_other_call_and_no_handshake_follows_a_redirect() -> None:
 
 
 def test_redirects_without_end_are_given_up() -> None:
-    asked: list[str] = []
+    requests: list[str] = []
 
     async def handler(request: web.Request) -> web.Response:
-        asked.append(request.path)
-        return web.Response(status=302, headers={"Location": f"/again{len(asked)}"})
+        requests.append(request.path)
+        return web.Response(status=302, headers={"Location": f"/again{len(requests)}"})
 
     with answering(handler) as url, pytest.raises(TransportError, match="more than 5 redirects"):
         with_server(url, lambda transport: transport.download("view?filename=a.png", 10))
-    assert len(asked) == 6
+    assert len(requests) == 6
 
 
 def test_bodies_read_at_one_time_share_the_bound_and_the_small_one_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

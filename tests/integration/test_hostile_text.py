@@ -196,10 +196,10 @@ def test_a_workflow_steers_no_terminal(words: list[str], tmp_path: Path, monkeyp
         words = [*words, "--server", url, "--workflow", graph_file(tmp_path, graph_of(EVIL))]
         done = CliRunner().invoke(app, words, env={"COLUMNS": "200", "NO_COLOR": "1"})
     if done.exception is not None and not isinstance(done.exception, SystemExit):
-        told = getattr(done.exception, "message", None)
-        assert told is not None, done.exception
-        assert STEERING.search(visible_lines(told)) is None
-        assert "\n[/b]" not in told  # a break from outside makes no line
+        message = getattr(done.exception, "message", None)
+        assert message is not None, done.exception
+        assert STEERING.search(visible_lines(message)) is None
+        assert "\n[/b]" not in message  # a break from outside makes no line
         return
     assert "PWNED" in done.output or "--dry-run" in words
     assert STEERING.search(done.output) is None, repr(done.output)
@@ -216,16 +216,16 @@ def odd_server(version: str, name: str) -> Callable[[], Server]:
             reply = await plain(request)
             body = reply.body
             if request.path.startswith("system_stats"):
-                told = json.loads(body)
-                told["system"]["comfyui_version"] = version
-                body = json.dumps(told).encode()
+                document = json.loads(body)
+                document["system"]["comfyui_version"] = version
+                body = json.dumps(document).encode()
             if request.path.startswith("history/"):
-                told = json.loads(body)
-                for entry in told.values():
+                document = json.loads(body)
+                for entry in document.values():
                     for output in entry["outputs"].values():
                         for image in output.get("images", []):
                             image["filename"] = name
-                body = json.dumps(told).encode()
+                body = json.dumps(document).encode()
             return structs.replace(reply, body=body)
 
         server.call = call  # type: ignore[method-assign]

@@ -49,9 +49,9 @@ def test_the_probes_rows_come_to_the_projects_log_once_each(checkout: Path) -> N
     with simulator(speed=100) as url:
         load(url, checkout)
     (run,) = (checkout / "infra/comfyui/load_test/runs").glob("*/log.ndjson")
-    told = [json.loads(line)["row"] for line in run.read_bytes().splitlines()]
+    kept = [json.loads(line)["row"] for line in run.read_bytes().splitlines()]
     first, *probes, last = rows(checkout)
-    assert probes == told and len(told) > 12
+    assert probes == kept and len(kept) > 12
     assert [first["event"], last["event"]] == ["comfyload.run.began", "comfyload.run.ended"]
     for row in probes:
         jsonschema.validate(row, json.loads(SCHEMA.read_bytes()))
@@ -158,12 +158,12 @@ def test_doctor_finds_the_runs_of_saturate_and_of_a_baseline(tmp_path: Path) -> 
     with simulator(speed=100) as url:
         for words in (["saturate", "--jobs", "10", "--confirm-jobs", "0"], ["run", "-n", "2", "--save", "kept"]):
             call(*words, "--server", url, "--workflow", graph, "-q", cwd=tmp_path)
-            told = call("doctor", "--server", url, "--workflow", graph, "--json", cwd=tmp_path)
-            (cost,) = [check for check in json.loads(told.stdout) if check["name"] == "cost"]
+            examined = call("doctor", "--server", url, "--workflow", graph, "--json", cwd=tmp_path)
+            (cost,) = [check for check in json.loads(examined.stdout) if check["name"] == "cost"]
             assert cost["status"] == "ok"
             newest = "-saturate/c" if words[0] == "saturate" else "-smoke_small"
             assert newest in cost["facts"]["run"]
         for run in (tmp_path / "runs").iterdir():
             run.rename(tmp_path / f"away-{run.name}")
-        told = call("doctor", "--server", url.replace("127.0.0.1", "localhost"), "--workflow", graph, cwd=tmp_path)
-        assert "baselines/" in "".join(told.stdout.split())
+        examined = call("doctor", "--server", url.replace("127.0.0.1", "localhost"), "--workflow", graph, cwd=tmp_path)
+        assert "baselines/" in "".join(examined.stdout.split())

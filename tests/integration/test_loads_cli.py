@@ -18,6 +18,7 @@ from tests.integration.test_cli import graph_file, picture, summary_of
 from tests.support.commands import call
 from tests.support.rig import SLEEPER, sleeper
 from tests.support.servers import in_thread
+from tests.support.stalls import again_after_a_stall
 
 
 def document_of(folder: Path) -> dict[str, Any]:
@@ -99,14 +100,15 @@ def test_each_job_takes_its_own_row_of_a_table(tmp_path: Path) -> None:
     assert "no workflow has an input '2.text'" in refused.stderr
 
 
+@again_after_a_stall
 def test_the_pages_of_a_book_have_a_latency_together(tmp_path: Path) -> None:
     with in_thread(lambda: Server(speed=1)) as (url, _):
-        words = ["--workflow", graph_file(tmp_path, sleeper(0.05)), "--pages", "4", "-n", "3", "-o", "out.json"]
+        words = ["--workflow", graph_file(tmp_path, sleeper(0.2)), "--pages", "4", "-n", "3", "-o", "out.json"]
         done = call("run", "--server", url, *words, cwd=tmp_path)
     assert done.returncode in (0, 5), done.stderr
     summary = summary_of(tmp_path)
     assert (summary["total_jobs"], summary["books"], summary["books_completed"]) == (12, 3, 3)
-    assert summary["avg_book_latency_s"] == pytest.approx(0.2, abs=0.06)
+    assert summary["avg_book_latency_s"] == pytest.approx(0.8, rel=0.3)
 
 
 def test_what_is_cut_off_at_the_end_is_censored(tmp_path: Path) -> None:
@@ -213,9 +215,9 @@ def test_a_dry_run_submits_nothing_and_a_plan_file_says_the_same_as_flags(tmp_pa
 
 def test_a_dry_run_of_a_long_log_is_a_page_and_the_run_keeps_how_it_was_read(tmp_path: Path) -> None:
     line = '10.0.0.5 - m\xfcller [27/Nov/2026:{}:{:02}:{:02} +0000] "{} HTTP/1.1" 200 95\n'
-    asked = [line.format(10 + n // 3600, n // 60 % 60, n % 60, "POST /api/prompt") for n in range(5000)]
+    lines = [line.format(10 + n // 3600, n // 60 % 60, n % 60, "POST /api/prompt") for n in range(5000)]
     polls = [line.format(10, n % 60, 1, "GET /history/7f") for n in range(5000)]
-    (tmp_path / "access.log.1.gz").write_bytes(gzip.compress("".join(asked + polls).encode("latin-1")))
+    (tmp_path / "access.log.1.gz").write_bytes(gzip.compress("".join(lines + polls).encode("latin-1")))
     with in_thread(lambda: Server(speed=100)) as (url, server):
         flags = ["run", "--server", url, "--workflow", graph_file(tmp_path), "--replay", "access.log.1.gz"]
         dry = call(*flags, "--dry-run", cwd=tmp_path)

@@ -76,11 +76,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_on_the_server(
     if retry is not None:
         (tmp_path / "retry.json").write_text(retry, encoding="utf-8")
     with in_thread(lambda: Server(speed=1)) as (url, server):
-        asked = options(tmp_path, url, retry=None if retry is None else str(tmp_path / "retry.json"))
+        given = options(tmp_path, url, retry=None if retry is None else str(tmp_path / "retry.json"))
         with monkeypatch.context() as patched:
             FullDisk(after, patched)
             with pytest.raises(RunFilesError) as caught:
-                asyncio.run(run(asked, Viewer()))
+                asyncio.run(run(given, Viewer()))
         assert caught.value.exit_code == 2
         assert caught.value.message == f"cannot go on writing to {tmp_path / 'run'}: no space left on device"
         assert f"comfyload resume {tmp_path / 'run'}" in caught.value.hint

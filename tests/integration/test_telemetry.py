@@ -82,10 +82,10 @@ def written(path: Path) -> Iterator[None]:
 
 
 def test_everything_there_is_to_read_is_in_the_run_on_its_clock(tmp_path: Path) -> None:
-    asked: list[dict[str, str]] = []
+    requests: list[dict[str, str]] = []
 
     async def page(request: web.Request) -> web.Response:
-        asked.append(dict(request.headers))
+        requests.append(dict(request.headers))
         return web.Response(text=PAGE)
 
     log = tmp_path / "metrics.ndjson"
@@ -95,7 +95,7 @@ def test_everything_there_is_to_read_is_in_the_run_on_its_clock(tmp_path: Path) 
     samples = by_name(reader)
     assert {sample.value for sample in samples["scrape.gpu.0.utilisation_percent"]} == {42.0}
     assert {sample.value for sample in samples["scrape.node_load1"]} == {0.5}
-    assert all("X-Own" not in headers for headers in asked)
+    assert all("X-Own" not in headers for headers in requests)
     assert samples["comfy.gpu.0.vram_total_bytes"] and samples["probe.gpu.0.power_w"]
     for source in ("comfy", "probe", "scrape", "log"):
         assert all((sample.value or 0) < 1.0 for sample in samples[f"{source}.read_s"])

@@ -118,8 +118,8 @@ class ComfyUI:
         except Interrupted:
             messages.append(["execution_interrupted", {**said, "node_id": node, "node_type": "Interrupt"}])
         except RuntimeError as error:
-            told = {"node_id": node, "node_type": graph[node]["class_type"], "exception_type": "RuntimeError"}
-            messages.append(["execution_error", {**said, **told, "exception_message": f"{error}\n"}])
+            where = {"node_id": node, "node_type": graph[node]["class_type"], "exception_type": "RuntimeError"}
+            messages.append(["execution_error", {**said, **where, "exception_message": f"{error}\n"}])
         else:
             messages.append(["execution_success", said])
         well = messages[-1][0] == "execution_success"
@@ -335,7 +335,7 @@ def _models_module(lacking: Collection[str]) -> Any:
         if f"LoadedModel.{name}" in lacking:
             setattr(LoadedModel, name + RENAMED, vars(LoadedModel)[name])
             delattr(LoadedModel, name)
-            setattr(LoadedModel, "__getattr__", lambda self, asked: getattr(self, asked + RENAMED))  # noqa: B010
+            setattr(LoadedModel, "__getattr__", lambda self, attribute: getattr(self, attribute + RENAMED))  # noqa: B010
     module.get_torch_device = lambda: SimpleNamespace(type="cuda")
     return module
 

@@ -61,13 +61,13 @@ def test_the_facts_are_those_of_comfyload_itself(driver: Driver) -> None:
     facts = open_gpus(driver.environ).facts()
     assert set(facts) == {f"gpu.0.{key}" for key in KEYS}
     assert {fact["source"] for fact in facts.values()} == {"nvml (index 0)"}
-    told = {key.removeprefix("gpu.0."): fact["value"] for key, fact in facts.items()}
-    assert told["model"] == CARD
-    assert (told["driver"], told["cuda"]) == ("580.65", "13.0")
-    assert (told["pcie_generation"], told["pcie_generation_max"]) == (3, 4)
-    assert (told["pcie_width"], told["pcie_width_max"]) == (4, 16)
-    assert (told["power_limit_w"], told["power_limit_default_w"]) == (350.0, 450.0)
-    assert (told["persistence"], told["ecc"]) == (True, False)
+    values = {key.removeprefix("gpu.0."): fact["value"] for key, fact in facts.items()}
+    assert values["model"] == CARD
+    assert (values["driver"], values["cuda"]) == ("580.65", "13.0")
+    assert (values["pcie_generation"], values["pcie_generation_max"]) == (3, 4)
+    assert (values["pcie_width"], values["pcie_width_max"]) == (4, 16)
+    assert (values["power_limit_w"], values["power_limit_default_w"]) == (350.0, 450.0)
+    assert (values["persistence"], values["ecc"]) == (True, False)
 
 
 @pytest.mark.parametrize(
@@ -264,10 +264,10 @@ def test_a_server_on_its_cpu_reads_no_gpu_of_the_machine(driver: Driver, monkeyp
 
 def test_amd_tells_what_torch_does_and_never_raises(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = fake_torch(("", "AMD Radeon RX 7900 XTX", 24 * 2**30), ("", "AMD iGPU", 2**30), hip="6.4")
-    asked: list[str] = []
+    calls: list[str] = []
 
     def utilization(index: int) -> int:
-        asked.append("utilization")
+        calls.append("utilization")
         raise ModuleNotFoundError("amdsmi")
 
     torch.cuda.utilization = utilization
@@ -287,7 +287,7 @@ def test_amd_tells_what_torch_does_and_never_raises(driver: Driver, monkeypatch:
     }
     assert second["vram_used_bytes"] is None  # torch has nothing on it; asking would make it ready
     gpus.read()
-    assert asked == ["utilization"]
+    assert calls == ["utilization"]
     assert gpus.facts()["gpu.0.model"] == {"value": "AMD Radeon RX 7900 XTX", "source": "torch (rocm)"}
 
 

@@ -201,15 +201,15 @@ def test_a_driver_that_hangs_is_told_of_and_that_it_came_back(monkeypatch: pytes
     monkeypatch.setattr(probes, "SILENT_AFTER_S", 0.3)
     comfyui = ComfyUI(monkeypatch, tmp_path)
     probe = probe_on(comfyui, None, environ={"COMFYLOAD_PROBE_SAMPLE_HZ": "20"})
-    hangs, told = threading.Event(), []
+    hangs, errors = threading.Event(), []
     probe.start()
     rig = Rig(comfyui, probe)
     monkeypatch.setattr(probe._gpus, "read", lambda: hangs.wait(20) and [])
     for wanted in ("no sample for", "samples again"):
         until = time.perf_counter() + 10
-        while not any(wanted in said for said in told) and time.perf_counter() < until:
-            told = [row["error"] for row in rig.rows("probe.problem")]
-        assert wanted in told[-1]
+        while not any(wanted in said for said in errors) and time.perf_counter() < until:
+            errors = [row["error"] for row in rig.rows("probe.problem")]
+        assert wanted in errors[-1]
         hangs.set()
     work(comfyui)
     probe.stop()

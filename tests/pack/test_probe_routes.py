@@ -220,14 +220,14 @@ def test_the_clock_is_that_of_the_rows(rig: Rig) -> None:
 
 def test_the_environment_tells_facts_hooks_and_gaps(rig: Rig) -> None:
     async def talk(client: Client) -> None:
-        told = await get(client, f"{V1}/environment")
-        assert told.keys() == {"schema", "boot", "facts", "hooks", "missing", "probe"}
-        assert told["hooks"]["queue.put"] == "on"
-        log = told["probe"].pop("log")
-        assert told["probe"] == {"version": "0.1.0", "active": True, "dropped": 0, "errors": 0}
+        environment = await get(client, f"{V1}/environment")
+        assert environment.keys() == {"schema", "boot", "facts", "hooks", "missing", "probe"}
+        assert environment["hooks"]["queue.put"] == "on"
+        log = environment["probe"].pop("log")
+        assert environment["probe"] == {"version": "0.1.0", "active": True, "dropped": 0, "errors": 0}
         assert log is None or Path(log).is_absolute()
-        assert all(fact.keys() == {"value", "source"} for fact in told["facts"].values())
-        assert told["facts"]["comfyui.version"]["value"] == "0.33.0"
+        assert all(fact.keys() == {"value", "source"} for fact in environment["facts"].values())
+        assert environment["facts"]["comfyui.version"]["value"] == "0.33.0"
 
     over_http(rig, talk)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from comfyload.sim.catalog import CLASSES
 from comfyload.workflow import parse
-from tests.support.answers import seen, told
+from tests.support.answers import preflight_answer, seen
 
 MAKERS = ("EmptyImage", "LoadImage", "ImageInvert", "ImageBatch", "ImageAddNoise", "ImageScale")
 SHOWS = ("PreviewImage", "SaveImage", "PreviewAny")
@@ -73,7 +73,7 @@ def test_preflight_says_what_the_server_does(version: str) -> None:
     @given(graphs())
     @settings(max_examples=250, deadline=None, derandomize=True)
     def same(graph: dict[str, Any]) -> None:
-        answer = told(graph, version)
+        answer = preflight_answer(graph, version)
         verdict, dropped = seen(graph, version)
         if verdict == "fails" and any(p.kind == "undeclared_link" and p.then == "kill" for p in answer.problems):
             verdict = "kills"  # as it would where the node that lacks this output is cached
@@ -87,9 +87,9 @@ def test_preflight_says_what_the_server_does(version: str) -> None:
 @given(graphs())
 @settings(max_examples=150, deadline=None, derandomize=True)
 def test_what_is_left_when_broken_outputs_are_left_out_runs_whole(graph: dict[str, Any]) -> None:
-    answer = told(graph, "0.33.0")
+    answer = preflight_answer(graph, "0.33.0")
     if answer.verdict != "partly":
         return
     rest = parse(json.dumps(graph).encode(), "g").without(answer.dropped).graph
-    assert told(rest, "0.33.0").verdict == "accepted"
+    assert preflight_answer(rest, "0.33.0").verdict == "accepted"
     assert seen(rest, "0.33.0") == ("accepted", [])

@@ -133,7 +133,7 @@ def play(schedule: Schedule) -> None:
         Server(faults=faults, seed=schedule.seed + index, speed=1.0) for index, faults in enumerate(schedule.servers)
     ]
     ids = [str(UUID(int=rng.getrandbits(128), version=4)) for _ in range(JOBS)]
-    asked = [ask(rng.uniform(0.05, 0.5), n, rng.choice("ab"), ids[n], nodes=2) for n in range(JOBS)]
+    prompts = [ask(rng.uniform(0.05, 0.5), n, rng.choice("ab"), ids[n], nodes=2) for n in range(JOBS)]
 
     falls: list[list[float]] = [[] for _ in servers]
     for server, fell in zip(servers, falls, strict=True):
@@ -142,7 +142,7 @@ def play(schedule: Schedule) -> None:
     async def script(found: Scene) -> list[Execution]:
         async def later(n: int) -> Execution:
             await asyncio.sleep(n * EVERY_S)
-            return await found.client.run(asked[n])
+            return await found.client.run(prompts[n])
 
         beside = asyncio.create_task(disturb(found, schedule))
         done = await asyncio.gather(*(later(n) for n in range(JOBS)))
@@ -153,8 +153,8 @@ def play(schedule: Schedule) -> None:
     assert len(done) == JOBS and all(execution.outcome != "cancelled" for execution in done)
     assert all(not ids for ids in found.left), "something of ours is left in a queue"
 
-    job_of = {attempt.prompt_id: prompt.id for prompt, e in zip(asked, done, strict=True) for attempt in e.attempts}
-    job_of |= {prompt.id: prompt.id for prompt in asked}
+    job_of = {attempt.prompt_id: prompt.id for prompt, e in zip(prompts, done, strict=True) for attempt in e.attempts}
+    job_of |= {prompt.id: prompt.id for prompt in prompts}
     runs: Counter[str] = Counter()
     for server, fell in zip(servers, falls, strict=True):
         for truth in server.truth:

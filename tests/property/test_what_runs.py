@@ -137,7 +137,7 @@ def differing(variation: Variation) -> set[str]:
 
 
 @st.composite
-def asked(draw: st.DrawFn) -> Variation:
+def variations(draw: st.DrawFn) -> Variation:
     """A graph, and perhaps a seed that is set for all jobs, or a table of values."""
     graph = draw(graphs())
     workflow = parse(json.dumps(graph).encode(), "g")
@@ -156,7 +156,7 @@ def asked(draw: st.DrawFn) -> Variation:
     return Variation(workflow, INFO, seed=draw(st.integers(0, 99)), table=table, fixed=fixed)
 
 
-@given(asked())
+@given(variations())
 @settings(max_examples=150, deadline=None)
 def test_each_job_runs_what_lies_downstream_of_what_varies_and_nothing_else(variation: Variation) -> None:
     graph = json.loads(variation.render(0))
@@ -169,7 +169,7 @@ def test_each_job_runs_what_lies_downstream_of_what_varies_and_nothing_else(vari
         assert ran == expected
 
 
-@given(asked())
+@given(variations())
 @settings(max_examples=150, deadline=None)
 def test_cache_classes_doctor_and_verdict_agree(variation: Variation) -> None:
     """A run whose jobs come from the cache is warned of before; else every job counts as fresh, with its images new."""
@@ -187,7 +187,7 @@ def test_cache_classes_doctor_and_verdict_agree(variation: Variation) -> None:
         assert {len(job.new) for job in found} == {len(working)}
 
 
-@given(asked())
+@given(variations())
 @settings(max_examples=150, deadline=None)
 def test_no_loader_runs_again_where_other_nodes_to_salt_would_do(variation: Variation) -> None:
     """By trial of every choice of one or two nodes: none makes the same outputs and samplers run without a loader."""

@@ -43,7 +43,7 @@ async def what_happens(server: Server, graph: dict[str, Any]) -> tuple[str, list
     return "partly" if dropped else "accepted", dropped
 
 
-def told(graph: dict[str, Any], version: str) -> PreflightAnswer:
+def preflight_answer(graph: dict[str, Any], version: str) -> PreflightAnswer:
     major, minor, patch = map(int, version.split("."))
     return check(parse(json.dumps(graph).encode(), "g"), INFO, INFO, version=(major, minor, patch))
 

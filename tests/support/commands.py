@@ -79,13 +79,13 @@ class Forked:
         self._said = [tempfile.TemporaryFile() for _ in ("stdout", "stderr")]  # noqa: SIM115 - as long as this lives
         self._channel = socket.socket(socket.AF_UNIX)
         self._channel.connect(_address())
-        asked = {"words": words, "cwd": str(cwd), "env": dict(os.environ if env is None else env)}
-        body = json.dumps(asked).encode()
+        order = {"words": words, "cwd": str(cwd), "env": dict(os.environ if env is None else env)}
+        body = json.dumps(order).encode()
         with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a device
             files = [nothing.fileno(), *(file.fileno() for file in self._said)]
             socket.send_fds(self._channel, [struct.pack("I", len(body))], files)
         self._channel.sendall(body)
-        (self.pid,) = struct.unpack("i", self._told(4))
+        (self.pid,) = struct.unpack("i", self._received(4))
 
     def wait(self, timeout: float | None = None) -> int:
         """Its exit code, or the number of the signal that ended it, negative.
@@ -97,7 +97,7 @@ class Forked:
             if self.returncode is None:
                 self._channel.settimeout(timeout)
                 try:
-                    (self.returncode,) = struct.unpack("i", self._told(4))
+                    (self.returncode,) = struct.unpack("i", self._received(4))
                 except TimeoutError:
                     raise subprocess.TimeoutExpired(self.args, timeout or 0.0) from None
                 self._channel.close()
@@ -146,14 +146,14 @@ class Forked:
             time.sleep(0.005)
         raise ChildProcessError(f"comfyload {' '.join(self.args)} ended with {self.returncode}")
 
-    def _told(self, size: int) -> bytes:
-        told = b""
-        while len(told) < size:
-            part = self._channel.recv(size - len(told))
+    def _received(self, size: int) -> bytes:
+        received = b""
+        while len(received) < size:
+            part = self._channel.recv(size - len(received))
             if not part:
                 raise ChildProcessError("the process that forks commands is gone")
-            told += part
-        return told
+            received += part
+        return received
 
 
 def _address() -> str:
@@ -221,17 +221,17 @@ def _watch(channel: socket.socket, pid: int) -> NoReturn:
     os._exit(0)
 
 
-def _become(asked: dict[str, Any]) -> None:
+def _become(order: dict[str, Any]) -> None:
     """Be as a process is that was started so."""
-    os.chdir(asked["cwd"])
+    os.chdir(order["cwd"])
     os.environ.clear()
-    os.environ.update(asked["env"])
-    sys.path[0] = asked["cwd"]
-    sys.argv = ["comfyload", *asked["words"]]
-    told, _, errors = os.environ.get("PYTHONIOENCODING", "").partition(":")
+    os.environ.update(order["env"])
+    sys.path[0] = order["cwd"]
+    sys.argv = ["comfyload", *order["words"]]
+    encoding, _, errors = os.environ.get("PYTHONIOENCODING", "").partition(":")
     for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
         usual = "backslashreplace" if name == "stderr" else "strict"
-        stream = open(number, mode, encoding=told or "utf-8", errors=errors or usual, closefd=False)  # noqa: SIM115
+        stream = open(number, mode, encoding=encoding or "utf-8", errors=errors or usual, closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
 

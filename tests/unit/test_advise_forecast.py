@@ -184,9 +184,9 @@ def test_a_forecast_with_its_interval_takes_less_than_a_second() -> None:
     import time
 
     pools = pools_of_one(bimodal(60, _rng()))
-    begun = time.perf_counter()
+    begun = time.process_time()  # which a machine that does something else does not count
     forecast(pools, ONE, rate_per_s=0.07, rng=_rng())
-    assert time.perf_counter() - begun < 1.0
+    assert time.process_time() - begun < 1.0
 
 
 def test_jobs_that_take_longer_in_the_run_that_confirms_are_named_and_chance_is_not() -> None:

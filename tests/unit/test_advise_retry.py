@@ -209,11 +209,17 @@ def test_a_policy_says_its_reasons_and_its_scores_and_is_a_file() -> None:
 
 
 def test_how_far_it_is_is_told() -> None:
-    told: list[float] = []
+    shares: list[float] = []
     synthesise(
-        pools_of_one([10.0] * 40), ONE, deadline_s=90, rate_per_s=0.06, rng=_rng(), replications=1, progress=told.append
+        pools_of_one([10.0] * 40),
+        ONE,
+        deadline_s=90,
+        rate_per_s=0.06,
+        rng=_rng(),
+        replications=1,
+        progress=shares.append,
     )
-    assert told == sorted(told) and told[-1] == 1.0 and len(told) > 50
+    assert shares == sorted(shares) and shares[-1] == 1.0 and len(shares) > 50
 
 
 def test_worlds_of_very_many_jobs_are_few() -> None:

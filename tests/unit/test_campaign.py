@@ -31,7 +31,7 @@ from tests.error_rates.saturate import Server, World
 STEADY = World(name="steady", law=LAWS["logn .1"])
 
 
-def _asked() -> CampaignOptions:
+def _settings() -> CampaignOptions:
     options = RunOptions(
         server="http://127.0.0.1:8188",
         workflows=[WorkflowChoice(file="book.json")],
@@ -63,7 +63,7 @@ def _same_arrivals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _found(server: _Watched) -> Saturated:
     async def whole() -> Saturated:
-        campaign = Campaign(_asked(), server.make)
+        campaign = Campaign(_settings(), server.make)
         await campaign.measure()
         return await campaign.result()
 
@@ -126,8 +126,8 @@ def test_a_rate_that_its_run_disproves_is_withheld_with_what_the_run_leaves_in_i
         rf"To deploy – \(not confirmed: its p50 is .*; lower bound from the .* run: {bound} a minute\)", text
     )
     assert found.deploy_per_minute is None and found.confirmed is False
-    told = json.loads(json.dumps(jsonable(found)))
-    assert told["sla_rate_per_minute"]["estimate"] is None and told["sla_rate_per_minute"]["confirmed"] is False
+    document = json.loads(json.dumps(jsonable(found)))
+    assert document["sla_rate_per_minute"]["estimate"] is None and document["sla_rate_per_minute"]["confirmed"] is False
 
 
 def test_a_server_that_is_quicker_than_predicted_disproves_nothing() -> None:
@@ -189,7 +189,7 @@ def test_more_jobs_are_taken_in_and_confirmed_anew() -> None:
     server = _Watched(World(name="wide", law=LAWS["15%x2.5"]))
 
     async def whole() -> tuple[Saturated, Saturated]:
-        campaign = Campaign(_asked(), server.make)
+        campaign = Campaign(_settings(), server.make)
         await campaign.measure()
         first = await campaign.result()
         await campaign.more(100)

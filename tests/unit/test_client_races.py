@@ -165,35 +165,35 @@ def test_of_a_job_that_ended_no_server_is_unsure_any_more() -> None:
     assert unsure == [set(), set()] and found.posts() == 1
 
 
-class _Told:
+class _Answering:
     """What `ServerBackend.look` needs of a client: the queue's length, and which of our jobs were accepted."""
 
-    def __init__(self, told: int | None, accepted: dict[str, bool]) -> None:
-        self.api, self.inflight, self._told = self, self, told
+    def __init__(self, queued: int | None, accepted: dict[str, bool]) -> None:
+        self.api, self.inflight, self._queued = self, self, queued
         self._accepted = accepted
 
     async def queue_remaining(self) -> int | None:
-        return self._told
+        return self._queued
 
     def get(self, prompt_id: str) -> Any:
         return type("Job", (), {"accepted": self._accepted[prompt_id]})() if prompt_id in self._accepted else None
 
 
 @pytest.mark.parametrize(
-    ("told", "others", "depth"),
+    ("queued", "others", "depth"),
     [
         (2, 0, 3),  # two of ours were accepted; the one under way is taken for there
         (5, 3, 6),
         (None, 0, 3),
     ],
 )
-def test_our_own_jobs_under_way_are_nobody_elses(told: int | None, others: int, depth: int) -> None:
+def test_our_own_jobs_under_way_are_nobody_elses(queued: int | None, others: int, depth: int) -> None:
     member = ServerBackend(ServerFacts(url="http://s/"), Breaker(), lambda: 0.5)
-    client: Any = _Told(told, {"a": True, "b": True, "c": False})
+    client: Any = _Answering(queued, {"a": True, "b": True, "c": False})
     member.client = client
     held: Any = {"a": None, "b": None, "c": None}
     member.held = held
-    assert asyncio.run(member.look(1.0)) == (told is not None)
+    assert asyncio.run(member.look(1.0)) == (queued is not None)
     assert (member.others, member.depth) == (others, depth)
 
 
@@ -237,9 +237,9 @@ def test_of_several_servers_even_one_attempt_is_told() -> None:
     async def script(found: Scene) -> Execution:
         return await found.client.run(ask(1.0))
 
-    for servers, told in ((1, 0), (2, 1), (3, 1)):
+    for servers, attempts in ((1, 0), (2, 1), (3, 1)):
         done, _ = scene([Server() for _ in range(servers)], Policy(), script)
-        assert len(done.attempts) == told
+        assert len(done.attempts) == attempts
 
 
 def test_an_old_server_gets_a_job_again_that_it_ran_and_failed() -> None:

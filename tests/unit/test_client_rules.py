@@ -76,16 +76,16 @@ def test_a_prompt_whose_run_is_cancelled_is_taken_off_the_server() -> None:
 def test_a_place_in_the_queue_is_told_of_a_prompt_that_waits_and_to_who_listens() -> None:
     async def main() -> None:
         inflight = InFlight(lambda: 0.0, lambda _r, _o: None, "s", lambda _: None)
-        told: list[Any] = []
+        events: list[Any] = []
         silent, started, ended, waiting = (inflight.add(name) for name in "abcd")
         for job in (started, ended, waiting):
-            job.tell = told.append
+            job.tell = events.append
         started.tracker.started = 1.0
         ended.finish("events")
         for job in (silent, started, ended, waiting):
             inflight.is_behind(job, 3)
         assert [job.before for job in (silent, started, ended, waiting)] == [None, None, None, 3]
-        assert [one.before for one in told] == [3]
+        assert [one.before for one in events] == [3]
 
     asyncio.run(main())
 

@@ -22,12 +22,12 @@ def test_it_waits_when_the_last_jobs_are_gone_at_once() -> None:
         inflight = InFlight(loop.time, lambda _remaining, _ours: None)
         for number in range(AT_ONCE):
             inflight.add(str(number)).accepted = True
-        asked = 0
+        requests = 0
 
         async def history(_: str) -> object:
-            nonlocal asked
-            asked += 1
-            if asked == AT_ONCE:
+            nonlocal requests
+            requests += 1
+            if requests == AT_ONCE:
                 for job in list(inflight):
                     inflight.remove(job)
             return object()
@@ -38,6 +38,6 @@ def test_it_waits_when_the_last_jobs_are_gone_at_once() -> None:
         running = asyncio.create_task(watch.run())
         await asyncio.sleep(60.0)  # For ever, by the clock of a loop that is never idle.
         running.cancel()
-        return asked
+        return requests
 
     assert clock.run_virtual(main()) == AT_ONCE

@@ -24,31 +24,31 @@ from tests.unit.retrying import Scene, ask, scene
 
 def test_places_in_the_queue_are_counted_down_also_past_the_jobs_of_others() -> None:
     async def script(found: Scene) -> list[JobEvent]:
-        told: list[JobEvent] = []
+        events: list[JobEvent] = []
         for seconds in (2.0, 3.0):
             found.servers[0].foreign(json.loads(ask(seconds).graph()), client_id="another")
         await asyncio.sleep(0.5)
-        ours = asyncio.create_task(found.client.run(ask(1.0, nodes=2), tell=told.append))
+        ours = asyncio.create_task(found.client.run(ask(1.0, nodes=2), tell=events.append))
         await asyncio.sleep(0.5)
         found.servers[0].foreign(json.loads(ask(1.0).graph()), client_id="another")  # behind ours
         assert (await ours).outcome == "completed"
-        return told
+        return events
 
-    told, _ = scene([Server()], comfyload.Policy(), script)
-    waited = [event.before for event in told if isinstance(event, Queued)]
-    assert waited == [2, 1, 0] and all(event.server == "http://s0/" for event in told if isinstance(event, Queued))
-    assert [event.node for event in told if isinstance(event, Progress)] == ["10", "11", "3"]
-    assert not isinstance(told[-1], Queued)
+    events, _ = scene([Server()], comfyload.Policy(), script)
+    waited = [event.before for event in events if isinstance(event, Queued)]
+    assert waited == [2, 1, 0] and all(event.server == "http://s0/" for event in events if isinstance(event, Queued))
+    assert [event.node for event in events if isinstance(event, Progress)] == ["10", "11", "3"]
+    assert not isinstance(events[-1], Queued)
 
 
 def test_retries_are_told_with_their_reason_and_pause() -> None:
     async def script(found: Scene) -> list[JobEvent]:
-        told: list[JobEvent] = []
-        await found.client.run(ask(1.0), tell=told.append)
-        return told
+        events: list[JobEvent] = []
+        await found.client.run(ask(1.0), tell=events.append)
+        return events
 
-    told, _ = scene([Server(faults=Faults(node_error=Which(at=(1,))))], comfyload.Policy(), script)
-    retries = [event for event in told if isinstance(event, Retrying)]
+    events, _ = scene([Server(faults=Faults(node_error=Which(at=(1,))))], comfyload.Policy(), script)
+    retries = [event for event in events if isinstance(event, Retrying)]
     assert [(event.attempt, event.why, event.wait_s) for event in retries] == [(2, "execution_error", 0.0)]
 
 
@@ -79,11 +79,11 @@ def test_a_node_of_an_expansion_is_told_as_the_node_that_is_shown() -> None:
 
 
 def test_events_come_on_the_connections_thread_with_the_class_of_each_node() -> None:
-    told: list[tuple[str, JobEvent]] = []
+    events: list[tuple[str, JobEvent]] = []
     with in_thread(lambda: Server(speed=20)) as (url, _), comfyload.connect(url) as comfy:
-        comfy.run(SLEEPER, on_event=lambda event: told.append((threading.current_thread().name, event)))
-    assert {name for name, _ in told} == {"comfyload"}
-    nodes = [(event.node, event.node_class) for _, event in told if isinstance(event, Progress)]
+        comfy.run(SLEEPER, on_event=lambda event: events.append((threading.current_thread().name, event)))
+    assert {name for name, _ in events} == {"comfyload"}
+    nodes = [(event.node, event.node_class) for _, event in events if isinstance(event, Progress)]
     assert nodes == [("1", "EmptyImage"), ("2", "SimSleep"), ("3", "SaveImage")]
 
 

@@ -57,13 +57,13 @@ class Nvml:
 
     def __init__(self, *cards: tuple[str, float], fails: str = "", users: dict[int, int] | None = None) -> None:
         self.cards, self.fails, self.users = cards or ((CARD, 24),), fails, users or {}
-        self.asked: list[str] = []
+        self.calls: list[str] = []
         self.open = 0
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)
         if name.startswith("nvml"):
-            self.asked.append(name)
+            self.calls.append(name)
             if name == self.fails:
                 return self._refuse
         return found
@@ -135,7 +135,7 @@ class Nvml:
 def calls() -> list[str]:
     nvml = Nvml((CARD, 24), (CARD, 24))
     gpu_facts([DEVICE], nvml, 7)
-    return sorted(set(nvml.asked))
+    return sorted(set(nvml.calls))
 
 
 def values(facts: Environment, prefix: str = "gpu.0.") -> dict[str, Any]:

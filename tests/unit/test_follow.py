@@ -229,8 +229,8 @@ def test_a_200_that_dropped_outputs_is_no_success() -> None:
     ],
 )
 def test_what_a_node_says_tells_the_kind_of_its_failure(type_: str, text: str, kind: str) -> None:
-    told = message("execution_error", exception_type=type_, exception_message=text)
-    assert failure_of(told).kind == kind
+    error = message("execution_error", exception_type=type_, exception_message=text)
+    assert failure_of(error).kind == kind
 
 
 def test_a_node_that_the_server_took_from_its_cache_has_no_span() -> None:

@@ -189,14 +189,14 @@ def test_a_job_is_cancelled_wherever_it_is(tmp_path: Path, when: str) -> None:
             for each in others:
                 assert (await front.end_of(each))["status"]["status_str"] == "success"
             frames = frames_of(socket)
-            told = [frame["type"] for frame in frames if frame["data"].get("prompt_id") == mine]
+            events = [frame["type"] for frame in frames if frame["data"].get("prompt_id") == mine]
             if when == "running":
                 entry = await front.end_of(mine)
                 assert front.status_of(mine) == "cancelled"
                 assert entry["status"]["messages"][-1][0] == "execution_interrupted"
-                assert told[-2:] == ["execution_interrupted", "executing"]
+                assert events[-2:] == ["execution_interrupted", "executing"]
             else:
-                assert front.status_of(mine) is None and told == []
+                assert front.status_of(mine) is None and events == []
             ran = {truth.prompt_id for truth in servers[0].truth if truth.outcome == "completed"}
             assert ran == set(others)
 

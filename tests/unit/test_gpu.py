@@ -96,8 +96,8 @@ def test_memory_of_a_job_is_the_most_that_was_read_in_it() -> None:
     spread = [job(i, 20.0 * i, 10.0) for i in range(12)]
     row = _row(spread, list(_samples(spread, 240.0)))
     assert row.vram_per_job_bytes.value == 9e9 and row.vram_peak_bytes == 9e9
-    told = [Sample(t=20.0 * i + 10, source="probe", name="gpu.0.prompt_vram_peak_bytes", value=7e9) for i in range(12)]
-    assert _row(spread, told).torch_vram_per_job_bytes.value == 7e9
+    peaks = [Sample(t=20.0 * i + 10, source="probe", name="gpu.0.prompt_vram_peak_bytes", value=7e9) for i in range(12)]
+    assert _row(spread, peaks).torch_vram_per_job_bytes.value == 7e9
 
 
 def test_the_servers_own_readings_go_before_ours() -> None:

@@ -189,17 +189,17 @@ def test_it_is_switched_off_by_the_environment(tmp_path: Path, monkeypatch: pyte
     assert not DEFAULT_LOG.exists()  # without a row there is no file
 
 
-@pytest.mark.parametrize("told", [False, True])
-def test_jobs_are_told_where_nobody_else_tells_them(log: Path, told: bool) -> None:
-    live = Live(LiveLog(log, hold_s=0), manifest(2), lambda: told)
+@pytest.mark.parametrize("by_probe", [False, True])
+def test_jobs_are_told_where_nobody_else_tells_them(log: Path, by_probe: bool) -> None:
+    live = Live(LiveLog(log, hold_s=0), manifest(2), lambda: by_probe)
     live.began()
-    if told:
+    if by_probe:
         live.row(LogLine(t=1.0, source="probe", row=probe(1)))
     for record in [*one_by_one([10.0]), failed(1, 0.0, 1.0, message="out of memory")]:
         live.job(record)
     live.ended(12.5)
     events = [row["event"] for row in read(log)]
-    middle = ["node"] if told else ["comfyload.job", "comfyload.job"]
+    middle = ["node"] if by_probe else ["comfyload.job", "comfyload.job"]
     assert events == ["comfyload.run.began", *middle, "comfyload.run.ended"]
 
 

@@ -48,8 +48,8 @@ def judged(tmp_path: Path, log: bytes) -> tuple[str, str]:
 
 
 def judged_again(tmp_path: Path, log: Path | None) -> tuple[str, str]:
-    asked = gate_set(["unexpected_errors == 0"], None, ["out of memory"])
-    (verdict,) = check(find(str(tmp_path / "run"), tmp_path), asked, log=log).verdicts
+    gates = gate_set(["unexpected_errors == 0"], None, ["out of memory"])
+    (verdict,) = check(find(str(tmp_path / "run"), tmp_path), gates, log=log).verdicts
     return verdict.verdict, verdict.why
 
 
@@ -168,9 +168,9 @@ def test_rows_of_a_log_in_utf16_are_shown_and_lines_that_are_none_are_said(
     log = tmp_path / "m.ndjson"
     log.write_bytes(b"\xff\xfe" + utf16(error()) + b"no row\n")
     print_log(locate(log, follow=False), LogQuery(), Printer(Screen(), as_json=False))
-    told = capsys.readouterr()
-    assert BOOM in told.out
-    assert told.err == "1 line without a JSON object; the first is line 2: no row\n"
+    printed = capsys.readouterr()
+    assert BOOM in printed.out
+    assert printed.err == "1 line without a JSON object; the first is line 2: no row\n"
 
 
 def _in_some_encoding(line: str, rng: Random) -> bytes:

@@ -100,17 +100,17 @@ def log(tmp_path: Path) -> Path:
 
 
 def shown(
-    log: Path, *, width: int = 80, terminal: bool = True, as_json: bool = False, follow: bool = False, **asked: Any
+    log: Path, *, width: int = 80, terminal: bool = True, as_json: bool = False, follow: bool = False, **chosen: Any
 ) -> list[str]:
     """The lines that are printed, without colour."""
     file = io.StringIO()
     console = Screen(file=file, width=width, force_terminal=terminal, color_system=None, legacy_windows=False)
-    print_log(LogPlace(path=log), LogQuery(**asked), Printer(console, as_json=as_json), follow=follow)
+    print_log(LogPlace(path=log), LogQuery(**chosen), Printer(console, as_json=as_json), follow=follow)
     return file.getvalue().splitlines()
 
 
-def events(log: Path, **asked: Any) -> list[str]:
-    return [json.loads(line)["event"] for line in shown(log, as_json=True, **asked)]
+def events(log: Path, **chosen: Any) -> list[str]:
+    return [json.loads(line)["event"] for line in shown(log, as_json=True, **chosen)]
 
 
 def test_rows_are_shown_in_the_order_of_their_times_without_samples(log: Path) -> None:
@@ -164,7 +164,7 @@ def test_in_a_pipe_each_row_is_one_line_with_its_day_and_its_whole_text(log: Pat
 
 
 @pytest.mark.parametrize(
-    ("asked", "found"),
+    ("chosen", "found"),
     [
         ({"errors": True}, ["node", "prompt.ended", "comfyui.queue"]),
         ({"events": ["comfyui.*", "probe.*"]}, ["comfyui.queue", "comfyui.queue", "probe.problem"]),
@@ -177,8 +177,8 @@ def test_in_a_pipe_each_row_is_one_line_with_its_day_and_its_whole_text(log: Pat
         ({"errors": True, "prompt": "bb", "events": ["prompt.*"]}, ["prompt.ended"]),
     ],
 )
-def test_rows_are_chosen(log: Path, asked: dict[str, Any], found: list[str]) -> None:
-    assert events(log, **asked) == found
+def test_rows_are_chosen(log: Path, chosen: dict[str, Any], found: list[str]) -> None:
+    assert events(log, **chosen) == found
 
 
 def test_rows_as_json_are_those_that_were_written(log: Path) -> None:

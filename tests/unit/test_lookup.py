@@ -13,22 +13,24 @@ from comfyload.comfy.reconcile import reconcile
 from comfyload.comfy.wire.queue import PromptState
 
 
-class Told:
+class Answers:
     """An `Api` that answers so, one answer after the other, the last one for ever."""
 
     def __init__(self, *answers: PromptState) -> None:
         self.answers = list(answers)
-        self.asked: list[float] = []
+        self.requests: list[float] = []
 
     async def prompt_state(self, _: str) -> PromptState:
-        self.asked.append(clock.now())
+        self.requests.append(clock.now())
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
-def ask(told: Told, *, lost_s: float = 2.0, over_s: float = math.inf, silent_s: float = math.inf) -> tuple[str, float]:
+def ask(
+    server: Answers, *, lost_s: float = 2.0, over_s: float = math.inf, silent_s: float = math.inf
+) -> tuple[str, float]:
     async def main() -> tuple[str, float]:
         watch = clock.stopwatch()
-        api: Any = told
+        api: Any = server
         over = lambda: watch() >= over_s  # noqa: E731
         return await reconcile(api, "id", watch, lost_s=lost_s, over=over, silent_until=silent_s), watch()
 
@@ -37,21 +39,21 @@ def ask(told: Told, *, lost_s: float = 2.0, over_s: float = math.inf, silent_s: 
 
 @pytest.mark.parametrize("place", ["pending", "running", "finished", "failed", "cancelled"])
 def test_one_answer_that_it_is_there_is_enough(place: PromptState) -> None:
-    assert ask(Told("unknown", "absent", place))[0] == "there"
+    assert ask(Answers("unknown", "absent", place))[0] == "there"
 
 
 def test_one_answer_that_it_is_not_is_not() -> None:
-    told = Told("absent")
-    found, after_s = ask(told)
-    assert found == "absent" and told.asked[-1] - told.asked[0] >= 2.0 and after_s < 3.5
-    assert ask(Told("absent"), lost_s=0.0) == ("absent", 0.0)
-    assert ask(Told("absent", "absent", "absent", "running"))[0] == "there"
+    server = Answers("absent")
+    found, after_s = ask(server)
+    assert found == "absent" and server.requests[-1] - server.requests[0] >= 2.0 and after_s < 3.5
+    assert ask(Answers("absent"), lost_s=0.0) == ("absent", 0.0)
+    assert ask(Answers("absent", "absent", "absent", "running"))[0] == "there"
 
 
 def test_silence_is_no_answer_and_ends_when_it_must() -> None:
-    assert ask(Told("unknown"), silent_s=5.0)[0] == "unknown"
-    assert ask(Told("absent", "unknown"), over_s=7.0)[0] == "unknown"
-    assert ask(Told("running"), over_s=0.0) == ("unknown", 0.0)
+    assert ask(Answers("unknown"), silent_s=5.0)[0] == "unknown"
+    assert ask(Answers("absent", "unknown"), over_s=7.0)[0] == "unknown"
+    assert ask(Answers("running"), over_s=0.0) == ("unknown", 0.0)
 
 
 def test_what_ends_it_wakes_it() -> None:
@@ -62,7 +64,7 @@ def test_what_ends_it_wakes_it() -> None:
         async def sleep(seconds: float) -> None:
             await asyncio.wait([asyncio.ensure_future(over.wait())], timeout=seconds)
 
-        api: Any = Told("unknown")
+        api: Any = Answers("unknown")
         assert await reconcile(api, "id", watch, lost_s=2.0, over=over.is_set, sleep=sleep) == "unknown"
         return watch()
 

@@ -137,22 +137,22 @@ class _Transport:
     name = "http://server/"
 
     def __init__(self, status: int = 200) -> None:
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.status = status
 
     async def download(self, path: str, timeout_s: float) -> Download:
-        self.asked.append(path)
+        self.requests.append(path)
         return Download(status=self.status, head=b"glTF", bytes=4, expected=4)
 
     async def call(self, request: Request) -> Reply:
-        self.asked.append(request.path)
+        self.requests.append(request.path)
         return Reply(status=200, body=b"glTF")
 
 
 def test_a_model_reported_as_a_bare_path_is_fetched_and_checked() -> None:
     entry, transport = _entry({"2": {"result": ["3d/x y.glb", None, None]}}), _Transport(404)
     (fetch,) = asyncio.run(fetch_outputs(transport, entry, lambda: 0.0, 1.0))  # type: ignore[arg-type]
-    assert transport.asked == ["view?filename=x+y.glb&subfolder=3d&type=output"]
+    assert transport.requests == ["view?filename=x+y.glb&subfolder=3d&type=output"]
     assert (fetch.file, fetch.problem) == ("output/3d/x y.glb", "HTTP 404")
 
 
@@ -161,7 +161,7 @@ def test_a_program_is_given_the_model_too() -> None:
     transport = _Transport()
     assert made.files_of(execution, previews=False) == ["output/3d/x.glb"]
     assert asyncio.run(made.download(transport, "output/3d/x.glb")) == b"glTF"  # type: ignore[arg-type]
-    assert transport.asked == ["view?filename=x.glb&subfolder=3d&type=output"]
+    assert transport.requests == ["view?filename=x.glb&subfolder=3d&type=output"]
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -372,8 +372,8 @@ def test_a_batch_whose_size_is_a_value_of_the_job_varies_by_right() -> None:
     sizes = [4] * 11 + [2]
     records = _run(*(_images(i, size) for i, size in enumerate(sizes)))
     assert _finding(records) is not None
-    told = [structs.replace(r, values={**r.values, "5.batch_size": sizes[i]}) for i, r in enumerate(records)]
-    assert _finding(told) is None
+    varied = [structs.replace(r, values={**r.values, "5.batch_size": sizes[i]}) for i, r in enumerate(records)]
+    assert _finding(varied) is None
 
 
 def test_a_switch_that_is_a_value_of_the_job_turns_outputs_off_by_right() -> None:

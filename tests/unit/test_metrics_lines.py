@@ -30,9 +30,9 @@ CRLF = "\r\n"
 
 
 def lines(content: bytes, block: int = 1 << 16) -> list[bytes]:
-    told = Lines()
-    found = [one for at in range(0, len(content), block) for one in told.feed(content[at : at + block])]
-    return found + told.end()
+    splitter = Lines()
+    found = [one for at in range(0, len(content), block) for one in splitter.feed(content[at : at + block])]
+    return found + splitter.end()
 
 
 def rows(content: bytes, block: int = 1 << 16) -> list[object]:
@@ -85,8 +85,8 @@ def test_lines_are_read_whatever_they_were_written_in(name: str, block: int) -> 
     st.integers(1, 64),
 )
 def test_any_mixture_of_whole_lines_comes_out_as_it_went_in(written: list[tuple[str, str, str]], block: int) -> None:
-    told = [({"event": text.encode("utf-8", "replace").decode()}, code, end) for text, code, end in written]
-    assert rows(b"".join(line(*one) for one in told), block) == [row for row, _, _ in told]
+    wanted = [({"event": text.encode("utf-8", "replace").decode()}, code, end) for text, code, end in written]
+    assert rows(b"".join(line(*one) for one in wanted), block) == [row for row, _, _ in wanted]
 
 
 @given(st.binary(max_size=300), st.integers(1, 64))
@@ -98,10 +98,10 @@ def test_no_bytes_are_lost_without_a_line_to_show_for_it(content: bytes, block: 
 def test_a_line_beyond_the_limit_is_cut_and_the_next_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_lines, "LINE_LIMIT", 100)
     for code in ("utf-8", LE):
-        told = Lines()
+        splitter = Lines()
         long = line({"a": "x" * 500}, code)
-        found = [one for at in range(0, len(long), 64) for one in told.feed(long[at : at + 64])]
-        found += told.feed(line({"b": 1}, code))
+        found = [one for at in range(0, len(long), 64) for one in splitter.feed(long[at : at + 64])]
+        found += splitter.feed(line({"b": 1}, code))
         assert [object_of_line(one) for one in found] == [None, {"b": 1}]
         assert found[0].endswith(b" (cut)\n")
 

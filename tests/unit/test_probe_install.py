@@ -311,8 +311,13 @@ def test_the_commands_say_what_they_did(comfyui: Path, source: Path) -> None:
     code, out = call("install", comfyui, "--force")
     assert "in place of 0.2.0" in out and "Overwritten although changed: web/tab.js." in out
     code, out = call("status", comfyui, "--json")
-    told = json.loads(out)
-    assert (code, told["available"], told["pack"]["state"], told["update"]) == (0, "0.3.0", "installed", False)
+    document = json.loads(out)
+    assert (code, document["available"], document["pack"]["state"], document["update"]) == (
+        0,
+        "0.3.0",
+        "installed",
+        False,
+    )
     code, out = call("remove", comfyui)
     assert "is removed from" in out and "Restart ComfyUI to unload it." in out
     with pytest.raises(UsageError):
@@ -346,9 +351,9 @@ def reply(status: int, body: Any) -> Any:
 def test_a_running_server_is_asked(comfyui: Path, source: Path) -> None:
     install(comfyui)
     with reply(200, ENVIRONMENT) as url:
-        told = asyncio.run(ask(RunOptions(server=f"{url}/base/", headers=["X-Comfyload-Token=t"])))
-        assert (told.active, told.version, told.dropped, told.why) == (True, "0.2.0", 3, "")
-        assert told.missing == ["models are not told: comfy.model_management has no load_models_gpu [2J"]
+        document = asyncio.run(ask(RunOptions(server=f"{url}/base/", headers=["X-Comfyload-Token=t"])))
+        assert (document.active, document.version, document.dropped, document.why) == (True, "0.2.0", 3, "")
+        assert document.missing == ["models are not told: comfy.model_management has no load_models_gpu [2J"]
         code, out = call("status", comfyui, "--server", url)
         assert code == 0
         assert "the probe 0.2.0 is active." in out and "rows dropped: 3" in out
@@ -377,8 +382,8 @@ def test_a_server_that_runs_an_older_probe_has_to_be_restarted(comfyui: Path, so
 def test_a_server_without_a_probe_says_why(comfyui: Path, source: Path, status: int, body: Any, why: str) -> None:
     install(comfyui)
     with reply(status, body) as url:
-        told = asyncio.run(ask(RunOptions(server=url)))
-        assert isinstance(told, Running) and why in told.why and told.active is None
+        document = asyncio.run(ask(RunOptions(server=url)))
+        assert isinstance(document, Running) and why in document.why and document.active is None
         assert call("status", comfyui, "--server", url)[0] == 1
 
 

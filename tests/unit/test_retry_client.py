@@ -95,10 +95,10 @@ def test_a_refused_graph_is_never_sent_again() -> None:
 
 def test_what_somebody_else_stopped_stays_stopped() -> None:
     async def script(found: Scene) -> Execution:
-        asked = asyncio.create_task(found.client.run(ask(5.0)))
+        running = asyncio.create_task(found.client.run(ask(5.0)))
         await asyncio.sleep(1.0)
         await found.transports[0].call(Request(method="POST", path="interrupt", body=b"{}"))
-        return await asked
+        return await running
 
     done, found = scene([Server()], default(90.0), script)
     assert done.failure.kind == "interrupted" and found.posts() == 1
@@ -300,10 +300,10 @@ def test_a_cancelled_run_takes_its_job_off_the_server() -> None:
 
 def test_abandoning_ends_what_runs_and_what_waits_for_a_place() -> None:
     async def script(found: Scene) -> list[Execution]:
-        asked = asyncio.create_task(found.run(50.0, 50.0, 50.0))
+        running = asyncio.create_task(found.run(50.0, 50.0, 50.0))
         await asyncio.sleep(5.0)
         await found.client.cancel_all("censored")
-        done = await asked
+        done = await running
         assert found.now() < 12.0
         return [*done, await found.client.run(ask(1.0))]
 

@@ -53,11 +53,11 @@ def test_an_id_that_a_server_does_not_tell_of_at_first_is_asked_for_again() -> N
 
     async def script(found: Scene) -> Execution:
         await send(found, later_ids(prompt.id)[1], prompt)
-        asked: set[str] = set()
+        requests: set[str] = set()
 
         async def cut(request: Request) -> None:
-            if request.path.startswith("api/jobs/") and request.path not in asked:
-                asked.add(request.path)
+            if request.path.startswith("api/jobs/") and request.path not in requests:
+                requests.add(request.path)
                 raise TransportError("reset", sent=True)
 
         found.transports[0].before_call = cut

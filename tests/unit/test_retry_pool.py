@@ -72,10 +72,10 @@ def test_what_waits_on_a_server_that_hangs_is_taken_back_and_sent_elsewhere() ->
 
 def test_a_server_that_stops_in_silence_loses_its_waiting_jobs_to_another() -> None:
     async def script(found: Scene) -> list[Execution]:
-        asked = asyncio.create_task(found.run(*[5.0] * 6))
+        running = asyncio.create_task(found.run(*[5.0] * 6))
         await asyncio.sleep(1.0)
         found.servers[0].kill_worker()
-        done = await asked
+        done = await running
         assert found.client._pool.backends[0].circuit.broken_s(found.now()) > 0.0, "and is left alone"
         return done
 
@@ -115,17 +115,17 @@ def test_a_place_is_free_again_if_its_job_is_cancelled_as_it_gets_it() -> None:
     async def script(found: Scene) -> list[Execution]:
         dispatcher = found.client._pool.dispatcher
         assign = dispatcher.assign
-        asked = asyncio.create_task(found.client.run(ask(1.0)))
+        running = asyncio.create_task(found.client.run(ask(1.0)))
 
         def cancelling(*args: Any) -> Any:
             for placed in assign(*args):
                 yield placed
-                asked.cancel()
+                running.cancel()
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(dispatcher, "assign", cancelling)
             with pytest.raises(asyncio.CancelledError):
-                await asked
+                await running
         assert not found.client._pool.backends[0].held and not found.posts()
         return await found.run(1.0)
 
@@ -166,11 +166,11 @@ def test_a_server_that_fails_while_others_are_asked_gets_nothing() -> None:
         found.transports[1].before_call, found.transports[0].before_call = slow, count
         await found.run(1.0)
         await asyncio.sleep(5.0)
-        asked = asyncio.create_task(found.run(*[1.0] * 4))
+        running = asyncio.create_task(found.run(*[1.0] * 4))
         await asyncio.sleep(1.0)
         found.client._pool.backends[0].circuit.trip(found.now())
         tripped = found.now()
-        await asked
+        await running
         return tripped
 
     tripped, _ = scene([Server(), Server()], Policy(breaker=Breaker(open_s=30.0)), script)
@@ -200,12 +200,12 @@ def test_no_server_gets_more_than_its_depth() -> None:
     deepest = [0, 0]
 
     async def script(found: Scene) -> list[Execution]:
-        asked = asyncio.create_task(found.run(*[1.0] * 30))
-        while not asked.done():
+        running = asyncio.create_task(found.run(*[1.0] * 30))
+        while not running.done():
             await asyncio.sleep(0.05)
             for index, server in enumerate(found.servers):
                 deepest[index] = max(deepest[index], server._state.queue.remaining)
-        return await asked
+        return await running
 
     done, _ = scene([Server(), Server()], Policy(admission=Admission(depth=1)), script)
     assert all(e.outcome == "completed" for e in done) and deepest == [2, 2]

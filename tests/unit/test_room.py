@@ -101,9 +101,9 @@ def test_what_is_held_back_when_all_is_cancelled_is_not_sent() -> None:
 
 
 def test_that_jobs_are_held_back_is_told_with_the_length() -> None:
-    told: list[int] = []
-    play(before=lambda server: _others(server, 1.0, 1.0), jobs=1, room=lambda _: Room(1, on_full=told.append))
-    assert told == [2]
+    lengths: list[int] = []
+    play(before=lambda server: _others(server, 1.0, 1.0), jobs=1, room=lambda _: Room(1, on_full=lengths.append))
+    assert lengths == [2]
 
 
 def test_of_several_attempts_all_waits_count_and_one_never_sent_is_none() -> None:

@@ -85,7 +85,7 @@ def test_the_command_that_repeats_a_run_makes_the_same_options(load: Load) -> No
         order="sticky",
         stickiness=0.25,
     )
-    asked = RunOptions(
+    wanted = RunOptions(
         server="http://gpu:8188",
         workflows=[WorkflowChoice(file="a b.json"), WorkflowChoice(file="c.json", weight=2.5)],
         plan=plan,
@@ -109,10 +109,10 @@ def test_the_command_that_repeats_a_run_makes_the_same_options(load: Load) -> No
         max_time_s=3600.0,
     )
     for options in (
-        asked,
-        structs.replace(asked, preflight=False, policy=None),
-        structs.replace(asked, drop_broken_outputs=True),
-        structs.replace(asked, plan=structs.replace(plan, order="aabb", stickiness=0.0), workflows=_pair()),
+        wanted,
+        structs.replace(wanted, preflight=False, policy=None),
+        structs.replace(wanted, drop_broken_outputs=True),
+        structs.replace(wanted, plan=structs.replace(plan, order="aabb", stickiness=0.0), workflows=_pair()),
     ):
         assert options_of(_parsed(command(options)), RunOptions()) == options
     assert command(RunOptions()) == [], "a manifest that keeps no options"

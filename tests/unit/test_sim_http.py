@@ -370,8 +370,8 @@ def test_the_log_is_told_to_whoever_follows_it() -> None:
             assert lines[-1] in json.loads((await call(server, "GET", "internal/logs")).body)
             server.stall_events(False)
             socket.close()
-            told = [json.loads(frame) for frame in [frame async for frame in socket] if isinstance(frame, str)]
-            logs = [message["data"]["entries"][0]["m"] for message in told if message["type"] == "logs"]
+            messages = [json.loads(frame) for frame in [frame async for frame in socket] if isinstance(frame, str)]
+            logs = [message["data"]["entries"][0]["m"] for message in messages if message["type"] == "logs"]
             assert len(logs) == 800 and sum("got prompt" in line for line in logs) == 400
 
     run_virtual(main())

@@ -73,8 +73,8 @@ def test_its_gpu_is_busy_while_a_sampler_runs_and_its_energy_grows_with_its_powe
             assert gpus[-1]["utilisation_percent"] == 0
             pauses = [b["mono_s"] - a["mono_s"] for a, b in pairwise(samples)]
             assert max(pauses) == pytest.approx(0.5)
-            told = gpus[-1]["energy_j"] - gpus[0]["energy_j"]
-            assert told == pytest.approx(sum(gpu["power_w"] * 0.5 for gpu in gpus[1:]), rel=0.01)
+            used_j = gpus[-1]["energy_j"] - gpus[0]["energy_j"]
+            assert used_j == pytest.approx(sum(gpu["power_w"] * 0.5 for gpu in gpus[1:]), rel=0.01)
 
     run_virtual(main())
 
@@ -82,13 +82,13 @@ def test_its_gpu_is_busy_while_a_sampler_runs_and_its_energy_grows_with_its_powe
 def test_its_clock_is_not_the_clients_and_a_restart_is_another_boot() -> None:
     async def main() -> None:
         async with Server(probe=True) as server:
-            told = await _get(server, "clock")
-            assert told["mono_s"] > now() + 1000
+            shown = await _get(server, "clock")
+            assert shown["mono_s"] > now() + 1000
             await submit(server, sleep_graph(0.1))
             await settled(server, 1)
             server.restart()
-            again = await _get(server, f"events?after=3&boot={told['boot']}")
-            assert again["boot"] != told["boot"]
+            again = await _get(server, f"events?after=3&boot={shown['boot']}")
+            assert again["boot"] != shown["boot"]
             assert all(row["seq"] <= len(again["rows"]) for row in again["rows"])
             assert await _get(server, "events?after=-1") == 400
 

@@ -58,10 +58,10 @@ def ran(create: int | None, start: int | None, end: int | None, **changes: Any) 
 def test_a_duration_is_at_most_what_passed_on_our_clock(
     create: int | None, start: int | None, end: int | None, kept: tuple[str, ...]
 ) -> None:
-    told = ran(*(None if stamp is None else AT + stamp for stamp in (create, start, end)))
-    found = believed(told)
+    run = ran(*(None if stamp is None else AT + stamp for stamp in (create, start, end)))
+    found = believed(run)
     assert {name for name in ALL if getattr(found, name) is not None} == set(kept)
-    assert all(getattr(found, name) in (None, getattr(told.server, name)) for name in ALL)
+    assert all(getattr(found, name) in (None, getattr(run.server, name)) for name in ALL)
 
 
 @pytest.mark.parametrize(

@@ -57,11 +57,11 @@ def test_a_job_is_known_as_if_each_step_were_decoded(frames: list[bytes]) -> Non
 
 def test_who_asked_for_a_jobs_events_gets_its_steps() -> None:
     async def main() -> list[JobEvent]:
-        told: list[JobEvent] = []
+        events: list[JobEvent] = []
         inflight = InFlight(lambda: 1.0, lambda *_: None)
-        inflight.add("a").tell = told.append
+        inflight.add("a").tell = events.append
         for kind in ("execution_start", "progress", "progress"):
             inflight.on_frame(_frame(kind, "a", 7, spaces=True), True)
-        return told
+        return events
 
     assert asyncio.run(main()) == [Progress(node="1", step=7, steps=20)] * 2

@@ -18,7 +18,7 @@ from comfyload.record.model import Environment, Fact, Manifest, Server
 from comfyload.record.options import RunOptions
 from tests.unit.judge_runs import manifest
 
-ASKED = {"notes": ["enclosure=Razer = Core X"], "comfyui_dir": "/srv/ComfyUI"}
+OPTIONS = {"notes": ["enclosure=Razer = Core X"], "comfyui_dir": "/srv/ComfyUI"}
 
 
 class Answers:
@@ -40,17 +40,17 @@ class Machine:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.let = threading.Event()
-        self.asked: list[Path | None] = []
+        self.folders: list[Path | None] = []
         monkeypatch.setattr(environment, "local_environment", self)
 
     def __call__(self, server: Server, folder: Path | None) -> Environment:
-        self.asked.append(folder)
+        self.folders.append(folder)
         self.let.wait(10)
         return {"host.cpu": Fact(value="fast", source="this machine")}
 
 
 def ended(end: Any) -> Manifest:
-    return manifest(options=msgspec.convert(ASKED, RunOptions), end=end)
+    return manifest(options=msgspec.convert(OPTIONS, RunOptions), end=end)
 
 
 def test_what_was_read_and_what_was_noted_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +58,7 @@ def test_what_was_read_and_what_was_noted_is_described(monkeypatch: pytest.Monke
     machine.let.set()
     run = ended("complete")
     facts = asyncio.run(EnvironmentReader(run, WITHOUT_PROBE).describe())
-    assert machine.asked == [Path("/srv/ComfyUI")]
+    assert machine.folders == [Path("/srv/ComfyUI")]
     assert facts["host.cpu"].value == "fast"
     assert facts["note.enclosure"] == Fact(value="Razer = Core X", source="note")
     assert facts["comfyui.version"] == Fact(value="0.28.1", source="server")
@@ -94,7 +94,7 @@ def test_a_run_that_was_cut_short_waits_for_nothing(monkeypatch: pytest.MonkeyPa
 
     assert clock.run_virtual(main()) == 0.0
     machine.let.set()
-    assert len(machine.asked) == 1
+    assert len(machine.folders) == 1
 
 
 def test_what_the_probe_knows_is_described_with_it_as_the_source(monkeypatch: pytest.MonkeyPatch) -> None:

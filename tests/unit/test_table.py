@@ -43,8 +43,8 @@ def jobs(text: str) -> list[dict[str, Any]]:
     """What the first job of each row gets."""
     table = parse_table(text, "t.csv")
     variation = Variation(workflow(), INFO, seed=1, table=table)
-    told = [variation.values(index) for index in range(len(table.rows))]
-    return [{slot: value for slot, value in row.items() if not slot.endswith(SALT_INPUT)} for row in told]
+    values = [variation.values(index) for index in range(len(table.rows))]
+    return [{slot: value for slot, value in row.items() if not slot.endswith(SALT_INPUT)} for row in values]
 
 
 TWO = [{"1.value": "a fox", "3.width": 64}, {"1.value": "b", "3.width": 128}]

@@ -17,7 +17,7 @@ from comfyload.record.metrics.files import LogFiles
 from comfyload.telemetry.collector import Collector
 from comfyload.telemetry.log import AT_ONCE, MetricsLog
 from comfyload.telemetry.probe import Probe
-from tests.unit.test_telemetry_watch import Told
+from tests.unit.test_telemetry_watch import Received
 
 
 def append(path: Path, *rows: object) -> None:
@@ -137,8 +137,8 @@ def test_much_comes_in_parts(log: Path) -> None:
 
 
 def test_a_long_log_is_read_in_parts_and_whole(log: Path) -> None:
-    told = followed(log, Silence(), lambda: append(log, *({"n": n} for n in range(3 * AT_ONCE + 7))))
-    assert [line.row["n"] for line in told.lines] == list(range(3 * AT_ONCE + 7))
+    received = followed(log, Silence(), lambda: append(log, *({"n": n} for n in range(3 * AT_ONCE + 7))))
+    assert [line.row["n"] for line in received.lines] == list(range(3 * AT_ONCE + 7))
 
 
 class Silence:
@@ -157,9 +157,9 @@ class Silence:
         return Reply(status=200, body=json.dumps(body).encode())
 
 
-def followed(log: Path, server: Any, write: Any) -> Told:
+def followed(log: Path, server: Any, write: Any) -> Received:
     """Follow a log for as long as it takes to write it, with the probe beside it."""
-    told = Told()
+    received = Received()
 
     async def main() -> None:
         run = clock.stopwatch()
@@ -167,30 +167,30 @@ def followed(log: Path, server: Any, write: Any) -> Told:
         watch = Collector(
             [probe, MetricsLog(log, run, probe)],
             run,
-            emit=told.samples.append,
-            emit_log=told.lines.append,
-            note=told.observations.append,
+            emit=received.samples.append,
+            emit_log=received.lines.append,
+            note=received.observations.append,
         )
         await watch.begin()
         write()
         await watch.end()
 
     asyncio.run(main())
-    return told
+    return received
 
 
 def test_rows_are_kept_as_they_were_written_and_what_is_none_is_counted(log: Path) -> None:
-    told = followed(log, Silence(), lambda: append(log, {"event": "x", "n": 1}, "no json", "[1]", '{"n": NaN}', ""))
-    assert [(line.t, line.source) for line in told.lines] == [(None, "log")] * 2
-    assert told.lines[0].row == {"event": "x", "n": 1}
-    assert told.said == ["log: lines of comfyui_metrics.ndjson that are no JSON object: 2, such as 'no json'"]
+    received = followed(log, Silence(), lambda: append(log, {"event": "x", "n": 1}, "no json", "[1]", '{"n": NaN}', ""))
+    assert [(line.t, line.source) for line in received.lines] == [(None, "log")] * 2
+    assert received.lines[0].row == {"event": "x", "n": 1}
+    assert received.said == ["log: lines of comfyui_metrics.ndjson that are no JSON object: 2, such as 'no json'"]
 
 
 def test_rows_that_the_probe_tells_itself_are_not_kept_twice(log: Path) -> None:
     rows = [{"event": "node", "boot": "b", "seq": n, "mono_s": 1e12} for n in range(1, 6)]
     lost = {"event": "node", "boot": "b", "seq": 6, "mono_s": 1e12}
-    told = followed(log, Silence(rows), lambda: append(log, *rows, {"event": "own"}, lost))
-    assert [(line.source, line.row.get("seq")) for line in told.lines] == [
+    received = followed(log, Silence(rows), lambda: append(log, *rows, {"event": "own"}, lost))
+    assert [(line.source, line.row.get("seq")) for line in received.lines] == [
         *(("probe", n) for n in range(1, 6)),
         ("log", None),
         ("log", 6),
@@ -199,5 +199,5 @@ def test_rows_that_the_probe_tells_itself_are_not_kept_twice(log: Path) -> None:
 
 def test_a_log_that_never_comes_is_said_so(tmp_path: Path) -> None:
     path = tmp_path / "none.ndjson"
-    told = followed(path, Silence(), lambda: None)
-    assert told.said == [f"log: {path} was never there"]
+    received = followed(path, Silence(), lambda: None)
+    assert received.said == [f"log: {path} was never there"]

@@ -17,7 +17,7 @@ from comfyload.telemetry.collector import Collector
 from comfyload.telemetry.probe import PAGE, Offset, Probe, better, offset_of
 from tests.support.direct import Direct
 from tests.unit.test_sim_helpers import settled, sleep_graph, submit
-from tests.unit.test_telemetry_watch import Told
+from tests.unit.test_telemetry_watch import Received
 
 AHEAD_S = 1e6
 
@@ -70,26 +70,30 @@ class Ring:
         return reply
 
 
-def follow(ring: Any, script: Any, *, since: tuple[str, int] | None = None) -> tuple[Told, Probe]:
+def follow(ring: Any, script: Any, *, since: tuple[str, int] | None = None) -> tuple[Received, Probe]:
     """Collector a probe while `script` runs."""
-    told = Told()
+    received = Received()
 
     async def main() -> Probe:
         run = clock.stopwatch()
         probe = Probe(ring, run, since)
         watch = Collector(
-            [probe], run, emit=told.samples.append, emit_log=told.lines.append, note=told.observations.append
+            [probe],
+            run,
+            emit=received.samples.append,
+            emit_log=received.lines.append,
+            note=received.observations.append,
         )
         await watch.begin()
         await script()
         await watch.end()
         return probe
 
-    return told, clock.run_virtual(main())
+    return received, clock.run_virtual(main())
 
 
-def events(told: Told) -> list[tuple[float | None, str]]:
-    return [(None if line.t is None else round(line.t, 4), line.row["event"]) for line in told.lines]
+def events(received: Received) -> list[tuple[float | None, str]]:
+    return [(None if line.t is None else round(line.t, 4), line.row["event"]) for line in received.lines]
 
 
 def test_rows_are_told_on_the_runs_clock_whatever_the_servers_says() -> None:
@@ -103,12 +107,12 @@ def test_rows_are_told_on_the_runs_clock_whatever_the_servers_says() -> None:
         await asyncio.sleep(1)
         ring.emit("prompt.ended", prompt_id="a", vram_peak_bytes=5)
 
-    told, _ = follow(ring, script)
-    assert events(told) == [(1.3, "prompt.queued"), (2.3, "prompt.ended")]
-    assert all(line.source == "probe" for line in told.lines)
-    assert told.values("clock_error_s")[0][1] == pytest.approx(0.02)
-    assert told.values("clock_drift_s")[0][1] == 0.0
-    assert told.values("gpu.0.prompt_vram_peak_bytes") == [(2.3, 5.0)]
+    received, _ = follow(ring, script)
+    assert events(received) == [(1.3, "prompt.queued"), (2.3, "prompt.ended")]
+    assert all(line.source == "probe" for line in received.lines)
+    assert received.values("clock_error_s")[0][1] == pytest.approx(0.02)
+    assert received.values("clock_drift_s")[0][1] == 0.0
+    assert received.values("gpu.0.prompt_vram_peak_bytes") == [(2.3, 5.0)]
 
 
 def test_an_uneven_way_is_within_the_error_that_is_told() -> None:
@@ -117,27 +121,27 @@ def test_an_uneven_way_is_within_the_error_that_is_told() -> None:
     async def script() -> None:
         ring.emit("node")
 
-    told, _ = follow(ring, script)
-    error = told.values("clock_error_s")[0][1] or 0.0
+    received, _ = follow(ring, script)
+    error = received.values("clock_error_s")[0][1] or 0.0
     assert error == pytest.approx(0.02)
-    (line,) = told.lines
+    (line,) = received.lines
     assert line.t is not None and abs(line.t - 0.2) <= error
 
 
 class _Uneven(Ring):
     """Of its answers one in three comes fast."""
 
-    asked = 0
+    requests = 0
 
     async def call(self, *given: Any, **named: Any) -> Reply:
-        self.asked += 1
-        self.there_s = self.back_s = 0.1 if self.asked % 3 else 0.001
+        self.requests += 1
+        self.there_s = self.back_s = 0.1 if self.requests % 3 else 0.001
         return await super().call(*given, **named)
 
 
 def test_the_shortest_of_several_exchanges_counts() -> None:
-    told, _ = follow(_Uneven(), lambda: asyncio.sleep(0))
-    assert told.values("clock_error_s")[0][1] == pytest.approx(0.001)
+    received, _ = follow(_Uneven(), lambda: asyncio.sleep(0))
+    assert received.values("clock_error_s")[0][1] == pytest.approx(0.001)
 
 
 def test_a_bad_exchange_later_replaces_a_good_one_only_when_that_is_old() -> None:
@@ -159,8 +163,8 @@ def test_the_offset_is_measured_again_and_its_drift_told() -> None:
         ring.ahead -= 0.002
         await asyncio.sleep(10)
 
-    told, _ = follow(ring, script)
-    assert [value for _, value in told.values("clock_drift_s")] == [0.0, pytest.approx(0.002)]
+    received, _ = follow(ring, script)
+    assert [value for _, value in received.values("clock_drift_s")] == [0.0, pytest.approx(0.002)]
 
 
 def test_samples_become_readings_under_the_names_that_all_sources_share() -> None:
@@ -177,16 +181,16 @@ def test_samples_become_readings_under_the_names_that_all_sources_share() -> Non
             )
             await asyncio.sleep(0.5)
 
-    told, _ = follow(ring, script)
-    assert told.lines == []
-    assert told.values("gpu.1.utilisation_percent") == [(0.0, 97), (0.5, 97)]
-    assert told.values("gpu.1.vram_free_bytes") == [(0.0, 2), (0.5, 2)]
-    assert told.values("gpu.1.power_w") == [(0.0, None)]
-    assert told.values("gpu.1.throttled") == [(0.0, 0), (0.5, 1)]
-    ((at, cpu),) = told.values("server.cpu_percent")
+    received, _ = follow(ring, script)
+    assert received.lines == []
+    assert received.values("gpu.1.utilisation_percent") == [(0.0, 97), (0.5, 97)]
+    assert received.values("gpu.1.vram_free_bytes") == [(0.0, 2), (0.5, 2)]
+    assert received.values("gpu.1.power_w") == [(0.0, None)]
+    assert received.values("gpu.1.throttled") == [(0.0, 0), (0.5, 1)]
+    ((at, cpu),) = received.values("server.cpu_percent")
     assert at == 0.5
     assert cpu == pytest.approx(150.0)
-    assert told.values("queue_remaining") == [(0.0, 2), (0.5, 2)]
+    assert received.values("queue_remaining") == [(0.0, 2), (0.5, 2)]
 
 
 def test_another_process_is_noticed_and_read_from_its_start_on_its_own_clock() -> None:
@@ -202,11 +206,11 @@ def test_another_process_is_noticed_and_read_from_its_start_on_its_own_clock() -
         ring.emit("prompt.queued", prompt_id="x")
         ring.emit("prompt.ended", prompt_id="x")
 
-    told, probe = follow(ring, script)
-    (restart,) = [t for t, event in events(told) if event == "probe.started"]
+    received, probe = follow(ring, script)
+    (restart,) = [t for t, event in events(received) if event == "probe.started"]
     assert restart == pytest.approx(1.51, abs=0.01)
-    assert [event for _, event in events(told)][-2:] == ["prompt.queued", "prompt.ended"]
-    assert told.said == ["probe: the server's process is another than before; its rows are read from their start"]
+    assert [event for _, event in events(received)][-2:] == ["prompt.queued", "prompt.ended"]
+    assert received.said == ["probe: the server's process is another than before; its rows are read from their start"]
     assert probe.has_taken("aaaaaaaa", 30) and probe.has_taken("bbbbbbbb", 3)
     assert not probe.has_taken("aaaaaaaa", 31)
 
@@ -220,9 +224,11 @@ def test_rows_that_had_left_the_ring_are_counted() -> None:
         ring.oldest = 38
         await asyncio.sleep(1.5)
 
-    told, probe = follow(ring, script)
-    assert len(told.lines) == 13
-    assert told.said == ["probe: 37 rows had left its ring before they were read: COMFYLOAD_PROBE_RING makes it longer"]
+    received, probe = follow(ring, script)
+    assert len(received.lines) == 13
+    assert received.said == [
+        "probe: 37 rows had left its ring before they were read: COMFYLOAD_PROBE_RING makes it longer"
+    ]
     assert not probe.has_taken(ring.boot, 37) and probe.has_taken(ring.boot, 38)
 
 
@@ -234,8 +240,8 @@ def test_many_rows_come_in_pages() -> None:
             ring.emit("node")
         await asyncio.sleep(1.1)
 
-    told, _ = follow(ring, script)
-    assert [line.row["seq"] for line in told.lines] == list(range(1, 2 * PAGE + 4))
+    received, _ = follow(ring, script)
+    assert [line.row["seq"] for line in received.lines] == list(range(1, 2 * PAGE + 4))
 
 
 def test_the_last_rows_are_there_although_they_are_numbered_late() -> None:
@@ -246,8 +252,8 @@ def test_the_last_rows_are_there_although_they_are_numbered_late() -> None:
         asyncio.get_running_loop().call_later(0.3, lambda: ring.emit("prompt.ended", prompt_id="z"))
         await asyncio.sleep(0)
 
-    told, _ = follow(ring, script)
-    assert [event for _, event in events(told)] == ["prompt.started", "prompt.ended"], told.said
+    received, _ = follow(ring, script)
+    assert [event for _, event in events(received)] == ["prompt.started", "prompt.ended"], received.said
 
 
 def test_rows_from_before_the_run_are_left_out_even_when_they_are_numbered_in_it() -> None:
@@ -258,8 +264,8 @@ def test_rows_from_before_the_run_are_left_out_even_when_they_are_numbered_in_it
         ring.rows[-1]["mono_s"] -= 0.05
         ring.emit("node")
 
-    told, probe = follow(ring, script)
-    assert [line.row["seq"] for line in told.lines] == [2]
+    received, probe = follow(ring, script)
+    assert [line.row["seq"] for line in received.lines] == [2]
     assert probe.has_taken(ring.boot, 1)
 
 
@@ -271,9 +277,9 @@ def test_a_run_that_is_resumed_gets_what_it_missed() -> None:
     async def script() -> None:
         await asyncio.sleep(0)
 
-    told, _ = follow(ring, script, since=(ring.boot, 17))
-    assert [line.row["seq"] for line in told.lines] == [18, 19, 20]
-    assert told.lines[0].t == pytest.approx(-82.0)
+    received, _ = follow(ring, script, since=(ring.boot, 17))
+    assert [line.row["seq"] for line in received.lines] == [18, 19, 20]
+    assert received.lines[0].t == pytest.approx(-82.0)
 
 
 def test_a_token_that_is_missing_is_asked_for_once() -> None:
@@ -283,8 +289,8 @@ def test_a_token_that_is_missing_is_asked_for_once() -> None:
     async def script() -> None:
         await asyncio.sleep(10)
 
-    told, _ = follow(ring, script)
-    assert told.said == ["probe: it requires a token: --header X-Comfyload-Token=env:NAME"]
+    received, _ = follow(ring, script)
+    assert received.said == ["probe: it requires a token: --header X-Comfyload-Token=env:NAME"]
 
 
 def test_a_server_without_a_probe_is_asked_once() -> None:
@@ -294,8 +300,8 @@ def test_a_server_without_a_probe_is_asked_once() -> None:
     async def script() -> None:
         await asyncio.sleep(100)
 
-    told, probe = follow(ring, script)
-    assert (ring.paths, told.said, told.samples, probe.present) == (["comfyload/v1/clock"], [], [], False)
+    received, probe = follow(ring, script)
+    assert (ring.paths, received.said, received.samples, probe.present) == (["comfyload/v1/clock"], [], [], False)
 
 
 def test_a_probe_that_disappears_leaves_a_gap_and_what_it_kept_comes_later() -> None:
@@ -310,14 +316,14 @@ def test_a_probe_that_disappears_leaves_a_gap_and_what_it_kept_comes_later() -> 
         ring.up = True
         await asyncio.sleep(3)
 
-    told, _ = follow(ring, script)
-    assert [value for _, value in told.values("queue_remaining")] == [1.0, None, None]
-    assert events(told) == [(1.5, "node")]
-    assert told.said == ["probe: http://server/: connection refused"]
+    received, _ = follow(ring, script)
+    assert [value for _, value in received.values("queue_remaining")] == [1.0, None, None]
+    assert events(received) == [(1.5, "node")]
+    assert received.said == ["probe: http://server/: connection refused"]
 
 
 def test_the_simulated_probe_tells_of_every_job_when_it_ran() -> None:
-    told = Told()
+    received = Received()
 
     async def main() -> None:
         async with Server(probe=True) as server:
@@ -326,19 +332,19 @@ def test_the_simulated_probe_tells_of_every_job_when_it_ran() -> None:
             watch = Collector(
                 [Probe(Direct(server, latency_s=0.001), run)],
                 run,
-                emit=told.samples.append,
-                emit_log=told.lines.append,
-                note=told.observations.append,
+                emit=received.samples.append,
+                emit_log=received.lines.append,
+                note=received.observations.append,
             )
             await watch.begin()
             for seed in range(3):
                 await submit(server, sleep_graph(0.7, seed))
             await settled(server, 3)
             await watch.end()
-            ends = [line.t for line in told.lines if line.row["event"] == "prompt.ended"]
+            ends = [line.t for line in received.lines if line.row["event"] == "prompt.ended"]
             assert ends == [pytest.approx((truth.ended or 0.0) - zero, abs=0.0011) for truth in server.truth]
 
     clock.run_virtual(main())
-    assert told.said == []
-    assert {sample.source for sample in told.samples} == {"probe"}
-    assert isinstance(told.lines[0], LogLine)
+    assert received.said == []
+    assert {sample.source for sample in received.samples} == {"probe"}
+    assert isinstance(received.lines[0], LogLine)

@@ -155,7 +155,7 @@ def test_nvml_is_read_of_the_gpu_that_the_server_uses() -> None:
         "gpu.0.pcie_tx_bytes_per_s": 10 * 1024.0,
         "gpu.0.process_vram_bytes": 99.0,
     }
-    told = {reading.kind for name in values if (reading := gpu_reading(name)) is not None}
+    kinds = {reading.kind for name in values if (reading := gpu_reading(name)) is not None}
     assert {
         "utilisation",
         "vram_used",
@@ -165,7 +165,7 @@ def test_nvml_is_read_of_the_gpu_that_the_server_uses() -> None:
         "energy",
         "temperature",
         "throttled",
-    } == told
+    } == kinds
 
 
 def test_an_answer_that_fails_is_unknown_and_a_driver_that_answers_nothing_is_silent() -> None:

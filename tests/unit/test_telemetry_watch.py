@@ -13,7 +13,7 @@ from comfyload.telemetry.collector import BEGIN_S, FINISH_S, Collector
 from comfyload.telemetry.source import NoReading, NotAvailable, Readings
 
 
-class Told:
+class Received:
     """What a watch handed on."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Scripted:
         self._reading = reading
         self._opening = opening
         self._left = left
-        self.asked = 0
+        self.readings = 0
         self.closed = False
 
     async def open(self) -> None:
@@ -54,8 +54,8 @@ class Scripted:
             await self._opening()
 
     async def read(self) -> Readings:
-        self.asked += 1
-        return await self._reading(self.asked)
+        self.readings += 1
+        return await self._reading(self.readings)
 
     async def finish(self) -> Readings:
         return Readings(read=False) if self._left is None else await self._left()
@@ -68,14 +68,18 @@ async def number(n: int) -> Readings:
     return Readings(values={"n": n})
 
 
-def watched(*sources: Scripted, seconds: float) -> tuple[Told, float]:
+def watched(*sources: Scripted, seconds: float) -> tuple[Received, float]:
     """Collector for so long; returns what was told and how long the end took."""
-    told = Told()
+    received = Received()
 
     async def main() -> float:
         run = clock.stopwatch()
         watch = Collector(
-            sources, run, emit=told.samples.append, emit_log=told.lines.append, note=told.observations.append
+            sources,
+            run,
+            emit=received.samples.append,
+            emit_log=received.lines.append,
+            note=received.observations.append,
         )
         await watch.begin()
         await asyncio.sleep(seconds - run())
@@ -83,13 +87,13 @@ def watched(*sources: Scripted, seconds: float) -> tuple[Told, float]:
         await watch.end()
         return run() - before
 
-    return told, clock.run_virtual(main())
+    return received, clock.run_virtual(main())
 
 
 def test_readings_are_made_at_multiples_of_the_interval_from_the_start() -> None:
-    told, ended = watched(Scripted(number), seconds=2.2)
-    assert told.values("n") == [(0.0, 1), (0.5, 2), (1.0, 3), (1.5, 4), (2.0, 5)]
-    assert told.values("read_s") == [(t, 0.0) for t in (0.0, 0.5, 1.0, 1.5, 2.0)]
+    received, ended = watched(Scripted(number), seconds=2.2)
+    assert received.values("n") == [(0.0, 1), (0.5, 2), (1.0, 3), (1.5, 4), (2.0, 5)]
+    assert received.values("read_s") == [(t, 0.0) for t in (0.0, 0.5, 1.0, 1.5, 2.0)]
     assert ended == 0.0
 
 
@@ -98,9 +102,9 @@ def test_a_late_reading_leaves_instants_out_and_bunches_none() -> None:
         await asyncio.sleep(1.2 if n == 2 else 0.0)
         return Readings(values={"n": n})
 
-    told, _ = watched(Scripted(slow_once), seconds=2.9)
-    assert told.values("n") == [(0.0, 1), (0.5, 2), (2.0, 3), (2.5, 4)]
-    assert dict(told.values("read_s"))[0.5] == pytest.approx(1.2)
+    received, _ = watched(Scripted(slow_once), seconds=2.9)
+    assert received.values("n") == [(0.0, 1), (0.5, 2), (2.0, 3), (2.5, 4)]
+    assert dict(received.values("read_s"))[0.5] == pytest.approx(1.2)
 
 
 def test_a_source_that_fails_is_unknown_under_every_name_and_tried_with_growing_pauses() -> None:
@@ -110,13 +114,13 @@ def test_a_source_that_fails_is_unknown_under_every_name_and_tried_with_growing_
         return Readings(values={"a": n, "b": 2 * n})
 
     source = Scripted(fails)
-    told, _ = watched(source, seconds=20)
-    unknown = [t for t, value in told.values("a") if value is None]
-    assert unknown == [t for t, value in told.values("b") if value is None]
+    received, _ = watched(source, seconds=20)
+    unknown = [t for t, value in received.values("a") if value is None]
+    assert unknown == [t for t, value in received.values("b") if value is None]
     assert unknown == [1.0, 2.0, 4.0, 8.0, 16.0]
-    assert told.said == ["scripted: the cable is out"]
-    assert told.observations[0].code == "telemetry"
-    assert told.observations[0].t == 1.0
+    assert received.said == ["scripted: the cable is out"]
+    assert received.observations[0].code == "telemetry"
+    assert received.observations[0].t == 1.0
 
 
 def test_a_source_that_comes_back_is_read_on_its_instants_again() -> None:
@@ -125,17 +129,17 @@ def test_a_source_that_comes_back_is_read_on_its_instants_again() -> None:
             raise NoReading("busy")
         return Readings(values={"n": n})
 
-    told, _ = watched(Scripted(gap), seconds=3)
-    assert told.values("n") == [(0.0, 1), (0.5, None), (1.5, 3), (2.0, 4), (2.5, 5)]
+    received, _ = watched(Scripted(gap), seconds=3)
+    assert received.values("n") == [(0.0, 1), (0.5, None), (1.5, 3), (2.0, 4), (2.5, 5)]
 
 
 def test_a_bug_in_a_source_is_said_with_its_name_and_ends_no_run() -> None:
     async def broken(n: int) -> Readings:
         raise KeyError("power")
 
-    told, _ = watched(Scripted(broken), Scripted(number, 1.0), seconds=2.5)
-    assert told.said == ["scripted: KeyError: 'power'"]
-    assert [t for t, _ in told.values("n")] == [0.0, 1.0, 2.0]
+    received, _ = watched(Scripted(broken), Scripted(number, 1.0), seconds=2.5)
+    assert received.said == ["scripted: KeyError: 'power'"]
+    assert [t for t, _ in received.values("n")] == [0.0, 1.0, 2.0]
 
 
 def test_a_source_that_hangs_holds_up_neither_start_nor_end() -> None:
@@ -147,8 +151,8 @@ def test_a_source_that_hangs_holds_up_neither_start_nor_end() -> None:
         await asyncio.sleep(1e9)
 
     begun = Scripted(number, opening=never)
-    told, ended = watched(Scripted(hangs), begun, seconds=4)
-    assert told.said == ["scripted: no answer in time", "scripted: no answer in time"]
+    received, ended = watched(Scripted(hangs), begun, seconds=4)
+    assert received.said == ["scripted: no answer in time", "scripted: no answer in time"]
     assert ended == 0.0
     assert begun.closed
 
@@ -170,18 +174,18 @@ def test_what_is_left_to_tell_is_waited_for_within_bounds() -> None:
         await asyncio.sleep(0.1)
         return next(parts)
 
-    told, ended = watched(Scripted(number, left=two), seconds=1)
+    received, ended = watched(Scripted(number, left=two), seconds=1)
     assert ended == pytest.approx(0.2)
-    assert [line.row for line in told.lines] == [{"n": 1}]
-    assert told.said == ["scripted: gap"]
+    assert [line.row for line in received.lines] == [{"n": 1}]
+    assert received.said == ["scripted: gap"]
 
     async def hangs() -> Readings:
         await asyncio.sleep(1e9)
         return Readings()
 
-    told, ended = watched(Scripted(number, left=hangs), seconds=1)
+    received, ended = watched(Scripted(number, left=hangs), seconds=1)
     assert ended == pytest.approx(FINISH_S)
-    assert told.said == ["scripted: its last readings at the end of the run are missing: no answer in time"]
+    assert received.said == ["scripted: its last readings at the end of the run are missing: no answer in time"]
 
 
 def test_what_is_not_there_is_never_asked_and_not_spoken_of() -> None:
@@ -189,17 +193,17 @@ def test_what_is_not_there_is_never_asked_and_not_spoken_of() -> None:
         raise NotAvailable
 
     source = Scripted(number, opening=absent)
-    told, _ = watched(source, seconds=100)
-    assert (source.asked, told.samples, told.said) == (0, [], [])
+    received, _ = watched(source, seconds=100)
+    assert (source.readings, received.samples, received.said) == (0, [], [])
 
 
 def test_a_value_that_was_never_known_is_unknown_once_and_one_that_was_each_time() -> None:
     async def partly(n: int) -> Readings:
         return Readings(values={"never": None, "once": 1.0 if n == 1 else float("nan")})
 
-    told, _ = watched(Scripted(partly), seconds=1.8)
-    assert told.values("never") == [(0.0, None)]
-    assert told.values("once") == [(0.0, 1.0), (0.5, None), (1.0, None), (1.5, None)]
+    received, _ = watched(Scripted(partly), seconds=1.8)
+    assert received.values("never") == [(0.0, None)]
+    assert received.values("once") == [(0.0, 1.0), (0.5, None), (1.0, None), (1.5, None)]
 
 
 def test_a_disk_that_is_full_is_no_silence_of_a_source() -> None:

@@ -164,12 +164,16 @@ def test_a_suite_tells_how_long_the_run_was_and_what_it_was_of() -> None:
     (suite,) = _valid_to_jenkins(junit(verdicts, {"runs/x": suite_of(run)}))
     assert (suite.get("time"), suite.get("timestamp")) == ("3600.000", "2026-01-01T00:00:00")
     assert [case.get("time") for case in suite.iter("testcase")] == ["11.000", "0.000"]
-    told = {one.get("name"): one.get("value") for one in suite.iter("property")}
-    assert told["server"] == "http://127.0.0.1:8188" and told["comfyui"] == "0.28.1" and told["gpu"] == "unknown"
-    assert told["run_directory"] == "runs/x" and told["comfyload"] == "comfyload 0"
-    assert told["workflow"] == "book (000000000000)" and told["load"] == "1 in flight"
-    assert told["median_latency"] == "11.0 s (95 %: 10.0 – 12.0 s, n = 12)"
-    assert told["p95_latency"] is not None and told["p95_latency"].startswith("–")
+    properties = {one.get("name"): one.get("value") for one in suite.iter("property")}
+    assert (
+        properties["server"] == "http://127.0.0.1:8188"
+        and properties["comfyui"] == "0.28.1"
+        and properties["gpu"] == "unknown"
+    )
+    assert properties["run_directory"] == "runs/x" and properties["comfyload"] == "comfyload 0"
+    assert properties["workflow"] == "book (000000000000)" and properties["load"] == "1 in flight"
+    assert properties["median_latency"] == "11.0 s (95 %: 10.0 – 12.0 s, n = 12)"
+    assert properties["p95_latency"] is not None and properties["p95_latency"].startswith("–")
 
 
 def test_junit_is_xml_whatever_a_server_wrote() -> None:

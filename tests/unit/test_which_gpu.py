@@ -40,13 +40,13 @@ def device(name: str, gib: float | None = 12, **more: Any) -> dict[str, Any]:
     return {"name": f"cuda:0 {name} : cudaMallocAsync", "type": "cuda", **memory, **more}
 
 
-def index(*cards: tuple[str, float], asked: dict[str, Any], visible: Visible | None = None, **how: Any) -> str:
-    (found,) = find_gpus([asked], Nvml(*cards, users=how.pop("users", {})), how.get("pid"), visible)
+def index(*cards: tuple[str, float], wanted: dict[str, Any], visible: Visible | None = None, **how: Any) -> str:
+    (found,) = find_gpus([wanted], Nvml(*cards, users=how.pop("users", {})), how.get("pid"), visible)
     return found.source
 
 
 @pytest.mark.parametrize(
-    ("asked", "cards", "at"),
+    ("wanted", "cards", "at"),
     [
         (TI, [(PLAIN, 12), (TI, 12)], 1),  # one name holds the other
         (PLAIN, [(TI, 12), (PLAIN, 12)], 1),
@@ -59,25 +59,25 @@ def index(*cards: tuple[str, float], asked: dict[str, Any], visible: Visible | N
         ("Quadro RTX 4000", [("NVIDIA RTX 4000 Ada Generation", 12), ("Quadro RTX 4000", 12)], 1),
     ],
 )
-def test_a_model_is_the_whole_of_its_name(asked: str, cards: list[tuple[str, float]], at: int) -> None:
+def test_a_model_is_the_whole_of_its_name(wanted: str, cards: list[tuple[str, float]], at: int) -> None:
     gib = cards[at][1]
-    assert index(*cards, asked=device(asked, gib)) == f"nvml (index {at})"
+    assert index(*cards, wanted=device(wanted, gib)) == f"nvml (index {at})"
 
 
 def test_the_memory_tells_two_of_one_name_apart() -> None:
     cards = (("NVIDIA GeForce RTX 5060 Ti", 16.0), ("NVIDIA GeForce RTX 5060 Ti", 8.0))
-    assert index(*cards, asked=device(cards[0][0], 8)) == "nvml (index 1)"
-    assert index(*cards, asked=device(cards[0][0], 16)) == "nvml (index 0)"
-    assert "one of 2 alike" in index(*cards, asked=device(cards[0][0], None))
+    assert index(*cards, wanted=device(cards[0][0], 8)) == "nvml (index 1)"
+    assert index(*cards, wanted=device(cards[0][0], 16)) == "nvml (index 0)"
+    assert "one of 2 alike" in index(*cards, wanted=device(cards[0][0], None))
 
 
-@pytest.mark.parametrize("asked", ["NVIDIA GeForce RTX 4070 Ti SUPER", "NVIDIA GeForce RTX 407", "Radeon RX 7900", ""])
-def test_a_model_that_is_not_here_is_none_of_those_that_are(asked: str) -> None:
-    assert "no GPU of this machine" in index((TI, 12), (PLAIN, 12), asked=device(asked))
+@pytest.mark.parametrize("wanted", ["NVIDIA GeForce RTX 4070 Ti SUPER", "NVIDIA GeForce RTX 407", "Radeon RX 7900", ""])
+def test_a_model_that_is_not_here_is_none_of_those_that_are(wanted: str) -> None:
+    assert "no GPU of this machine" in index((TI, 12), (PLAIN, 12), wanted=device(wanted))
 
 
 def test_a_part_of_a_gpu_is_not_the_whole() -> None:
-    said = index(("NVIDIA H100 80GB HBM3", 80), asked=device("NVIDIA H100 80GB HBM3 MIG 1g.10gb", 10))
+    said = index(("NVIDIA H100 80GB HBM3", 80), wanted=device("NVIDIA H100 80GB HBM3 MIG 1g.10gb", 10))
     assert "MIG" in said and "index" not in said
 
 
@@ -108,26 +108,26 @@ def test_the_case_of_a_4070_beside_a_4070_ti_in_a_container() -> None:
 def test_flags_and_environment_choose_among_gpus_alike(
     words: list[str] | None, by_bus: bool, only: list[str] | None, at: int | None
 ) -> None:
-    said = index(*[(TI, 12.0)] * 3, asked=device(TI), visible=Visible(words=words, by="X", by_bus=by_bus, only=only))
+    said = index(*[(TI, 12.0)] * 3, wanted=device(TI), visible=Visible(words=words, by="X", by_bus=by_bus, only=only))
     assert said == f"nvml (index {at}, by X)" if at is not None else "one of 3 alike" in said
 
 
 def test_a_number_means_nothing_where_cuda_may_count_otherwise() -> None:
     cards = [(PLAIN, 12.0), (TI, 12.0), (TI, 12.0)]
     first = Visible(words=["1"], by="--cuda-device 1")
-    assert "one of 2 alike" in index(*cards, asked=device(TI), visible=first)
-    told = Visible(words=["1"], by="--cuda-device 1", by_bus=True)
-    assert index(*cards, asked=device(TI), visible=told) == "nvml (index 1, by --cuda-device 1)"
+    assert "one of 2 alike" in index(*cards, wanted=device(TI), visible=first)
+    by_flag = Visible(words=["1"], by="--cuda-device 1", by_bus=True)
+    assert index(*cards, wanted=device(TI), visible=by_flag) == "nvml (index 1, by --cuda-device 1)"
     wrong = Visible(words=["0"], by="--cuda-device 0", by_bus=True)  # another model is there: it is not that one
-    assert "one of 2 alike" in index(*cards, asked=device(TI), visible=wrong)
+    assert "one of 2 alike" in index(*cards, wanted=device(TI), visible=wrong)
 
 
 def test_the_process_goes_before_the_flags_and_pids_of_elsewhere_are_not_believed() -> None:
     cards, mine = [(TI, 12.0)] * 2, os.getpid()
     flag = Visible(words=["0"], by="--cuda-device 0")
-    assert index(*cards, asked=device(TI), visible=flag, users={mine: 1}, pid=mine) == "nvml (index 1)"
+    assert index(*cards, wanted=device(TI), visible=flag, users={mine: 1}, pid=mine) == "nvml (index 1)"
     nobody = 2**22 + 5  # no process has it: the numbers are of another machine or container
-    assert "one of 2" in index(*cards, asked=device(TI), users={mine: 1, nobody: 0}, pid=mine)
+    assert "one of 2" in index(*cards, wanted=device(TI), users={mine: 1, nobody: 0}, pid=mine)
 
 
 def test_of_two_that_the_server_has_both_each_is_found_once() -> None:

@@ -26,19 +26,19 @@ WORSE = 0.02
 
 
 def main() -> int:
-    asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--dying", choices=DYING, action="append")
-    asked.add_argument("--point", help="play one point alone, e.g. 'store end: done'")
-    asked.add_argument("--at-once", type=int, default=4)
-    asked.add_argument("--faults", action="store_true")
-    asked.add_argument("--scenario", choices=SCENARIOS, action="append")
-    asked.add_argument("--jobs", type=int, default=240)
-    asked.add_argument(
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dying", choices=DYING, action="append")
+    parser.add_argument("--point", help="play one point alone, e.g. 'store end: done'")
+    parser.add_argument("--at-once", type=int, default=4)
+    parser.add_argument("--faults", action="store_true")
+    parser.add_argument("--scenario", choices=SCENARIOS, action="append")
+    parser.add_argument("--jobs", type=int, default=240)
+    parser.add_argument(
         "--struck", type=int, default=2, choices=(1, 2), help="so many of the two servers are in trouble"
     )
-    asked.add_argument("--overload", action="store_true")
-    asked.add_argument("--keep", action="store_true", help="leave the folders of the plays that broke")
-    words = asked.parse_args()
+    parser.add_argument("--overload", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="leave the folders of the plays that broke")
+    words = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="comfyload-gateway-"))
     kind = _faults if words.faults else _overload if words.overload else _kills
     failed = kind(words, folder)

@@ -25,13 +25,13 @@ ENDS = ("execution_success", "execution_error", "execution_interrupted")
 
 @dataclass
 class Seen:
-    """`ends`: the status of each job by its id; `told`: the jobs whose end came as an event; `failing`, `cancelled`:
+    """`ends`: the status of each job by its id; `heard`: the jobs whose end came as an event; `failing`, `cancelled`:
     the ids of these two. `promised`: the gateway answered that it cancels that one; an answer that was lost may have
     been the same. `broken`: what should not have been seen.
     """
 
     ends: dict[str, str] = field(default_factory=dict)
-    told: list[str] = field(default_factory=list)
+    heard: list[str] = field(default_factory=list)
     failing: str = ""
     cancelled: str = ""
     promised: bool = False
@@ -108,7 +108,7 @@ async def _listen(session: aiohttp.ClientSession, seen: Seen) -> None:
                     if message.type is aiohttp.WSMsgType.TEXT:
                         found = json.loads(message.data)
                         if found["type"] in ENDS:
-                            seen.told.append(found["data"]["prompt_id"])
+                            seen.heard.append(found["data"]["prompt_id"])
         except (aiohttp.ClientError, OSError):
             pass
         await asyncio.sleep(LOOK_S)

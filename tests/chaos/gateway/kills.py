@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import time
 from collections import Counter
+from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 
-from comfyload.app.summary import report_run
+from comfyload.app.show import show_folder
+from comfyload.app.summary import INVALID, OK, report_run
 from comfyload.record.model import Record
 from comfyload.record.run import RunReader
 from comfyload.retry.attempt_log import LATER_IDS, id_of
@@ -32,16 +36,16 @@ TRIES = 3
 
 def points_of(folder: Path, dying: str) -> list[Point]:
     """Where such a process comes by, from one that is not killed."""
-    told = folder / f"{dying}.points"
-    broken = _play(folder / f"{dying}-whole", dying, None, told)
+    points_file = folder / f"{dying}.points"
+    broken = _play(folder / f"{dying}-whole", dying, None, points_file)
     assert not broken, broken
-    passed = Counter(told.read_text(encoding="utf-8").splitlines())
+    passed = Counter(points_file.read_text(encoding="utf-8").splitlines())
     return [(name, turn) for name, count in passed.items() for turn in range(1, min(count, TURNS) + 1)]
 
 
 def play(folder: Path, dying: str, point: Point) -> list[str]:
     """Kill it at the point, start it again, and say what does not hold."""
-    path = folder / f"{dying}-{point[0]}-{point[1]}".replace("/", "_").replace(" ", "_")
+    path = folder / re.sub(r"\W+", "_", f"{dying}-{point[0]}-{point[1]}")  # a comma would part two runs
     name = f"{dying}, {point[0]} ({point[1]})"
     broken = _play(path, dying, point)
     for _ in range(TRIES - 1):
@@ -53,10 +57,10 @@ def play(folder: Path, dying: str, point: Point) -> list[str]:
     return [f"{name}: {what}" for what in broken] or [f"{name}: held"]
 
 
-def _play(folder: Path, dying: str, point: Point | None, told: Path | None = None) -> list[str]:
+def _play(folder: Path, dying: str, point: Point | None, points_file: Path | None = None) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "seen.json"
-    processes = Processes(folder, dying, point, told)
+    processes = Processes(folder, dying, point, points_file)
     processes.start()
     application = begin(lambda: asyncio.run(client.play(processes.url, file)))
     broken, until = list[str](), time.monotonic() + MOST_S
@@ -72,11 +76,11 @@ def _play(folder: Path, dying: str, point: Point | None, told: Path | None = Non
     if point is not None and not processes.killed:
         return [*broken, NOT_REACHED]
     seen = Seen(**json.loads(file.read_text(encoding="utf-8")))
-    return [*broken, *seen.broken, *_ends(seen), *_records(processes, seen), *_executions(processes, seen)]
+    shown = [*_shown(processes.left), *_shown(processes.ledger)]
+    return [*broken, *seen.broken, *_ends(seen), *_records(processes, seen), *shown, *_executions(processes, seen)]
 
 
 def _has_ended(pid: int) -> bool:
-
     try:
         return os.waitpid(pid, os.WNOHANG)[0] != 0
     except ChildProcessError:
@@ -87,14 +91,14 @@ def _ends(seen: Seen) -> list[str]:
     """Each job ended as it should, and its client heard it."""
     broken = []
     for job_id, end in seen.ends.items():
-        wanted = ("completed",)
+        wanted: tuple[str, ...] = ("completed",)
         if job_id == seen.failing:
             wanted = ("failed",)
         elif job_id == seen.cancelled:
             wanted = ("cancelled", "gone") if seen.promised else ("cancelled", "gone", "completed")
         if end not in wanted:
             broken.append(f"{job_id} should be {wanted[0]} and is {end}")
-        if end != "gone" and job_id not in seen.told:
+        if end != "gone" and job_id not in seen.heard:
             broken.append(f"no socket heard how {job_id} ended ({end})")
     return broken
 
@@ -102,7 +106,7 @@ def _ends(seen: Seen) -> list[str]:
 def _records(processes: Processes, seen: Seen) -> list[str]:
     """Each job has exactly one record, in files that can be read."""
     runs = sorted(path.parent for path in processes.ledger.glob("*/manifest.json"))
-    found, shown = Counter[str](), list[str]()
+    found = Counter[str]()
     for run in runs:
         reader = RunReader(run)
         reader.check()
@@ -113,17 +117,41 @@ def _records(processes: Processes, seen: Seen) -> list[str]:
         unknown = {line.workflow for line in lines} - {facts.name for facts in reader.manifest.workflows}
         if unknown:
             return [f"{run.name} does not say what {unknown} are"]
-        some = any(line.execution.outcome == "completed" for line in lines)
-        # Where nothing completed, nothing was measured; a day without an end may be one that was cut short.
-        if (code := _show(run)) not in ((0,) if some and reader.manifest.end is not None else (0, 5)):
-            shown.append(f"comfyload show {run.name} ended with {code}")
-    broken = [f"{job_id} has {found[job_id]} records" for job_id in seen.ends if found[job_id] != 1]
-    return [*broken, *shown]
+        if reader.manifest.end != "complete":
+            return [f"{run.name} has the end {reader.manifest.end}"]
+    return [f"{job_id} has {found[job_id]} records" for job_id in seen.ends if found[job_id] != 1]
 
 
-def _show(run: Path) -> int:
-    """How `comfyload show` ends, in a process of its own."""
-    return ended(begin(lambda: report_run(run, output=None, quiet=True, as_json=False)))
+def _shown(ledger: Path) -> list[str]:
+    """`comfyload show` shows each day, and the ledger with all jobs whose records are on the disk."""
+    broken, jobs = [], 0
+    for run in (path.parent for path in ledger.glob("*/manifest.json")):
+        lines = [json.loads(line) for line in _whole_lines(run / "records.ndjson")]
+        ends = Counter(line["execution"]["outcome"] for line in lines if line["line"] == "record")
+        jobs += ends.total()
+        wanted = OK if ends["completed"] else INVALID  # where nothing completed, nothing was measured
+        code = ended(begin(partial(report_run, run, quiet=True)))
+        if code != wanted:
+            broken.append(f"comfyload show {ledger.name}/{run.name} ended with {code}")
+    if not any(ledger.glob("*/manifest.json")):
+        return broken
+    file = ledger.with_suffix(".shown")
+    code = ended(begin(partial(_show_folder, ledger, file)))
+    shown = sum(row["jobs"] for row in json.loads(file.read_text(encoding="utf-8"))) if code == OK else None
+    if shown != jobs:
+        broken.append(f"comfyload show {ledger.name} ended with {code}, and showed {shown} of {jobs} jobs")
+    return broken
+
+
+def _whole_lines(file: Path) -> list[str]:
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    return text.split("\n")[:-1]
+
+
+def _show_folder(ledger: Path, file: Path) -> int:
+    with file.open("w", encoding="utf-8") as out, redirect_stdout(out):
+        show_folder(ledger, as_json=True)
+    return OK
 
 
 def _executions(processes: Processes, seen: Seen) -> list[str]:

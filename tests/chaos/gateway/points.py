@@ -8,31 +8,39 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+import comfyload.app.gateway
 from comfyload.comfy.wire.calls import Reply, Request
-from comfyload.gateway.http import Front
+from comfyload.gateway.http import Front, Handler
 from comfyload.gateway.store import Store
-from comfyload.sim.execution import Execution
-from comfyload.sim.queue import Item, Queue
+from comfyload.sim.queue import Entry, Item, Queue
+from comfyload.sim.settings import Settings
 from comfyload.sim.sockets import Frame, Sockets
 from comfyload.sim.state import State
-from tests.chaos.points import Point, event_of, passing, route_of, watch
+from tests.chaos.points import Point, event_of, passing, put_in_place, route_of, watch
 from tests.chaos.server import Counted
 
 __all__ = ["Mortal", "watch_gateway"]
 
 IN_THE_STORE = ("add", "drop", "began", "started", "noted", "end", "set_fact")
+OF_CLIENTS = {"/prompt": "client's POST", "/jobs/{id}/cancel": "client's cancel"}
+"""What is posted, and what the points of it are called."""
+
+PassBy = Callable[[str], None]
 
 
-def watch_gateway(kill_at: Point | None, told: Path | None) -> None:
+def watch_gateway(kill_at: Point | None, points_file: Path | None) -> None:
     """To be called in a process of its own, which is then killed at that point."""
-    pass_by = watch(kill_at, told)
-    for name in IN_THE_STORE:
-        if hasattr(Store, name):
-            setattr(Store, name, _between(pass_by, f"store {name}", getattr(Store, name)))
-    _watch_clients(pass_by)
+    pass_by = watch(kill_at, points_file)
+    put_in_place(comfyload.app.gateway, Store=_watched_store(pass_by), Front=_watched_front(pass_by))
+    put_in_place(web, WebSocketResponse=_watched_socket(pass_by))
 
 
-def _between(pass_by: Callable[[str], None], name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+def _watched_store(pass_by: PassBy) -> type[Store]:
+    methods = {name: _between(pass_by, f"store {name}", getattr(Store, name)) for name in IN_THE_STORE}
+    return type("WatchedStore", (Store,), methods)
+
+
+def _between(pass_by: PassBy, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     def watched(*args: Any, **more: Any) -> Any:
         pass_by(f"{name}: not done")
         found = method(*args, **more)
@@ -42,64 +50,57 @@ def _between(pass_by: Callable[[str], None], name: str, method: Callable[..., An
     return watched
 
 
-def _watch_clients(pass_by: Callable[[str], None]) -> None:
-    post, cancel, send = Front._post_prompt, Front._cancel_one, web.WebSocketResponse.send_frame
-    finish = web.Response.write_eof
+def _watched_front(pass_by: PassBy) -> type[Front]:
+    class Answer(web.Response):
+        """One of which it is known when it has been sent."""
 
-    async def posted(self: Front, request: web.Request) -> web.Response:
-        pass_by("client's POST: come")
-        found = await post(self, request)
-        pass_by("client's POST: not answered")
-        return found
-
-    async def cancelled(self: Front, request: web.Request) -> web.Response:
-        pass_by("client's cancel: come")
-        found = await cancel(self, request)
-        pass_by("client's cancel: not answered")
-        return found
-
-    async def finished(self: web.Response, data: bytes = b"") -> None:
-        await finish(self, data)
-        if self.status == 200 and self.body and b'"node_errors"' in bytes(self.body)[:300]:  # type: ignore[call-overload]
+        async def write_eof(self, data: bytes = b"") -> None:
+            await super().write_eof(data)
             pass_by("client's POST: answered")
 
-    async def sent(self: web.WebSocketResponse, message: bytes, opcode: WSMsgType, compress: int | None = None) -> None:
-        name = event_of(message, opcode is WSMsgType.TEXT)
-        pass_by(f"client's event {name}: not sent")
-        await send(self, message, opcode, compress)
-        pass_by(f"client's event {name}: sent")
+    @web.middleware
+    async def watched(request: web.Request, handler: Handler) -> web.StreamResponse:
+        resource = request.match_info.route.resource
+        path = "" if resource is None else resource.canonical.removeprefix("/api")
+        if request.method != "POST" or path not in OF_CLIENTS:
+            return await handler(request)
+        pass_by(f"{OF_CLIENTS[path]}: come")
+        found = await handler(request)
+        pass_by(f"{OF_CLIENTS[path]}: not answered")
+        if path == "/prompt" and found.status == 200:
+            assert isinstance(found, web.Response)
+            return Answer(body=found.body, headers=found.headers)
+        return found
 
-    Front._post_prompt, Front._cancel_one = posted, cancelled  # type: ignore[method-assign]
-    web.WebSocketResponse.send_frame, web.Response.write_eof = sent, finished  # type: ignore[method-assign, assignment]
+    class WatchedFront(Front):
+        def app(self) -> web.Application:
+            app = super().app()
+            app.middlewares.append(watched)
+            return app
+
+    return WatchedFront
+
+
+def _watched_socket(pass_by: PassBy) -> type[web.WebSocketResponse]:
+    class WatchedSocket(web.WebSocketResponse):
+        async def send_frame(self, message: bytes, opcode: WSMsgType, compress: int | None = None) -> None:
+            name = event_of(message, opcode is WSMsgType.TEXT)
+            pass_by(f"client's event {name}: not sent")
+            await super().send_frame(message, opcode, compress)
+            pass_by(f"client's event {name}: sent")
+
+    return WatchedSocket
 
 
 class Mortal(Counted):
     """A server that is killed at that point, with all that it has."""
 
-    def __init__(self, file: Path, speed: float, kill_at: Point | None, told: Path | None) -> None:
+    def __init__(self, file: Path, speed: float, kill_at: Point | None, points_file: Path | None) -> None:
         super().__init__(file, speed)
         self._tell("booted", "-")
-        self._pass_by = passing(kill_at, told)[0]
-        send, done, run, pass_by = Sockets.send, Queue.done, Execution.run, self._pass_by
-
-        def sent(self: Sockets, frame: Frame, client_id: str | None) -> None:
-            name = event_of(frame.encode(), True) if isinstance(frame, str) else "preview"
-            pass_by(f"event {name}: not sent")
-            send(self, frame, client_id)
-            pass_by(f"event {name}: sent")
-
-        def remembered(self: Queue, *args: Any) -> None:
-            pass_by("history: not written")
-            done(self, *args)
-            pass_by("history: written")
-
-        async def executed(self: Execution) -> Any:
-            pass_by("execution: not begun")
-            found = await run(self)
-            pass_by("execution: ended")
-            return found
-
-        Sockets.send, Queue.done, Execution.run = sent, remembered, executed  # type: ignore[method-assign]
+        self._pass_by = passing(kill_at, points_file)[0]
+        self._state = _WatchedState(self, self._pass_by)
+        self.posts, self.calls = self._state.posts, self._state.calls
 
     async def call(self, request: Request) -> Reply:
         name = f"{request.method} {route_of(request.path)}"
@@ -114,3 +115,37 @@ class Mortal(Counted):
         self._pass_by("prompt: taken from the queue")
         await super()._execute(state, item)
         self._pass_by("prompt: over")
+
+
+class _WatchedState(State):
+    def __init__(self, settings: Settings, pass_by: PassBy) -> None:
+        self._pass_by = pass_by
+        super().__init__(settings)
+
+    def boot(self) -> None:
+        super().boot()
+        self.sockets = _WatchedSockets(self.sockets.features, self._pass_by)
+        self.queue = _WatchedQueue(self._announce, self._pass_by)
+
+
+class _WatchedSockets(Sockets):
+    def __init__(self, features: dict[str, Any], pass_by: PassBy) -> None:
+        super().__init__(features)
+        self._pass_by = pass_by
+
+    def send(self, frame: Frame, client_id: str | None) -> None:
+        name = event_of(frame.encode(), True) if isinstance(frame, str) else "preview"
+        self._pass_by(f"event {name}: not sent")
+        super().send(frame, client_id)
+        self._pass_by(f"event {name}: sent")
+
+
+class _WatchedQueue(Queue):
+    def __init__(self, changed: Callable[[], None], pass_by: PassBy) -> None:
+        super().__init__(changed)
+        self._pass_by = pass_by
+
+    def done(self, item: Item, entry: Entry, visible_at: float) -> None:
+        self._pass_by("history: not written")
+        super().done(item, entry, visible_at)
+        self._pass_by("history: written")

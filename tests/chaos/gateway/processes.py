@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import signal
 import socket
 import time
@@ -35,11 +36,11 @@ class Processes:
     """`folder` holds the ledger and a file for each server of what it has executed.
 
     `dying`: which process dies: `gateway`; `server`, the first of them; or `both`, the server when the gateway does,
-    and for longer. `told`: gets a line for each point that it comes to.
+    and for longer. `points_file`: gets a line for each point that it comes to.
     """
 
-    def __init__(self, folder: Path, dying: str, kill_at: Point | None, told: Path | None = None) -> None:
-        self.folder, self.dying, self._kill_at, self._told = folder, dying, kill_at, told
+    def __init__(self, folder: Path, dying: str, kill_at: Point | None, points_file: Path | None = None) -> None:
+        self.folder, self.dying, self._kill_at, self._points_file = folder, dying, kill_at, points_file
         self.ports = [_free_port() for _ in range(SERVERS + 1)]
         self.killed = 0
         self.servers: list[int] = []
@@ -48,6 +49,11 @@ class Processes:
     @property
     def ledger(self) -> Path:
         return self.folder / "ledger"
+
+    @property
+    def left(self) -> Path:
+        """The ledger as a gateway left it that was killed; it is not there where none was."""
+        return self.folder / "left"
 
     @property
     def url(self) -> str:
@@ -107,7 +113,9 @@ class Processes:
     def _died(self, what: str, code: int) -> list[str]:
         if code == -signal.SIGKILL and self.dying in (what, "both") and not self.killed:
             self.killed += 1
-            self._kill_at = self._told = None
+            self._kill_at = self._points_file = None
+            if what == "gateway" and self.ledger.exists():
+                shutil.copytree(self.ledger, self.left)
             return []
         return [f"the {what} ended with {code}"]
 
@@ -118,7 +126,7 @@ class Processes:
 
         def work() -> int:
             if self.dying in ("gateway", "both"):
-                watch_gateway(self._kill_at, self._told)
+                watch_gateway(self._kill_at, self._points_file)
             clock.run(serve_gateway(options, lambda _: None))
             return 0
 
@@ -128,9 +136,9 @@ class Processes:
         mortal = self.dying == "server" and number == 0
 
         async def work() -> int:
-            kill_at, told = (self._kill_at, self._told) if mortal else (None, None)
+            kill_at, points_file = (self._kill_at, self._points_file) if mortal else (None, None)
             async with (
-                Mortal(self.executed(number), SPEED, kill_at, told) as server,
+                Mortal(self.executed(number), SPEED, kill_at, points_file) as server,
                 serve(server, port=self.ports[number]),
             ):
                 await asyncio.Event().wait()

@@ -33,7 +33,7 @@ SAMPLE: dict[str, list[Point]] = {
         ("client's event execution_success: not sent", 1),
         ("client's cancel: not answered", 1),
     ],
-    "server": [("POST prompt: not answered", 1), ("execution: not begun", 1), ("history: not written", 1)],
+    "server": [("POST prompt: not answered", 1), ("event execution_start: not sent", 1), ("history: not written", 1)],
     "both": [("POST prompt: answered", 1), ("event executed: seen", 1)],
 }
 
