@@ -128,3 +128,9 @@ def test_traffic_is_not_resumed(tmp_path: Path) -> None:
             await resume(killed(tmp_path, 1), RunOptions(), None)  # type: ignore[arg-type]
 
     clock.run_virtual(main())
+
+
+def test_a_ledger_whose_name_has_a_comma_is_one_ledger(tmp_path: Path) -> None:
+    ledger = tmp_path / "Monday, Tuesday"
+    clock.run_virtual(recorded(ledger))
+    assert [result.reader.path for result in find(str(ledger), tmp_path).results] == [day_of(ledger)]

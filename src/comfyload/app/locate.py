@@ -55,7 +55,7 @@ def find(target: str, base: Path) -> Target:
         RunFilesError: there is no such thing.
     """
     parts = [part for part in target.split(",") if part]
-    if len(parts) > 1:
+    if len(parts) > 1 and not Path(target).exists():
         found = [find(part, base) for part in parts]
         return Target(name=target, results=[result for one in found for result in one.results])
     path = Path(target)
