@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -300,19 +301,83 @@ def test_previews_are_counted_from_nothing() -> None:
     assert (done.previews, done.preview_bytes, done.executions, done.held_s) == (2, 12, 0, 0.0)
 
 
-def test_a_job_that_a_server_takes_as_soon_as_it_is_back_is_not_lost() -> None:
-    """Its event stream is not open again yet, and the last attempt to open it was refused."""
+def after_an_outage(
+    timeouts: Timeouts, break_calls: Callable[[Direct, Server], None], outage_s: float | None = None
+) -> tuple[Execution, list[str | None]]:
+    """A job that is sent as soon as the server is back, before its event stream is; and what the server did with all.
 
-    async def main() -> tuple[Execution, Server]:
+    `outage_s` None: until a job before it is lost.
+    """
+
+    async def main() -> tuple[Execution, list[str | None]]:
         async with Server() as server:
             transport = Direct(server)
             facts = await identify(transport, "u", [])
-            options = ClientOptions(timeouts=Timeouts(refused_s=2.0))
+            options = ClientOptions(timeouts=timeouts)
             async with ComfyClient.open(transport, facts, clock.stopwatch(), options) as client:
-                server.restart(downtime_s=20.0)
-                await asyncio.sleep(20.01)
-                assert not client.stream.connected and client.stream.refused_s > 2.0
-                return await client.run(ask(1.0, nodes=1)), server
+                if outage_s is None:
+                    earlier = asyncio.create_task(client.run(ask(1e3)))
+                    await asyncio.sleep(0.1)
+                    server.restart(downtime_s=1e6)
+                    assert (await earlier).outcome == "lost"
+                    server.restart()
+                else:
+                    server.restart(outage_s)
+                    await asyncio.sleep(outage_s + 0.01)
+                assert not client.stream.connected
+                break_calls(transport, server)
+                return await client.run(ask(1.0, nodes=1)), [truth.outcome for truth in server.truth]
 
-    execution, server = clock.run_virtual(main())
-    assert execution.outcome == "completed" and [truth.outcome for truth in server.truth] == ["completed"]
+    return clock.run_virtual(main())
+
+
+def no_history(transport: Direct, _server: Server) -> None:
+    """Connections break that ask for the history."""
+
+    async def before_call(request: Request) -> None:
+        if request.path.startswith("history"):
+            await asyncio.sleep(0.1)
+            raise TransportError("the connection broke", sent=True)
+
+    until = asyncio.get_running_loop().time() + 1.1
+
+    async def for_a_while(request: Request) -> None:
+        if asyncio.get_running_loop().time() < until:
+            await before_call(request)
+
+    transport.before_call = for_a_while
+
+
+def no_history_and_no_reply(transport: Direct, server: Server) -> None:
+    """Neither does a POST get its reply."""
+    no_history(transport, server)
+    call = server.call
+
+    async def without_reply(request: Request) -> Reply:
+        reply = await call(request)
+        if request.method == "POST" and request.path == "prompt":
+            raise TransportError("the connection broke", sent=True)
+        return reply
+
+    server.call = without_reply  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("break_calls", [lambda *_: None, no_history, no_history_and_no_reply])
+def test_a_job_that_a_server_takes_as_soon_as_it_is_back_is_not_lost(
+    break_calls: Callable[[Direct, Server], None],
+) -> None:
+    """The last attempt to open its event stream was refused; whatever it answers shows that it is back."""
+    execution, truth = after_an_outage(Timeouts(refused_s=2.0), break_calls, 20.0)
+    assert execution.outcome == "completed" and truth == ["completed"]
+
+
+def slow(transport: Direct, _server: Server) -> None:
+    async def before_call(request: Request) -> None:
+        await asyncio.sleep(1.0)
+
+    transport.before_call = before_call
+
+
+def test_an_outage_by_which_jobs_were_lost_does_not_count_against_the_next() -> None:
+    execution, truth = after_an_outage(Timeouts(unreachable_s=10.0), slow)
+    assert (execution.outcome, truth[-1]) == ("completed", "completed")

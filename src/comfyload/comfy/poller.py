@@ -49,14 +49,14 @@ class HistoryPoller:
             if refused_s:
                 pause = min(pause, PAUSE_REFUSED_S)
             away_s = now - self._gone_since
-            # The stream may not have tried of late: the server may have come back, and be at work on what it has now.
-            refused = refused_s >= self._timeouts.refused_s and away_s > -math.inf
+            refused = refused_s >= self._timeouts.refused_s
             if refused or away_s >= self._timeouts.unreachable_s:
                 self._note("server_gone", f"the server has been out of reach for {max(refused_s, away_s):.3g} s")
                 for job in self._inflight:
-                    if not refused or (job.accepted and (job.tracker.acknowledged or 0.0) <= now):
+                    if not refused or job.accepted:
                         job.absent_since = None
                         job.finish("lost")
+                self._gone_since = math.inf  # The next job may have been taken, and not answered yet.
 
     def _doubtful(self, now: float) -> list[Job]:
         """The oldest jobs whose end may have been missed, without those that were looked up a moment ago."""

@@ -90,7 +90,6 @@ class Submit:
                 return Failure(kind="http", message="the server gave it the id of another job", status=200)
             link.inflight.rename(job, accepted.prompt_id)
         job.accepted = True
-        link.stream.answered()
         job.tracker.number = accepted.number
         if accepted.number is not None:
             self._look_for_restart(accepted.number, highest)
