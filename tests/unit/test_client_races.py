@@ -371,6 +371,24 @@ def test_a_job_that_a_server_takes_as_soon_as_it_is_back_is_not_lost(
     assert execution.outcome == "completed" and truth == ["completed"]
 
 
+@pytest.mark.parametrize("timeouts", [Timeouts(unreachable_s=10.0), Timeouts(refused_s=10.0)])
+def test_a_job_of_an_earlier_process_is_lost_with_its_server(timeouts: Timeouts) -> None:
+    """It is looked up before it is sent, on a server that has gone for good."""
+
+    async def main() -> tuple[Execution, float]:
+        async with Server() as server:
+            transport, prompt, now = Direct(server), ask(1.0), clock.stopwatch()
+            facts = await identify(transport, "u", [])
+            options = ClientOptions(timeouts=timeouts, unconfirmed_ids={prompt.id})
+            async with ComfyClient.open(transport, facts, now, options) as client:
+                server.restart(downtime_s=1e6)
+                return await client.run(prompt), now()
+
+    execution, took_s = clock.run_virtual(main())
+    assert (execution.outcome, execution.server_state_after) == ("lost", "unknown")
+    assert 10.0 <= took_s < 20.0
+
+
 def slow(transport: Direct, _server: Server) -> None:
     async def before_call(request: Request) -> None:
         await asyncio.sleep(1.0)
