@@ -29,7 +29,7 @@ from comfyload.retry.attempt_log import later_ids
 from comfyload.retry.pool import ServerBackend
 from comfyload.sim import Faults, Server, Which
 from tests.support.direct import Direct
-from tests.support.rig import play, sleeper
+from tests.support.rig import play, play_on, sleeper
 from tests.unit.retrying import Scene, ask, scene
 
 
@@ -399,3 +399,25 @@ def slow(transport: Direct, _server: Server) -> None:
 def test_an_outage_by_which_jobs_were_lost_does_not_count_against_the_next() -> None:
     execution, truth = after_an_outage(Timeouts(unreachable_s=10.0), slow)
     assert (execution.outcome, truth[-1]) == ("completed", "completed")
+
+
+@pytest.mark.parametrize("path", ["history", "api/jobs"])
+def test_a_connection_that_hangs_does_not_hold_up_the_look_ups_of_all_jobs(path: str) -> None:
+    """The event stream hangs too, so that nothing but the look-ups tells the ends."""
+
+    async def main() -> list[str]:
+        async with Server(faults=Faults(stall_events=Which(at=(1,)))) as server:
+            calls = 0
+
+            async def every_fifth_hangs(request: Request) -> None:
+                nonlocal calls
+                calls += request.path.startswith(path)
+                if request.path.startswith(path) and calls % 5 == 2:
+                    await asyncio.sleep(1e6)
+
+            transport = Direct(server, before_call=every_fifth_hangs)
+            played = await play_on(transport, graph=sleeper(1.0), jobs=12, concurrency=4, timeout_s=30.0)
+            assert calls >= 2
+            return played.outcomes()
+
+    assert clock.run_virtual(main()) == ["completed"] * 12

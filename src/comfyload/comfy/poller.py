@@ -12,6 +12,7 @@ from itertools import islice
 from comfyload.comfy.inflight import Job
 from comfyload.comfy.link import Link
 from comfyload.comfy.wire.calls import TransportError
+from comfyload.tasks import within
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
@@ -78,10 +79,12 @@ class HistoryPoller:
         return job.absent_since is not None and now - job.looked_up < again_s
 
     async def _look_up(self, job: Job) -> bool:
-        """Whether there is news of the job: it is over, or the server no longer knows it."""
+        """Whether there is news of the job: it is over, or the server no longer knows it. A connection that hangs must
+        not hold up the look-ups of all jobs.
+        """
         now = self._clock()
         try:
-            entry = await self._api.history(job.prompt_id)
+            entry = await self._api.history(job.prompt_id, self._timeouts.confirm_s)
         except TransportError:
             if not self._stream.connected:
                 self._gone_since = min(self._gone_since, now)
@@ -95,7 +98,8 @@ class HistoryPoller:
         if now - job.looked_up < self._api.lookup_interval_s:
             return False
         job.looked_up = now
-        if await self._api.prompt_state(job.prompt_id) != "absent":
+        most_s = max(self._timeouts.confirm_s, self._api.lookup_interval_s)
+        if await within(most_s, self._api.prompt_state(job.prompt_id), "unknown") != "absent":
             job.absent_since = None
         elif job.absent_since is None:
             job.absent_since = now
