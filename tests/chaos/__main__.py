@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -21,6 +22,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", action="store_true", help="leave the folders of the plays")
     words = parser.parse_args()
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it, and so would the loads that are started here
     base = Path(tempfile.mkdtemp(prefix="comfyload-chaos-"))
     print("| trouble | jobs | ended | executed | twice | code | most memory | seconds |")
     print("|---" + "|--:|---|--:|--:|--:|--:|--:|")

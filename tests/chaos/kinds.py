@@ -386,8 +386,8 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "stalled-reads",
-        "one connection in 10 is read no more after up to 200 kB, and stays open",
-        _network(Trouble(reset=0.1, reset_after_bytes=200_000, how="stall")),
+        "one connection in 4 is read no more after up to 50 kB, and stays open",
+        _network(Trouble(reset=0.25, reset_after_bytes=50_000, how="stall")),
         Expected(ends=LOST),
         cuts=True,
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ from comfyload.retry.attempt_log import later_ids
 from comfyload.retry.pool import ServerBackend
 from comfyload.sim import Faults, Server, Which
 from tests.support.direct import Direct
-from tests.support.rig import play, sleeper
+from tests.support.rig import play, play_on, sleeper
 from tests.unit.retrying import Scene, ask, scene
 
 
@@ -300,19 +301,123 @@ def test_previews_are_counted_from_nothing() -> None:
     assert (done.previews, done.preview_bytes, done.executions, done.held_s) == (2, 12, 0, 0.0)
 
 
-def test_a_job_that_a_server_takes_as_soon_as_it_is_back_is_not_lost() -> None:
-    """Its event stream is not open again yet, and the last attempt to open it was refused."""
+def after_an_outage(
+    timeouts: Timeouts, break_calls: Callable[[Direct, Server], None], outage_s: float | None = None
+) -> tuple[Execution, list[str | None]]:
+    """A job that is sent as soon as the server is back, before its event stream is; and what the server did with all.
 
-    async def main() -> tuple[Execution, Server]:
+    `outage_s` None: until a job before it is lost.
+    """
+
+    async def main() -> tuple[Execution, list[str | None]]:
         async with Server() as server:
             transport = Direct(server)
             facts = await identify(transport, "u", [])
-            options = ClientOptions(timeouts=Timeouts(refused_s=2.0))
+            options = ClientOptions(timeouts=timeouts)
             async with ComfyClient.open(transport, facts, clock.stopwatch(), options) as client:
-                server.restart(downtime_s=20.0)
-                await asyncio.sleep(20.01)
-                assert not client.stream.connected and client.stream.refused_s > 2.0
-                return await client.run(ask(1.0, nodes=1)), server
+                if outage_s is None:
+                    earlier = asyncio.create_task(client.run(ask(1e3)))
+                    await asyncio.sleep(0.1)
+                    server.restart(downtime_s=1e6)
+                    assert (await earlier).outcome == "lost"
+                    server.restart()
+                else:
+                    server.restart(outage_s)
+                    await asyncio.sleep(outage_s + 0.01)
+                assert not client.stream.connected
+                break_calls(transport, server)
+                return await client.run(ask(1.0, nodes=1)), [truth.outcome for truth in server.truth]
 
-    execution, server = clock.run_virtual(main())
-    assert execution.outcome == "completed" and [truth.outcome for truth in server.truth] == ["completed"]
+    return clock.run_virtual(main())
+
+
+def no_history(transport: Direct, _server: Server) -> None:
+    """Connections break that ask for the history."""
+
+    async def before_call(request: Request) -> None:
+        if request.path.startswith("history"):
+            await asyncio.sleep(0.1)
+            raise TransportError("the connection broke", sent=True)
+
+    until = asyncio.get_running_loop().time() + 1.1
+
+    async def for_a_while(request: Request) -> None:
+        if asyncio.get_running_loop().time() < until:
+            await before_call(request)
+
+    transport.before_call = for_a_while
+
+
+def no_history_and_no_reply(transport: Direct, server: Server) -> None:
+    """Neither does a POST get its reply."""
+    no_history(transport, server)
+    call = server.call
+
+    async def without_reply(request: Request) -> Reply:
+        reply = await call(request)
+        if request.method == "POST" and request.path == "prompt":
+            raise TransportError("the connection broke", sent=True)
+        return reply
+
+    server.call = without_reply  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("break_calls", [lambda *_: None, no_history, no_history_and_no_reply])
+def test_a_job_that_a_server_takes_as_soon_as_it_is_back_is_not_lost(
+    break_calls: Callable[[Direct, Server], None],
+) -> None:
+    """The last attempt to open its event stream was refused; whatever it answers shows that it is back."""
+    execution, truth = after_an_outage(Timeouts(refused_s=2.0), break_calls, 20.0)
+    assert execution.outcome == "completed" and truth == ["completed"]
+
+
+@pytest.mark.parametrize("timeouts", [Timeouts(unreachable_s=10.0), Timeouts(refused_s=10.0)])
+def test_a_job_of_an_earlier_process_is_lost_with_its_server(timeouts: Timeouts) -> None:
+    """It is looked up before it is sent, on a server that has gone for good."""
+
+    async def main() -> tuple[Execution, float]:
+        async with Server() as server:
+            transport, prompt, now = Direct(server), ask(1.0), clock.stopwatch()
+            facts = await identify(transport, "u", [])
+            options = ClientOptions(timeouts=timeouts, unconfirmed_ids={prompt.id})
+            async with ComfyClient.open(transport, facts, now, options) as client:
+                server.restart(downtime_s=1e6)
+                return await client.run(prompt), now()
+
+    execution, took_s = clock.run_virtual(main())
+    assert (execution.outcome, execution.server_state_after) == ("lost", "unknown")
+    assert 10.0 <= took_s < 20.0
+
+
+def slow(transport: Direct, _server: Server) -> None:
+    async def before_call(request: Request) -> None:
+        await asyncio.sleep(1.0)
+
+    transport.before_call = before_call
+
+
+def test_an_outage_by_which_jobs_were_lost_does_not_count_against_the_next() -> None:
+    execution, truth = after_an_outage(Timeouts(unreachable_s=10.0), slow)
+    assert (execution.outcome, truth[-1]) == ("completed", "completed")
+
+
+@pytest.mark.parametrize("path", ["history", "api/jobs"])
+def test_a_connection_that_hangs_does_not_hold_up_the_look_ups_of_all_jobs(path: str) -> None:
+    """The event stream hangs too, so that nothing but the look-ups tells the ends."""
+
+    async def main() -> list[str]:
+        async with Server(faults=Faults(stall_events=Which(at=(1,)))) as server:
+            calls = 0
+
+            async def every_fifth_hangs(request: Request) -> None:
+                nonlocal calls
+                calls += request.path.startswith(path)
+                if request.path.startswith(path) and calls % 5 == 2:
+                    await asyncio.sleep(1e6)
+
+            transport = Direct(server, before_call=every_fifth_hangs)
+            played = await play_on(transport, graph=sleeper(1.0), jobs=12, concurrency=4, timeout_s=30.0)
+            assert calls >= 2
+            return played.outcomes()
+
+    assert clock.run_virtual(main()) == ["completed"] * 12

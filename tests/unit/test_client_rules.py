@@ -207,7 +207,7 @@ def test_a_job_that_ended_is_news_whoever_saw_it(seen: bool) -> None:
         job = inflight.add("a")
 
         class Ending:
-            async def history(self, _: str) -> HistoryEntry | None:
+            async def history(self, _: str, _timeout_s: float = 30.0) -> HistoryEntry | None:
                 if not seen:
                     job.finish("events")
                 return HistoryEntry(messages=[], outputs={}, create_ms=0, number=1) if seen else None

@@ -24,7 +24,7 @@ def test_it_waits_when_the_last_jobs_are_gone_at_once() -> None:
             inflight.add(str(number)).accepted = True
         requests = 0
 
-        async def history(_: str) -> object:
+        async def history(_: str, _timeout_s: float = 30.0) -> object:
             nonlocal requests
             requests += 1
             if requests == AT_ONCE:

@@ -37,7 +37,7 @@ class ComfyClient:
         self, transport: Transport, server: Server, clock: Callable[[], float], options: ClientOptions
     ) -> None:
         noticed = Noticed(clock, options.observe)
-        transport = FaultReporter(transport, noticed.fault_of_ours)
+        transport = FaultReporter(transport, noticed.fault_of_ours, lambda: self.stream.answered())
         self._clock = clock
         self._options = options
         self._submits = asyncio.Semaphore(MAX_SUBMITS if options.room is None else 1)

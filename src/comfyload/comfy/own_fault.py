@@ -54,23 +54,30 @@ def _chain(error: BaseException, depth: int = 8) -> Iterator[BaseException]:
 
 
 class FaultReporter:
-    """A transport that calls `on_own` for each fault of this machine, whatever the caller does about it."""
+    """A transport that calls `on_own` for each fault of this machine, whatever the caller does about it, and `on_reply`
+    for each reply.
+    """
 
-    def __init__(self, transport: Transport, on_own: Callable[[str], None]) -> None:
+    def __init__(self, transport: Transport, on_own: Callable[[str], None], on_reply: Callable[[], None]) -> None:
         self._transport = transport
         self._on_own = on_own
+        self._on_reply = on_reply
 
     async def call(self, request: Request) -> Reply:
         try:
-            return await self._transport.call(request)
+            reply = await self._transport.call(request)
         except TransportError as error:
             raise self._reported(error) from None
+        self._on_reply()
+        return reply
 
     async def download(self, path: str, timeout_s: float) -> Download:
         try:
-            return await self._transport.download(path, timeout_s)
+            read = await self._transport.download(path, timeout_s)
         except TransportError as error:
             raise self._reported(error) from None
+        self._on_reply()
+        return read
 
     async def events(self, client_id: str, on_frame: OnFrame) -> None:
         try:

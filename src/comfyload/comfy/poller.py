@@ -12,6 +12,7 @@ from itertools import islice
 from comfyload.comfy.inflight import Job
 from comfyload.comfy.link import Link
 from comfyload.comfy.wire.calls import TransportError
+from comfyload.tasks import within
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
@@ -49,14 +50,14 @@ class HistoryPoller:
             if refused_s:
                 pause = min(pause, PAUSE_REFUSED_S)
             away_s = now - self._gone_since
-            # The stream may not have tried of late: the server may have come back, and be at work on what it has now.
-            refused = refused_s >= self._timeouts.refused_s and away_s > -math.inf
+            refused = refused_s >= self._timeouts.refused_s
             if refused or away_s >= self._timeouts.unreachable_s:
                 self._note("server_gone", f"the server has been out of reach for {max(refused_s, away_s):.3g} s")
                 for job in self._inflight:
-                    if not refused or (job.accepted and (job.tracker.acknowledged or 0.0) <= now):
+                    if not refused or job.accepted:
                         job.absent_since = None
                         job.finish("lost")
+                self._gone_since = math.inf  # The next job may have been taken, and not answered yet.
 
     def _doubtful(self, now: float) -> list[Job]:
         """The oldest jobs whose end may have been missed, without those that were looked up a moment ago."""
@@ -78,10 +79,12 @@ class HistoryPoller:
         return job.absent_since is not None and now - job.looked_up < again_s
 
     async def _look_up(self, job: Job) -> bool:
-        """Whether there is news of the job: it is over, or the server no longer knows it."""
+        """Whether there is news of the job: it is over, or the server no longer knows it. A connection that hangs must
+        not hold up the look-ups of all jobs.
+        """
         now = self._clock()
         try:
-            entry = await self._api.history(job.prompt_id)
+            entry = await self._api.history(job.prompt_id, self._timeouts.confirm_s)
         except TransportError:
             if not self._stream.connected:
                 self._gone_since = min(self._gone_since, now)
@@ -95,7 +98,8 @@ class HistoryPoller:
         if now - job.looked_up < self._api.lookup_interval_s:
             return False
         job.looked_up = now
-        if await self._api.prompt_state(job.prompt_id) != "absent":
+        most_s = max(self._timeouts.confirm_s, self._api.lookup_interval_s)
+        if await within(most_s, self._api.prompt_state(job.prompt_id), "unknown") != "absent":
             job.absent_since = None
         elif job.absent_since is None:
             job.absent_since = now

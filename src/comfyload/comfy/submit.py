@@ -65,12 +65,19 @@ class Submit:
     async def _must_send(self, job: Job, deadline: float) -> bool:
         """Whether the server lacks a prompt that an earlier process may have sent, so that it is sent again."""
         link = self._link
-        found = await reconcile(link.api, job.prompt_id, link.clock, lost_s=link.timeouts.lost_s, over=job.end.done)
+        found = await reconcile(
+            link.api,
+            job.prompt_id,
+            link.clock,
+            lost_s=link.timeouts.lost_s,
+            over=job.end.done,
+            silent_until=link.clock() + link.timeouts.unreachable_s,
+            gone=lambda: link.stream.refused_s >= link.timeouts.refused_s,
+        )
         job.accepted = found == "there"
-        if found != "absent":
-            return False
-        if link.options.server_restarted:
+        if found == "unknown" or (found == "absent" and link.options.server_restarted):
             job.finish("lost")
+        if job.accepted or job.end.done():
             return False
         await self.no_room(deadline, job.end.done)
         return True
@@ -90,7 +97,6 @@ class Submit:
                 return Failure(kind="http", message="the server gave it the id of another job", status=200)
             link.inflight.rename(job, accepted.prompt_id)
         job.accepted = True
-        link.stream.answered()
         job.tracker.number = accepted.number
         if accepted.number is not None:
             self._look_for_restart(accepted.number, highest)

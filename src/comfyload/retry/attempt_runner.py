@@ -12,7 +12,8 @@ from comfyload.comfy.timeouts import Timeouts
 from comfyload.comfy.wire.queue import PromptState
 from comfyload.record.model import Execution, Failure
 from comfyload.retry.attempt_log import LATER_IDS, id_of
-from comfyload.retry.pool import PendingPrompt, ServerBackend
+from comfyload.retry.pending import PendingPrompt
+from comfyload.retry.pool import ServerBackend
 from comfyload.tasks import within
 
 

@@ -19,14 +19,14 @@ from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.link import ClientOptions
 from comfyload.comfy.wire.calls import Transport
 from comfyload.errors import UsageError
-from comfyload.record.job_events import JobEvent, Retrying, Sending
+from comfyload.record.job_events import JobEvent
 from comfyload.record.model import Execution, Failure, Prompt, Server
 from comfyload.record.policy import FailureClass, Policy
-from comfyload.retry.attempt_log import id_of
 from comfyload.retry.attempt_runner import AttemptRunner
 from comfyload.retry.classify import KnownFailures, classify
+from comfyload.retry.pending import PendingPrompt
 from comfyload.retry.policy import rule_of
-from comfyload.retry.pool import Health, PendingPrompt, Pool, ServerBackend, clean
+from comfyload.retry.pool import Health, Pool, ServerBackend, clean
 from comfyload.tasks import end_tasks, within
 
 LEAVING_S = 0.05
@@ -209,7 +209,7 @@ class RetryingClient:
                 return log.close(execution)
             if class_ == "moved":
                 pending.avoid = {backend}
-                _tell(pending, execution, 0.0)
+                pending.tell_retrying(execution.failure or _UNKNOWN, 0.0)
             elif keyed and there is not None and execution.outcome == "failed":
                 pass  # an attempt of another call, perhaps stopped since it was found: this call makes its own
             elif not await self._again(pending, backend, execution, class_):
@@ -288,8 +288,7 @@ class RetryingClient:
     ) -> tuple[Execution, FailureClass | Literal["moved"] | None]:
         """Send the job once to this server and follow it to its end; "moved": it was taken back before it ran."""
         prompt_id, sent_at, log = pending.prompt.id, self._clock(), pending.log
-        if pending.tell is not None:
-            pending.tell(Sending(server=backend.name, prompt_id=prompt_id, attempt=len(log.attempts) + 1))
+        pending.tell_sending(backend.name)
         try:
             execution = await self._attempts.make(pending, backend)
         except BaseException:  # the server must not stay occupied
@@ -339,8 +338,7 @@ class RetryingClient:
         if alive:
             return self._follow_on(pending, *max(alive, key=lambda key: key[1]))
         if known:
-            pending.log.number = 1 + max(number for _, number in known)
-            pending.send_as(structs.replace(pending.prompt, id=id_of(pending.log.first, pending.log.number)))
+            pending.send_under(1 + max(number for _, number in known))
         for (backend, _), state in states.items():
             if state == "unknown":
                 backend.unconfirmed_ids.add(pending.prompt.id)
@@ -348,9 +346,8 @@ class RetryingClient:
 
     def _follow_on(self, pending: PendingPrompt, backend: ServerBackend, number: int) -> ServerBackend:
         """Follow the job that is on that server under the id of that number, sent before this call."""
-        log = pending.log
-        log.number, log.listed = number, log.listed or number > 1
-        pending.send_as(structs.replace(pending.prompt, id=id_of(log.first, number)))
+        pending.log.listed = pending.log.listed or number > 1
+        pending.send_under(number)
         backend.unconfirmed_ids.add(pending.id)
         self._pool.put(backend, pending)
         return backend
@@ -380,7 +377,7 @@ class RetryingClient:
         )
         if wait is None:
             return False
-        _tell(pending, execution, wait)
+        pending.tell_retrying(failure, wait)
         if rule_of(self._policy, class_).free_memory:
             pending.vram = backend.vram
             await within(self._policy.connect_s, backend.client.api.free(), False)
@@ -393,11 +390,3 @@ class RetryingClient:
             backend.remaining, backend.last_change = remaining, t
             self._pool.notify()
         self._options.on_queue(t, sum(each.remaining or 0 for each in self._pool.backends))
-
-
-def _tell(pending: PendingPrompt, execution: Execution, wait_s: float) -> None:
-    """Report that the job is sent again."""
-    if pending.tell is not None:
-        why = execution.failure or _UNKNOWN
-        attempt = len(pending.log.attempts) + 1
-        pending.tell(Retrying(attempt=attempt, why=why.kind, message=why.message, wait_s=wait_s))

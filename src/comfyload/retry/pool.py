@@ -15,12 +15,11 @@ from msgspec import Struct
 
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.inflight import Job
-from comfyload.record.job_events import JobEvent
-from comfyload.record.model import Execution, Failure, Prompt, Server
+from comfyload.record.model import Execution, Failure, Server
 from comfyload.record.policy import Breaker, Policy
 from comfyload.record.stamps import believed
-from comfyload.retry.attempt_log import AttemptLog
-from comfyload.retry.decide import LOOK_AGAIN_S, Assignment, Backend, Dispatcher, PendingJob, others_than
+from comfyload.retry.decide import LOOK_AGAIN_S, Assignment, Backend, Dispatcher, others_than
+from comfyload.retry.pending import PendingPrompt
 from comfyload.tasks import end_tasks, within
 
 TICK_S = 1.0
@@ -29,26 +28,6 @@ SLOW_S = 0.5
 NO_TIME_S = 1e-3
 """Shorter waits are left out: a clock may be too coarse for them."""
 SHED = Failure(kind="shed", message="no server could have it done by its deadline")
-
-
-class PendingPrompt(PendingJob):
-    """One job over all its attempts, with the prompt that is sent now. `tell` is called with each event of the job."""
-
-    def __init__(
-        self, prompt: Prompt, began: float, policy: Policy, tell: Callable[[JobEvent], None] | None = None
-    ) -> None:
-        super().__init__(prompt.id, prompt.workflow, began, policy)
-        self.tell = tell
-        self.prompt = prompt
-        self.abandoned: Failure | None = None
-        """Why the job was given up; None while it was not."""
-        self.over = asyncio.Event()
-        """Set when its waits must end."""
-        self.log = AttemptLog(prompt.id, began)
-
-    def send_as(self, prompt: Prompt) -> None:
-        """Send this prompt from now on, under its own id."""
-        self.prompt, self.id = prompt, prompt.id
 
 
 class ServerBackend(Backend):
