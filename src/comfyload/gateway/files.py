@@ -183,6 +183,12 @@ def parts_of(name: str) -> tuple[str, str, str]:
     return *posixpath.split(path), kind
 
 
+def parted_name(full: str) -> tuple[str, str, str, str]:
+    """The server, kind, folder and name in the full name of a file; all empty for a name that no file has."""
+    server, kind, folder, name = full.split("\n") if full.count("\n") == 3 else ("", "", "", "")
+    return server, kind, folder, name
+
+
 def _parted(name: str) -> tuple[str, str]:
     found = _ANNOTATED.match(name)
     return (found["path"], found["kind"] or "input") if found is not None else (name, "input")
