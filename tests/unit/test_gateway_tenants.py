@@ -207,7 +207,7 @@ def test_masks_are_put_onto_the_tenant_s_own_pictures(tmp_path: Path) -> None:
             posted = await bob.post("/prompt", {"prompt": sleeper(0.1)})
             (made,) = (await bob.end_of(posted.value["prompt_id"]))["outputs"]["3"]["images"]
             upload = {"filename": "x.png", "subfolder": "", "type": "input"}
-            fields = {"type": "input", "subfolder": "clipspace", "what": "mask"}
+            fields: dict[str, Any] = {"type": "input", "subfolder": "clipspace", "what": "mask"}
             stored = await anna.upload("m.png", clear, original_ref=json.dumps(upload), **fields)
             assert stored == {"name": "m.png", "subfolder": "clipspace", "type": "input"}
             where = "/view?filename=m.png&type=input&subfolder=clipspace"

@@ -161,9 +161,9 @@ class Gateway:
                 self._end_the_late()
                 self._launch_all()
                 await within(TICK_S, self._wake.wait(), False)
-            self.over.set()
             raise self.fault
         finally:
+            self.over.set()
             for task in (telling, *self._launched.values(), *self._others):
                 task.cancel()
             await asyncio.gather(telling, *self._launched.values(), *self._others, return_exceptions=True)
@@ -208,8 +208,9 @@ class Gateway:
                 self.counts["shed"] += 1
                 self._spawn(job, self._settle(job, Execution(outcome="timed_out", done=now, failure=LATE)))
         if now // DAY_S > self._day:
-            self._day = now // DAY_S
-            self.ledger.close_before(min((job.due for job in self.jobs.values()), default=now))
+            with suppress(RunFilesError):  # of a full disk: it is tried again
+                self.ledger.close_before(min((job.due for job in self.jobs.values()), default=now))
+                self._day = now // DAY_S
 
     async def _run(self, job: ClientJob) -> None:
         self._starting -= 1

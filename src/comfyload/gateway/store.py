@@ -398,4 +398,6 @@ class Store:
         try:
             yield
         except (sqlite3.Error, UnicodeError) as error:  # of a damaged file even the fault may be no text
-            raise RunFilesError(f"cannot use {self._path}: {error}", "is the disk full, or the file damaged?") from None
+            raise RunFilesError(
+                f"cannot use {self._path}: {error}", "is the disk full, or the file damaged or not ours?"
+            ) from None
