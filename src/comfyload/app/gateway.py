@@ -98,7 +98,12 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
             client.learn(workflow, took_s)
         guard = AccessGuard(options.tokens, options.allowed_hosts, loopback=is_loopback(options.host))
         uploads = options.ledger / "uploads"
-        files = Files(uploads, lambda: [member.name for member in fleet.members], apart=guard.apart)
+        files = Files(
+            uploads,
+            lambda: [member.name for member in fleet.members],
+            apart=guard.apart,
+            most_bytes=round(options.uploads_gb * 1e9),
+        )
         gateway = Gateway(
             policy=policy,
             client=client,

@@ -118,6 +118,7 @@ class Gateway:
 
     def _note(self, job: ClientJob) -> None:
         self.jobs[job.id] = job
+        self.files.hold(job.files, job.tenant)
         self.lengths.add(job.tenant, 1)
         if job.limit_s < math.inf:
             heapq.heappush(self._deadlines, (job.due + job.limit_s, job.id))
@@ -379,6 +380,7 @@ class Gateway:
     def _remove(self, job: ClientJob) -> None:
         if self.jobs.pop(job.id, None) is not None:
             self.lengths.add(job.tenant, -1)
+            self.files.release(job.files, job.tenant)
         self.secrets.pop(job.id, None)
         self._unsure.discard(job.id)
         self._wake.set()
