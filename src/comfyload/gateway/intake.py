@@ -15,11 +15,12 @@ from msgspec import Struct
 from comfyload.comfy.wire.calls import Reply
 from comfyload.errors import WorkflowError
 from comfyload.gateway import forms
+from comfyload.gateway.database import LONG
 from comfyload.gateway.fair import Demand
 from comfyload.gateway.job import ClientJob
 from comfyload.gateway.memory import give_back
 from comfyload.gateway.service import Gateway
-from comfyload.gateway.store import LONG, Row, Store
+from comfyload.gateway.store import Row, Store
 from comfyload.tasks import within
 from comfyload.workflow.graph import Workflow, checked
 from comfyload.workflow.preflight import deadly
