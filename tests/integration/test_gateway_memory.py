@@ -1,4 +1,4 @@
-"""What one large prompt costs a gateway in memory: little more than twice its size at any time, until a server works on it."""
+"""What one large prompt costs a gateway in memory: little more than twice its size at any time."""
 
 from __future__ import annotations
 

@@ -161,6 +161,7 @@ def test_the_newest_jobs_are_listed_by_state(tmp_path: Path) -> None:
                 tenant="a" if number % 2 else "b",
                 client_id=None,
                 created_ms=number,
+                taken_ms=number,
                 number=number,
                 workflow="w",
                 deadline_s=None,

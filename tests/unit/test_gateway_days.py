@@ -96,7 +96,8 @@ def test_a_day_with_a_job_that_has_not_ended_goes_on(tmp_path: Path) -> None:
         store.add(
             Row(
                 id=LEFT, tenant="default", client_id=None, number=9, workflow="others",
-                created_ms=int((time.time() - DAY_S) * 1000), deadline_s=None, key=None, digest=b"",
+                created_ms=int((time.time() - DAY_S) * 1000), taken_ms=int((time.time() - DAY_S) * 1000),
+                deadline_s=None, key=None, digest=b"",
                 graph=json.dumps(sleeper(1.0)).encode(), extra=b"{}",
             )
         )  # fmt: skip

@@ -26,6 +26,7 @@ from comfyload.gateway.ledger import DAY_S, TrafficLedger
 from comfyload.gateway.live import EventRelay, LiveAttempt
 from comfyload.gateway.memory import MOST_BYTES, Entries
 from comfyload.gateway.sockets import QueueLengths, Sockets
+from comfyload.gateway.steady import SteadyClock
 from comfyload.gateway.store import Store
 from comfyload.record.job_events import JobEvent, Retrying, Sending
 from comfyload.record.model import Execution, Failure, Prompt, Record, Server
@@ -68,6 +69,7 @@ class Gateway:
         self.ledger = ledger
         self.files = folder
         self.clock = clock
+        self.steady = SteadyClock(clock, store)
         self.sockets = Sockets()
         self.live = EventRelay(self.sockets, self._reported, self._skew_ms, self._on_start)
         self.entries = Entries()
@@ -160,6 +162,8 @@ class Gateway:
             while self.fault is None:
                 self._wake.clear()
                 self._end_the_late()
+                with suppress(RunFilesError):  # of a full disk: it is tried again
+                    self.steady.note()
                 self._launch_all()
                 await within(TICK_S, self._wake.wait(), False)
             raise self.fault

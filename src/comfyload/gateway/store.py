@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS jobs (
   tenant TEXT NOT NULL,
   client_id TEXT,
   created_ms INTEGER NOT NULL,
+  taken_ms INTEGER NOT NULL,
   number REAL NOT NULL,
   state TEXT NOT NULL,
   workflow TEXT NOT NULL,
@@ -64,6 +65,8 @@ CREATE UNIQUE INDEX IF NOT EXISTS by_name ON files (tenant, name);
 class Row(Struct, kw_only=True, gc=False):
     """One job as it is kept. `item`: its form in `/api/jobs`; `entry`: in `/history`; both JSON, of an ended job.
 
+    `created_ms`: when it came, as the wall clock showed it; `taken_ms`: the same by the steady clock.
+
     `begun`: it may be on a server: on that `server`, if it was not lost there. `started_ms`: when one began to work on
     it. `cancelled`: its client wants it no more. `attention`: it failed for good, and nobody has sent it again yet.
     `again`: how often it was. `forgotten`: its client wants to see it no more. `digest`: of what was posted. `extra`:
@@ -74,6 +77,7 @@ class Row(Struct, kw_only=True, gc=False):
     tenant: str
     client_id: str | None
     created_ms: int
+    taken_ms: int
     number: float
     workflow: str
     deadline_s: float | None
