@@ -30,10 +30,10 @@ from comfyload.gateway import forms, paths
 from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import ServerConfig
 from comfyload.gateway.guard import AccessGuard, Denied
-from comfyload.gateway.intake import graph_of
 from comfyload.gateway.job import ClientJob
 from comfyload.gateway.live import EventRelay
 from comfyload.gateway.passing import Passing
+from comfyload.gateway.recovery import graph_of
 from comfyload.gateway.sockets import ClientSocket, Sockets
 from comfyload.gateway.store import Row, Store
 from comfyload.record.model import Execution, Failure

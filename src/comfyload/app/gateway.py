@@ -28,9 +28,10 @@ from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import Fleet, ServerConfig, free_name
 from comfyload.gateway.guard import AccessGuard
 from comfyload.gateway.http import Front
-from comfyload.gateway.intake import Intake, recover
+from comfyload.gateway.intake import Intake
 from comfyload.gateway.ledger import TrafficLedger, wall_clock
 from comfyload.gateway.passing import Passing
+from comfyload.gateway.recovery import recover
 from comfyload.gateway.service import Gateway
 from comfyload.gateway.store import Store
 from comfyload.gateway.tap import HELLO
