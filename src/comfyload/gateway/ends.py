@@ -21,7 +21,7 @@ from comfyload.record.model import Execution, Record, Server
 NOWHERE = Server(url="")
 
 
-class Ends:
+class JobEnds:
     """`keep_payloads`: what a job was to run is kept after its end, too."""
 
     def __init__(
@@ -63,8 +63,8 @@ class Ends:
         was removed before it ran, as in ComfyUI.
         """
         owed = await self._disk.write(lambda: self._owed(job, execution, members))
-        seen = state != "cancelled" or job.began
-        if seen:
+        in_history = state != "cancelled" or job.began
+        if in_history:
             self._entries.keep(job.id, forms.dumps(entry))
             on_disk = forms.dumps(entry if self._keep_payloads else forms.without_payload(entry))
             since = {} if job.started_ms is None else {"execution_start_time": job.started_ms}  # of the first attempt
@@ -84,7 +84,7 @@ class Ends:
         async with self._writing:
             await self._disk.write(end)
             await self._disk.write(lambda: self._ledger.write(owed))  # if we die before, the next process does it
-        return seen
+        return in_history
 
     def _owed(self, job: ClientJob, execution: Execution, members: Sequence[Member]) -> bytes:
         """What the ledger is to hold of it, as its server's job; of one that no server had, as the first server's."""

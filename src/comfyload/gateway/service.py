@@ -16,7 +16,7 @@ from comfyload.comfy.wire.calls import Reply, Request, TransportError
 from comfyload.errors import RunFilesError
 from comfyload.gateway import forms
 from comfyload.gateway.disk import PAUSE_S, Disk
-from comfyload.gateway.ends import Ends
+from comfyload.gateway.ends import JobEnds
 from comfyload.gateway.fair import FairQueue
 from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import Fleet
@@ -83,7 +83,7 @@ class Gateway:
         """Jobs that wait here, by the servers that lack what they need."""
         self.fault: BaseException | None = None
         self.disk = Disk()
-        self._ends = Ends(store, ledger, folder, self.entries, self.disk, keep_payloads=keep_payloads)
+        self._ends = JobEnds(store, ledger, folder, self.entries, self.disk, keep_payloads=keep_payloads)
         self._unsure = unsure
         self._launched: dict[str, asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[Any]] = set()
@@ -334,9 +334,9 @@ class Gateway:
         there, member = await self._entry_there(job, attempt), self.fleet.get(job.server)
         entry, state = await self._ends.entry(job, execution, there, member)
         self.on_end(job, execution, state)
-        seen = await self._ends.write(job, execution, entry, state, self.fleet.members)
+        in_history = await self._ends.write(job, execution, entry, state, self.fleet.members)
         self._remove(job)
-        if seen:
+        if in_history:
             self.live.tell_end(job, [] if attempt is None else attempt.ends, entry)
         self.live.forget(job.attempt_id)
 
