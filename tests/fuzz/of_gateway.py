@@ -30,10 +30,10 @@ from comfyload.gateway import forms, paths
 from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import ServerConfig
 from comfyload.gateway.guard import AccessGuard, Denied
-from comfyload.gateway.intake import graph_of
 from comfyload.gateway.job import ClientJob
 from comfyload.gateway.live import EventRelay
 from comfyload.gateway.passing import Passing
+from comfyload.gateway.recovery import graph_of
 from comfyload.gateway.sockets import ClientSocket, Sockets
 from comfyload.gateway.store import Row, Store
 from comfyload.record.model import Execution, Failure
@@ -250,6 +250,7 @@ def _store() -> bytes:
                 tenant="t",
                 client_id="c",
                 created_ms=1,
+                taken_ms=1,
                 number=number,
                 workflow="w",
                 deadline_s=None,
@@ -310,7 +311,8 @@ def rows(data: bytes) -> None:
             if name in _BYTES and isinstance(value, str):
                 value = value.encode()
             if name in Row.__struct_fields__:
-                database.execute(f"UPDATE jobs SET {name} = ? WHERE seq = 1", (value,))
+                table = "graphs" if name == "graph" else "jobs"
+                database.execute(f"UPDATE {table} SET {name} = ? WHERE seq = 1", (value,))
             else:
                 database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
         except (sqlite3.Error, OverflowError, ValueError):
@@ -437,9 +439,10 @@ _FEEDS: list[tuple[str, str, Callable[[bytes], None], tuple[type[BaseException],
                     "graph": "{}",
                     "state": "pending",
                     "begun": 1,
-                    "format": 1,
+                    "format": 2,
                     "item": None,
                     "created_ms": 5,
+                    "taken_ms": 5,
                     "key": "k",
                     "deadline_s": 1,
                     "tenant": "t",

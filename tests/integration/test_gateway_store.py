@@ -33,6 +33,7 @@ NOBODY = ("gateway", "--server", "http://127.0.0.1:9", "--port", "0", "--ledger"
 
 def row(**changed: object) -> Row:
     fields = {"id": str(uuid4()), "tenant": "default", "client_id": None, "created_ms": int(time.time() * 1000),
+              "taken_ms": int(time.time() * 1000),
               "number": 0, "workflow": "w", "deadline_s": None, "key": None, "digest": b"",
               "graph": json.dumps(sleeper(0.1)).encode(), "extra": b"{}"} | changed  # fmt: skip
     return Row(**fields)  # type: ignore[arg-type]
@@ -213,7 +214,7 @@ def test_a_clock_that_jumps_loses_no_job(tmp_path: Path, created_ms: int) -> Non
     async def main() -> None:
         async with farm(1) as servers:
             store = Store(tmp_path / "jobs.sqlite")
-            store.add(kept := row(created_ms=created_ms))
+            store.add(kept := row(created_ms=created_ms, taken_ms=created_ms))
             store.close()
             async with desk(tmp_path, servers) as front:
                 assert (await front.end_of(kept.id))["status"]["status_str"] == "success"

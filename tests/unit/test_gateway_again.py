@@ -101,7 +101,9 @@ def test_a_job_that_was_sent_again_and_is_done_is_not_sent_a_third_time(tmp_path
             again, store = Again(front.gateway, front.intake), front.gateway.store
             old = await failed(front)
             mended = sleeper(0.3)
-            store._db.execute("UPDATE jobs SET graph = ? WHERE id = ?", (_json(mended), old))
+            store._db.execute(
+                "UPDATE graphs SET graph = ? WHERE seq = (SELECT seq FROM jobs WHERE id = ?)", (_json(mended), old)
+            )
             new = await again.send(old, None)
             assert (await front.end_of(new))["status"]["status_str"] == "success"
             assert await again.send(old, None) == new
@@ -159,6 +161,7 @@ def test_the_newest_jobs_are_listed_by_state(tmp_path: Path) -> None:
                 tenant="a" if number % 2 else "b",
                 client_id=None,
                 created_ms=number,
+                taken_ms=number,
                 number=number,
                 workflow="w",
                 deadline_s=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from comfyload.app.run.resume import resume
 from comfyload.app.show import show_folder
 from comfyload.app.summary import report_run
 from comfyload.errors import RunFilesError, UsageError
-from comfyload.gateway.ledger import DAY_S
+from comfyload.gateway.ledger import DAY_S, HINT
 from comfyload.gateway.store import Row, Store
 from tests.support.gateway import desk, farm
 from tests.support.rig import sleeper
@@ -95,7 +96,8 @@ def test_a_day_with_a_job_that_has_not_ended_goes_on(tmp_path: Path) -> None:
         store.add(
             Row(
                 id=LEFT, tenant="default", client_id=None, number=9, workflow="others",
-                created_ms=int((time.time() - DAY_S) * 1000), deadline_s=None, key=None, digest=b"",
+                created_ms=int((time.time() - DAY_S) * 1000), taken_ms=int((time.time() - DAY_S) * 1000),
+                deadline_s=None, key=None, digest=b"",
                 graph=json.dumps(sleeper(1.0)).encode(), extra=b"{}",
             )
         )  # fmt: skip
@@ -134,3 +136,41 @@ def test_a_ledger_whose_name_has_a_comma_is_one_ledger(tmp_path: Path) -> None:
     ledger = tmp_path / "Monday, Tuesday"
     clock.run_virtual(recorded(ledger))
     assert [result.reader.path for result in find(str(ledger), tmp_path).results] == [day_of(ledger)]
+
+
+def test_a_ledger_that_cannot_be_written_says_what_to_do_about_a_gateway(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it runs, it keeps the job until it can be written; a day that ends then ends later."""
+
+    def refuse(path: Path, content: bytes) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    async def main() -> None:
+        async with farm(1) as servers:
+            today = tmp_path / f"{datetime.now(UTC):%Y-%m-%d}-gpu1"
+            async with desk(tmp_path, servers) as front:
+                gateway = front.gateway
+                today.write_text("a file in the place of the day")
+                job_id = (await front.post(sleeper(1.0)))["prompt_id"]
+                while not gateway.disk.fault:
+                    await asyncio.sleep(0.1)
+                assert str(today) in gateway.disk.fault and HINT in gateway.disk.fault
+                today.unlink()
+                assert (await front.end_of(job_id))["status"]["status_str"] == "success"
+                assert not gateway.disk.fault
+                with monkeypatch.context() as patched:
+                    patched.setattr("comfyload.record.run.replace_file", refuse)
+                    before, now = end_of(today), gateway.clock
+                    gateway.clock = lambda: now() + DAY_S
+                    await asyncio.sleep(5.0)
+                    assert end_of(today) == before and gateway.fault is None and not gateway.over.is_set()
+                await asyncio.sleep(5.0)
+                assert end_of(today) == ("complete", DAY_S, 1)
+                gateway.clock = now
+                await front.run(sleeper(1.0))
+                monkeypatch.setattr("comfyload.record.run.replace_file", refuse)
+
+    with pytest.raises(RunFilesError, match="permission denied") as raised:
+        clock.run_virtual(main())
+    assert raised.value.hint == HINT and "resume" not in HINT

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import aiohttp
+import pytest
 
 from comfyload.comfy.wire.calls import Reply, Request
 from comfyload.sim import Server
@@ -31,15 +32,16 @@ class Tenant:
     async def post(self, path: str, value: Any, *more: str) -> Answer:
         return await self.gate.post(value, self.bearer, *more, path=path)
 
-    async def upload(self, name: str, content: bytes, **fields: str) -> Any:
+    async def upload(self, name: str, content: bytes, *, what: str = "image", status: int = 200, **fields: str) -> Any:
+        """What the gateway answers to an upload, which it must answer with that status."""
         form = aiohttp.FormData()
         form.add_field("image", BytesIO(content), filename=name)
         for key, value in fields.items():
             form.add_field(key, value)
         kind, _, value = self.bearer.partition(": ")
-        async with self.gate.session.post(self.gate.url / "upload/image", data=form, headers={kind: value}) as reply:
-            assert reply.status == 200
-            return await reply.json()
+        async with self.gate.session.post(self.gate.url / "upload" / what, data=form, headers={kind: value}) as reply:
+            assert reply.status == status, await reply.text()
+            return await reply.json() if status == 200 else await reply.text()
 
     async def end_of(self, prompt_id: str) -> dict[str, Any]:
         while not (found := (await self.get(f"/history/{prompt_id}")).value):
@@ -177,5 +179,83 @@ def test_uploads_are_their_tenant_s(tmp_path: Path) -> None:
             assert b"anna's" in way.uploads[0] and b"bob's" in way.uploads[1]
             assert gate.home.lines == []
         await server.stop()
+
+    asyncio.run(main())
+
+
+def png(color: str) -> bytes:
+    """A picture of one colour, with its opacity."""
+    image = pytest.importorskip("PIL.Image")
+    out = BytesIO()
+    image.new("RGBA", (8, 8), color).save(out, "png")
+    return out.getvalue()
+
+
+def pixel(content: bytes) -> Any:
+    return pytest.importorskip("PIL.Image").open(BytesIO(content)).convert("RGBA").getpixel((0, 0))
+
+
+def test_masks_are_put_onto_the_tenant_s_own_pictures(tmp_path: Path) -> None:
+    """Onto an upload, which no server had yet, and onto what a job made; never onto another tenant's."""
+    clear = png("#00000040")
+
+    async def main() -> None:
+        async with port(tmp_path, tokens=TOKENS, servers=2) as gate:
+            anna, bob = Tenant(gate, "anna"), Tenant(gate, "bob")
+            await anna.upload("x.png", png("#ff0000"))
+            await bob.upload("y.png", png("#0000ff"))
+            posted = await bob.post("/prompt", {"prompt": sleeper(0.1)})
+            (made,) = (await bob.end_of(posted.value["prompt_id"]))["outputs"]["3"]["images"]
+            upload = {"filename": "x.png", "subfolder": "", "type": "input"}
+            fields: dict[str, Any] = {"type": "input", "subfolder": "clipspace", "what": "mask"}
+            stored = await anna.upload("m.png", clear, original_ref=json.dumps(upload), **fields)
+            assert stored == {"name": "m.png", "subfolder": "clipspace", "type": "input"}
+            where = "/view?filename=m.png&type=input&subfolder=clipspace"
+            assert pixel((await anna.get(where)).body) == (255, 0, 0, 0x40)
+            assert (await bob.get(where)).status == 404
+            # The mask editor puts masks onto what it made before.
+            again = {"filename": "clipspace/m.png [input]"}
+            stored = await anna.upload("m.png", png("#00000080"), original_ref=json.dumps(again), **fields)
+            assert stored["name"] == "m (1).png", "it is another picture"
+            assert pixel((await anna.get(where.replace("m.png", "m%20(1).png"))).body) == (255, 0, 0, 0x80)
+            assert made["subfolder"].startswith("@gpu")
+            stored = await bob.upload("n.png", clear, original_ref=json.dumps(made), **fields)
+            assert pixel((await bob.get(where.replace("m.png", "n.png"))).body)[3] == 0x40
+            graph = sleeper(0.05)
+            graph["1"]["inputs"]["image"] = f"clipspace/{stored['name']} [input]"
+            answer = await bob.post("/prompt", {"prompt": graph})
+            assert (await bob.end_of(answer.value["prompt_id"]))["status"]["status_str"] == "success"
+            foreign = [(bob, upload), (bob, again), (anna, made), (anna, upload | {"filename": "y.png"})]
+            foreign += [(anna, {**made, "subfolder": made["subfolder"].partition("/")[2]}), (anna, {"filename": ""})]
+            for tenant, reference in foreign:
+                said = await tenant.upload("o.png", clear, status=404, original_ref=json.dumps(reference), **fields)
+                assert said == "there is no such picture", reference
+                assert (await tenant.get(where.replace("m.png", "o.png"))).status == 404
+            for odd in ("", "{", "[]", "{}", '{"filename": 1}', "[" * 100_000):  # a ComfyUI fails on it, too
+                await anna.upload("o.png", clear, status=500, original_ref=odd, **fields)
+
+    asyncio.run(main())
+
+
+def test_a_mask_is_put_onto_a_picture_by_a_server_that_answers(tmp_path: Path) -> None:
+    async def main() -> None:
+        servers = [Server(), Server()]
+        for server in servers:
+            server.start()
+        async with port(tmp_path, tokens=TOKENS, transports=[Direct(server) for server in servers]) as gate:
+            anna = Tenant(gate, "anna")
+            await anna.upload("x.png", png("#ff0000"))
+            reference = json.dumps({"filename": "x.png", "type": "input"})
+            home = gate.gateway.fleet.home
+            assert home is not None
+            servers[int(home.name[-1]) - 1].restart(downtime_s=1_000.0)
+            stored = await anna.upload("m.png", png("#00000040"), what="mask", original_ref=reference)
+            assert stored["name"] == "m.png"
+            for server in servers:
+                server.restart(downtime_s=1_000.0)
+            said = await anna.upload("m.png", png("#00000040"), what="mask", status=503, original_ref=reference)
+            assert "does not answer" in said
+        for server in servers:
+            await server.stop()
 
     asyncio.run(main())

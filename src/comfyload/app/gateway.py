@@ -28,9 +28,10 @@ from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import Fleet, ServerConfig, free_name
 from comfyload.gateway.guard import AccessGuard
 from comfyload.gateway.http import Front
-from comfyload.gateway.intake import Intake, recover
+from comfyload.gateway.intake import Intake
 from comfyload.gateway.ledger import TrafficLedger, wall_clock
 from comfyload.gateway.passing import Passing
+from comfyload.gateway.recovery import recover
 from comfyload.gateway.service import Gateway
 from comfyload.gateway.store import Store
 from comfyload.gateway.tap import HELLO
@@ -98,7 +99,12 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
             client.learn(workflow, took_s)
         guard = AccessGuard(options.tokens, options.allowed_hosts, loopback=is_loopback(options.host))
         uploads = options.ledger / "uploads"
-        files = Files(uploads, lambda: [member.name for member in fleet.members], apart=guard.apart)
+        files = Files(
+            uploads,
+            lambda: [member.name for member in fleet.members],
+            apart=guard.apart,
+            most_bytes=round(options.uploads_gb * 1e9),
+        )
         gateway = Gateway(
             policy=policy,
             client=client,

@@ -70,6 +70,7 @@ def read_options(
         allowed_hosts=found.allow_host or [],
         tls=_tls(found),
         keep_workflow=found.keep_workflow,
+        uploads_gb=_within("uploads_gb", 10.0 if found.uploads_gb is None else found.uploads_gb, 1_000_000, least=1),
         drain_s=_within("drain_s", 30.0 if found.drain_s is None else found.drain_s, 86_400),
     )
 
@@ -87,10 +88,10 @@ def _settings(flags: GatewayFlags, servers: Sequence[str], config: str | None) -
 N = TypeVar("N", int, float)
 
 
-def _within(name: str, value: N, most: int) -> N:
-    if not 0 <= value <= most:
+def _within(name: str, value: N, most: int, least: int = 0) -> N:
+    if not least <= value <= most:
         raise UsageError(
-            f"{name} = {value:g} is not from 0 to {most}", "a port of 0 is a free one; times are in seconds"
+            f"{name} = {value:g} is not from {least} to {most}", "a port of 0 is a free one; times are in seconds"
         )
     return value
 

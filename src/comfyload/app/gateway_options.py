@@ -12,7 +12,8 @@ from comfyload.record.policy import Policy
 
 class GatewayOptions(Struct, frozen=True, kw_only=True):
     """How a gateway serves. `tokens`: each tenant's; None: nobody needs one. `operators`: tenants who may direct
-    the servers and see everybody's jobs; None: whoever is let in. `drain_s`: how long jobs that run
+    the servers and see everybody's jobs; None: whoever is let in. `uploads_gb`: what is kept of uploads, in billions of
+    bytes. `drain_s`: how long jobs that run
     may go on after the order to stop; those that wait are taken up by the next process.
     """
 
@@ -27,6 +28,7 @@ class GatewayOptions(Struct, frozen=True, kw_only=True):
     tls: tuple[str, str] | None = None
     keep_workflow: bool = False
     connect: Connect | None = None
+    uploads_gb: float = 10.0
     drain_s: float = 30.0
 
 

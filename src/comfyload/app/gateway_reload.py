@@ -10,7 +10,7 @@ from comfyload.errors import UsageError
 from comfyload.gateway.binding import late_bound
 from comfyload.gateway.service import Gateway
 
-FIXED = ("ledger", "host", "port", "tokens", "operators", "allowed_hosts", "keep_workflow")
+FIXED = ("ledger", "host", "port", "tokens", "operators", "allowed_hosts", "keep_workflow", "uploads_gb")
 """What takes a restart to change."""
 
 

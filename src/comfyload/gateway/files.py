@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import posixpath
 import re
 import secrets
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from comfyload.gateway.upload_store import UploadStore, digest_of
 from comfyload.record.atomic import replace_file
 
 RESULTS = ("output", "temp")
@@ -29,8 +29,11 @@ class Files:
     none may see another's files.
     """
 
-    def __init__(self, folder: Path, servers: Callable[[], Iterable[str]], *, apart: bool = False) -> None:
+    def __init__(
+        self, folder: Path, servers: Callable[[], Iterable[str]], *, apart: bool = False, most_bytes: int = 10**10
+    ) -> None:
         self._folder = folder
+        self._uploads = UploadStore(folder, most_bytes)
         self._servers = servers
         self.apart = apart
 
@@ -119,11 +122,15 @@ class Files:
     # --- uploads
 
     def store(self, name: str, subfolder: str, content: bytes, *, overwrite: bool, tenant: str = "") -> str:
-        """Keep an input; returns its name: another one if the name is taken by other bytes, as in ComfyUI."""
+        """Keep an input; returns its name: another one if the name is taken by other bytes, as in ComfyUI.
+
+        Raises:
+            RunFilesError: it cannot be written, or there is no room for it.
+        """
         stem, dot, ending = name.rpartition(".") if "." in name else (name, "", "")
         stored, number = name, 0
         path = posixpath.join(subfolder, stored)
-        while not overwrite and self.digest(path, tenant) not in (None, _digest(content)):
+        while not overwrite and self.digest(path, tenant) not in (None, digest_of(content)):
             number += 1
             stored = f"{stem} ({number}){dot}{ending}"
             path = posixpath.join(subfolder, stored)
@@ -131,56 +138,52 @@ class Files:
         return stored
 
     def keep(self, name: str, content: bytes, tenant: str = "") -> None:
-        """Keep a file under that name."""
-        digest = _digest(content)
-        if self.digest(name, tenant) == digest:
-            return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        replace_file(self._folder / digest, content)
-        self._index[self._key(name, tenant)] = digest
-        replace_file(self._folder / "index.json", json.dumps(self._index).encode())
+        """Keep a file under that name.
+
+        Raises:
+            RunFilesError: it cannot be written, or there is no room for it.
+        """
+        self._uploads.keep(self._key(name, tenant), content)
 
     def named_in(self, graph: dict[str, Any], tenant: str = "") -> tuple[str, ...]:
         """The files that a graph names and that must be brought to its server."""
-        index = self._index
-        uploads = {name for text in _texts(graph) if self._key(name := named(*_parted(text)), tenant) in index}
+        names = (named(*_parted(text)) for text in _texts(graph))
+        uploads = {name for name in names if self._key(name, tenant) in self._uploads}
         return tuple(sorted(uploads | self.inputs_elsewhere(graph)))
+
+    def hold(self, names: Iterable[str], tenant: str = "") -> None:
+        """Keep these until they are released, since a job needs them."""
+        self._uploads.hold(self._key(name, tenant) for name in names)
+
+    def release(self, names: Iterable[str], tenant: str = "") -> None:
+        self._uploads.release(self._key(name, tenant) for name in names)
 
     def listed(self, tenant: str = "") -> list[str]:
         """The uploads outside folders, as the lists of input files show them."""
         owner = self._key("", tenant)
-        names = (key.removeprefix(owner) for key in self._index if key.startswith(owner))
+        names = (key.removeprefix(owner) for key in self._uploads if key.startswith(owner))
         return sorted(name for name in names if "/" not in name and _parted(name)[1] == "input")
 
     def content(self, name: str, tenant: str = "") -> bytes | None:
-        digest = self.digest(name, tenant)
-        try:
-            return None if digest is None else (self._folder / digest).read_bytes()
-        except OSError:
-            return None
+        return self._uploads.content(self._key(name, tenant))
 
     def digest(self, name: str, tenant: str = "") -> str | None:
-        return self._index.get(self._key(name, tenant))
+        return self._uploads.digest(self._key(name, tenant))
 
     def _key(self, path: str, tenant: str) -> str:
         return f"{tenant}\n{path}" if self.apart else path
-
-    @property
-    def _index(self) -> dict[str, str]:
-        found = getattr(self, "_read", None)
-        if found is None:
-            try:
-                found = json.loads((self._folder / "index.json").read_bytes())
-            except (OSError, ValueError):
-                found = {}
-            self._read: dict[str, str] = found
-        return self._read
 
 
 def parts_of(name: str) -> tuple[str, str, str]:
     """The folder, the name and the kind of a file as a graph names it."""
     path, kind = _parted(name)
     return *posixpath.split(path), kind
+
+
+def parted_name(full: str) -> tuple[str, str, str, str]:
+    """The server, kind, folder and name in the full name of a file; all empty for a name that no file has."""
+    server, kind, folder, name = full.split("\n") if full.count("\n") == 3 else ("", "", "", "")
+    return server, kind, folder, name
 
 
 def _parted(name: str) -> tuple[str, str]:
@@ -201,7 +204,3 @@ def _texts(graph: dict[str, Any]) -> Iterator[str]:
         for value in inputs.values() if isinstance(inputs, dict) else ():
             if isinstance(value, str) and len(value) < MOST_PATH and "\n" not in value:
                 yield value
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

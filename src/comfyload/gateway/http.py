@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import mimetypes
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -28,6 +27,7 @@ from comfyload.gateway.passing import Passing
 from comfyload.gateway.posted import posted_in
 from comfyload.gateway.service import Gateway
 from comfyload.gateway.sockets import ClientSocket, status_frame
+from comfyload.gateway.tenant_files import TenantFiles
 from comfyload.gateway.uploads import Uploads
 
 OWN = "/comfyload/"
@@ -66,6 +66,8 @@ class Front:
         self._history = History(gateway)
         self.metrics = Metrics(gateway)
         self._uploads = Uploads(gateway.files, gateway.fleet, gateway.inputs)
+        owns = gateway.store.owns
+        self._tenant_files = TenantFiles(gateway.files, gateway.fleet, gateway.inputs, passing, owns)
         self._bodies = Bodies()
         self._own = own
 
@@ -245,29 +247,14 @@ class Front:
     # --- files, facts, and the rest
 
     async def _view(self, request: web.Request) -> web.StreamResponse:
-        files, tenant = self._gateway.files, request[TENANT]
-        if not files.apart:
-            return await self._passing.view(request)
-        full = files.full_name(request.query)
-        _, kind, folder, name = full.split("\n") if full.count("\n") == 3 else ("", "", "", "")
-        kept = files.content(f"{folder}/{name}" if folder else name, tenant) if kind == "input" else None
-        if kept is not None:
-            return web.Response(body=kept, content_type=mimetypes.guess_type(name)[0] or "application/octet-stream")
-        if not self._gateway.store.owns(tenant, full):
-            return web.Response(status=404)
-        server, query = files.view(dict(request.query))
-        query = {key: query[key] for key in ("preview", "channel", "rand") if key in query}
-        query |= {"filename": name, "type": kind, "subfolder": folder}
-        return await self._passing.view_at(request, server, query)
+        if self._gateway.files.apart:
+            return await self._tenant_files.view(request, request[TENANT])
+        return await self._passing.view(request)
 
     async def _upload(self, request: web.Request) -> web.StreamResponse:
-        if not self._gateway.files.marked and not self._gateway.files.apart:
-            return await self._passing.on(request)
-        if not self._gateway.files.apart:
-            return await self._uploads.take(request)
-        if request.path.endswith("/mask"):
-            return web.Response(status=501, text="masks are not taken where tenants are kept apart")
-        return await self._passing.upload(request, self._gateway.files, request[TENANT])
+        if self._gateway.files.apart:
+            return await self._tenant_files.upload(request, request[TENANT])
+        return await (self._uploads.take(request) if self._gateway.files.marked else self._passing.on(request))
 
     async def _object_info(self, request: web.Request) -> web.StreamResponse:
         name, fleet = request.match_info.get("name", ""), self._gateway.fleet

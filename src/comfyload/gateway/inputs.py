@@ -29,21 +29,26 @@ class InputFiles:
 
         Returns the names of servers that do not answer: the graph can run only there, later.
         """
-        pinned = set()
-        for name in self._files.inputs_elsewhere(graph):
-            server, path = self._files.untagged(name)
-            member = None if server is None else self._member(server)
-            if member is None:
-                continue
-            folder, base, kind = parts_of(path)
-            where = api_of(member.transport).view_path(base, folder, kind)
-            try:
-                found = await member.transport.call(Request(method="GET", path=where, file=True, timeout_s=FETCH_S))
-            except TransportError:
-                pinned.add(member.name)
-                continue
-            if found.status == 200:  # else the server that gets the job says that there is no such file
-                self._files.keep(name, found.body, tenant)
+        elsewhere, pinned = self._files.inputs_elsewhere(graph), set[str]()
+        needed = self._files.named_in(graph, tenant) if elsewhere else ()
+        self._files.hold(needed, tenant)  # none of them gives way to another
+        try:
+            for name in elsewhere:
+                server, path = self._files.untagged(name)
+                member = None if server is None else self._member(server)
+                if member is None:
+                    continue
+                folder, base, kind = parts_of(path)
+                where = api_of(member.transport).view_path(base, folder, kind)
+                try:
+                    found = await member.transport.call(Request(method="GET", path=where, file=True, timeout_s=FETCH_S))
+                except TransportError:
+                    pinned.add(member.name)
+                    continue
+                if found.status == 200:  # else the server that gets the job says that there is no such file
+                    self._files.keep(name, found.body, tenant)
+        finally:
+            self._files.release(needed, tenant)
         return frozenset(pinned)
 
     async def put_all(self, member: Member, names: tuple[str, ...], body: bytes, tenant: str) -> bytes:
@@ -60,10 +65,12 @@ class InputFiles:
         server, path = self._files.untagged(name)
         if server == member.name:
             return path
-        digest, content = self._files.digest(name, tenant), self._files.content(name, tenant)
-        place = self._files.place(name, tenant)
+        digest, place = self._files.digest(name, tenant), self._files.place(name, tenant)
         known = member.uploads.get(place)
-        if content is None or (known is not None and known[0] == digest):
+        if known is not None and known[0] == digest:
+            return known[1]
+        content = self._files.content(name, tenant)
+        if content is None:
             return name if known is None else known[1]
         folder, base, _ = parts_of(place)
         reply = await api_of(member.transport).upload(base, content, folder)

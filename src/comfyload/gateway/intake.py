@@ -15,11 +15,12 @@ from msgspec import Struct
 from comfyload.comfy.wire.calls import Reply
 from comfyload.errors import WorkflowError
 from comfyload.gateway import forms
+from comfyload.gateway.database import LONG
 from comfyload.gateway.fair import Demand
 from comfyload.gateway.job import ClientJob
 from comfyload.gateway.memory import give_back
 from comfyload.gateway.service import Gateway
-from comfyload.gateway.store import LONG, Row, Store
+from comfyload.gateway.store import Row
 from comfyload.tasks import within
 from comfyload.workflow.graph import Workflow, checked
 from comfyload.workflow.preflight import deadly
@@ -32,10 +33,6 @@ MOST_WAITING = 100_000
 LOOKS = 4
 SURE = 3.0
 """Standard deviations: what is promised must hold for 99 in 100, also where jobs are unlike those before."""
-MOST_UNTOLD, TELLING_MS = 200, 2_000
-"""Of how many ends clients may not know when a process died, and how long it may take to report one."""
-OLDEST_S = 365 * 86_400.0
-"""No job that waits is older: its stamp is of a clock that stood elsewhere."""
 
 
 class PromptRefused(Exception):
@@ -91,7 +88,7 @@ class Intake:
         if self.closed:
             text = "The gateway is being stopped. Try again in 10 s."
             raise PromptRefused(503, forms.refusal("draining", text), {"Retry-After": "10"})
-        workflow = _workflow(posted.graph)
+        workflow = workflow_of(posted.graph)
         lacking = self._lacking(workflow)
         self._check_links(workflow, posted.targets)
         if pinned:
@@ -105,6 +102,7 @@ class Intake:
             tenant=job.tenant,
             client_id=job.client_id,
             created_ms=job.created_ms,
+            taken_ms=gateway.steady.now_ms(),
             number=job.number,
             workflow=name,
             deadline_s=posted.deadline_s,
@@ -335,76 +333,7 @@ def limit_s(gateway: Gateway, requested_s: float | None) -> float:
     )
 
 
-def recover(gateway: Gateway) -> int:
-    """Take up the jobs of an earlier process, and what it owed the ledger and its clients; how many jobs there are."""
-    if gateway.store.owed:
-        gateway.ledger.settle(gateway.store.owed)
-    for row in _last_ended(gateway):
-        gateway.live.owe_end(row.tenant, row.client_id or "", row.id, forms.loads(row.entry or b""))
-    for row in gateway.store.unended():
-        graph = graph_of(gateway.store, row)
-        workflow, lacking = _workflow(graph), frozenset[str]()
-        if workflow is not None:
-            gateway.ledger.know(workflow, gateway.fleet.info)
-            short = gateway.fleet.lacking({workflow.class_of(node) for node in workflow.graph})
-            lacking = frozenset(member.address for member in gateway.fleet.members if member.name in short)
-        job = ClientJob(
-            id=row.id,
-            tenant=row.tenant,
-            client_id=row.client_id,
-            due=gateway.clock() - min(OLDEST_S, max(0.0, time.time() - row.created_ms / 1000.0)),
-            created_ms=row.created_ms,
-            number=row.number,
-            workflow=row.workflow,
-            workflow_id=forms.workflow_id_in(forms.loads(row.extra)),
-            limit_s=limit_s(gateway, row.deadline_s),
-            not_on=lacking,
-            files=gateway.files.named_in(graph, row.tenant),
-            expected_s=gateway.client.expected_s(row.workflow),
-            server=row.server,
-            began=row.started_ms is not None,
-            started_ms=row.started_ms,
-            cancelled=row.cancelled,
-        )
-        if row.begun or row.cancelled:
-            gateway.take_up(job)
-        else:
-            gateway.add(job)
-    now = gateway.clock()
-    gateway.ledger.take_up(min((job.due for job in gateway.jobs.values()), default=now))
-    return len(gateway.jobs)
-
-
-def _last_ended(gateway: Gateway) -> list[Row]:
-    """The jobs of whose end an earlier process may have died before it could tell it."""
-    rows = [
-        row for row in gateway.store.ended(None, newest=MOST_UNTOLD) if row.item and row.client_id and not row.forgotten
-    ]
-    ends = [forms.loads(row.item or b"").get("execution_end_time") or 0 for row in rows]
-    return [row for row, end in zip(rows, ends, strict=True) if end >= max(ends) - TELLING_MS]
-
-
-def graph_of(store: Store, row: Row) -> dict[str, Any]:
-    """The graph of a job that was kept.
-
-    Raises:
-        RunFilesError: it is damaged.
-    """
-    try:
-        graph, extra = forms.loads(row.graph), forms.loads(row.extra)
-        forms.loads(row.targets)
-    except (ValueError, RecursionError):
-        graph = extra = None
-    if not isinstance(graph, dict) or not isinstance(extra, dict) or not all(map(_is_node, graph.values())):
-        raise store.damaged(row.id)
-    return graph
-
-
-def _is_node(node: Any) -> bool:
-    return isinstance(node, dict)
-
-
-def _workflow(graph: dict[str, Any]) -> Workflow | None:
+def workflow_of(graph: dict[str, Any]) -> Workflow | None:
     """The graph, if we can read it; a server may still say what is wrong with it."""
     try:
         return checked(graph, {}, "workflow", "the workflow")

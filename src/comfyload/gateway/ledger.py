@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -44,6 +44,7 @@ LONGEST = 1_000
 """Letters of an input that are looked at."""
 
 OTHERS = "others"
+HINT = "free its disk, let the gateway write there, or move away what is damaged; if it has ended, start it again"
 
 
 def wall_clock() -> tuple[Callable[[], float], datetime]:
@@ -52,6 +53,15 @@ def wall_clock() -> tuple[Callable[[], float], datetime]:
     midnight = today.replace(hour=0, minute=0, second=0, microsecond=0)
     before, seconds = (today - midnight).total_seconds(), stopwatch()
     return (lambda: before + seconds()), midnight
+
+
+@contextmanager
+def _directing() -> Iterator[None]:
+    """Give errors of run directories the hint for who keeps a gateway, in place of the one for who runs a test."""
+    try:
+        yield
+    except RunFilesError as error:
+        raise RunFilesError(error.message, HINT) from None
 
 
 class TrafficLedger:
@@ -94,6 +104,7 @@ class TrafficLedger:
                 recent.extend(_executed(RunReader(folder, salvage=True)))
         yield from recent
 
+    @_directing()
     def prepare(self, record: Record, server: str, facts: Server) -> bytes:
         """What to `write` once the end of the job is in the store, which keeps it, so that a process that dies between
         the two owes it to the next. `server`: the name of the job's last.
@@ -111,10 +122,12 @@ class TrafficLedger:
         date = f"{self._midnight + timedelta(days=number):%Y-%m-%d}"
         return encode(Owed(date=date, server=server, facts=facts, record=shifted(record, -number * DAY_S)))
 
+    @_directing()
     def write(self, owed: bytes) -> None:
         """Write the record of a job that has ended."""
         self._write(msgspec.json.decode(owed, type=Owed))
 
+    @_directing()
     def settle(self, owed: bytes) -> None:
         """Write what an earlier process was about to write last, unless it did."""
         found = msgspec.json.decode(owed, type=Owed)
@@ -136,6 +149,7 @@ class TrafficLedger:
             day = self._open[number, server] = self._begin(number, server, facts, since)
         return day
 
+    @_directing()
     def take_up(self, until: float) -> None:
         """Go on with the days that an earlier process did not end; those before `until` end now, as in
         `close_before`.
@@ -156,16 +170,20 @@ class TrafficLedger:
         """The days that begin from now on have this policy."""
         self._policy = policy
 
+    @_directing()
     def close_before(self, now: float) -> None:
         """End the days whose jobs have all ended; `now`: the arrival of the oldest that has not."""
         for (number, server), day in list(self._open.items()):
             if (number + 1) * DAY_S <= now:
                 self._end(day, DAY_S)
                 del self._open[number, server]
+                day.writer.close()
 
+    @_directing()
     def close(self, now: float) -> None:
         for (number, _), day in self._open.items():
             self._end(day, max(0.0, min(DAY_S, now - number * DAY_S)))
+            day.writer.close()
         self._open.clear()
 
     def _begin(self, number: int, server: str, facts: Server, since: float) -> _Day:
@@ -203,7 +221,6 @@ class TrafficLedger:
         day.manifest.ended_utc = (began + timedelta(seconds=at)).isoformat()
         day.manifest.end = "complete"
         day.writer.write_manifest(day.manifest)
-        day.writer.close()
 
 
 class Owed(Struct, kw_only=True):

@@ -42,8 +42,6 @@ TOKEN = "token"
 """The parameter of a query by which a client may show its token; it goes no further."""
 
 CHUNK = 1 << 16
-MOST_NAME = 200
-_NAME = re.compile(r'[^\x00-\x1f\x7f/\\"\ud800-\udfff]+')
 NO_SERVER = "no server answers"
 SAFE = ("GET", "HEAD")
 
@@ -161,24 +159,6 @@ class Passing:
             self._tls[given.name] = tls_context(given.ca_file, given.insecure)
         return headers, url, self._tls[given.name]
 
-    async def upload(self, request: web.Request, files: Files, tenant: str) -> web.Response:
-        """Keep an upload of one of several tenants here; it is brought to the server that gets a job with it."""
-        form = await request.post()
-        opened = [field for field in form.values() if isinstance(field, web.FileField)]
-        try:
-            image = form.get("image")
-            if not isinstance(image, web.FileField) or not image.filename:
-                return web.Response(status=400)
-            kind, subfolder, name = str(form.get("type", "input")), str(form.get("subfolder", "")), image.filename
-            if not _is_name(name) or not all(map(_is_name, subfolder.split("/") if subfolder else ())):
-                return web.Response(status=400)
-            overwrite = str(form.get("overwrite", "")) in ("true", "1")
-            stored = files.store(name, subfolder, image.file.read(), overwrite=overwrite, tenant=tenant)
-            return web.json_response({"name": stored, "subfolder": subfolder, "type": kind})
-        finally:
-            for field in opened:
-                field.file.close()
-
     async def _call(self, request: web.Request, member: Member, path: str) -> web.StreamResponse:
         """Pass the call on to this server.
 
@@ -224,11 +204,6 @@ class Passing:
             if request.transport is not None:
                 request.transport.abort()  # a part of the answer is out: only its breaking off says so
             return answer
-
-
-def _is_name(text: str) -> bool:
-    """Whether it is the name of one file or folder, on any system."""
-    return text not in ("", ".", "..") and len(text) <= MOST_NAME and _NAME.fullmatch(text) is not None
 
 
 def _dropped(headers: Mapping[str, str]) -> set[str]:

@@ -13,22 +13,23 @@ from functools import partial
 from typing import Any
 
 from comfyload.comfy.wire.calls import Reply, Request, TransportError
-from comfyload.comfy.wire.listed import ended_item
 from comfyload.errors import RunFilesError
 from comfyload.gateway import forms
 from comfyload.gateway.disk import PAUSE_S, Disk
+from comfyload.gateway.ends import JobEnds
 from comfyload.gateway.fair import FairQueue
 from comfyload.gateway.files import Files
-from comfyload.gateway.fleet import Fleet, Member
+from comfyload.gateway.fleet import Fleet
 from comfyload.gateway.inputs import InputFiles
 from comfyload.gateway.job import ClientJob, State
 from comfyload.gateway.ledger import DAY_S, TrafficLedger
 from comfyload.gateway.live import EventRelay, LiveAttempt
-from comfyload.gateway.memory import MOST_BYTES, Entries
+from comfyload.gateway.memory import Entries
 from comfyload.gateway.sockets import QueueLengths, Sockets
+from comfyload.gateway.steady import SteadyClock
 from comfyload.gateway.store import Store
 from comfyload.record.job_events import JobEvent, Retrying, Sending
-from comfyload.record.model import Execution, Failure, Prompt, Record, Server
+from comfyload.record.model import Execution, Failure, Prompt
 from comfyload.record.policy import Policy
 from comfyload.retry.client import RetryingClient
 from comfyload.tasks import within
@@ -40,7 +41,6 @@ ENTRY_S = 2.0
 
 LATE = Failure(kind="shed", message="no server was free before")
 BY_CLIENT = Failure(kind="cancelled", message="cancelled by its client")
-NOWHERE = Server(url="")
 
 
 class Gateway:
@@ -68,6 +68,7 @@ class Gateway:
         self.ledger = ledger
         self.files = folder
         self.clock = clock
+        self.steady = SteadyClock(clock, store)
         self.sockets = Sockets()
         self.live = EventRelay(self.sockets, self._reported, self._skew_ms, self._on_start)
         self.entries = Entries()
@@ -82,10 +83,8 @@ class Gateway:
         """Jobs that wait here, by the servers that lack what they need."""
         self.fault: BaseException | None = None
         self.disk = Disk()
-        self._ending = asyncio.Lock()
-        """Held from when an end is in the store until it is in the ledger, which is owed one end at a time."""
+        self._ends = JobEnds(store, ledger, folder, self.entries, self.disk, keep_payloads=keep_payloads)
         self._unsure = unsure
-        self._keep_payloads = keep_payloads
         self._launched: dict[str, asyncio.Task[None]] = {}
         self._others: set[asyncio.Task[Any]] = set()
         self._starting = 0
@@ -118,6 +117,7 @@ class Gateway:
 
     def _note(self, job: ClientJob) -> None:
         self.jobs[job.id] = job
+        self.files.hold(job.files, job.tenant)
         self.lengths.add(job.tenant, 1)
         if job.limit_s < math.inf:
             heapq.heappush(self._deadlines, (job.due + job.limit_s, job.id))
@@ -159,11 +159,13 @@ class Gateway:
             while self.fault is None:
                 self._wake.clear()
                 self._end_the_late()
+                with suppress(RunFilesError):  # of a full disk: it is tried again
+                    self.steady.note()
                 self._launch_all()
                 await within(TICK_S, self._wake.wait(), False)
-            self.over.set()
             raise self.fault
         finally:
+            self.over.set()
             for task in (telling, *self._launched.values(), *self._others):
                 task.cancel()
             await asyncio.gather(telling, *self._launched.values(), *self._others, return_exceptions=True)
@@ -208,8 +210,9 @@ class Gateway:
                 self.counts["shed"] += 1
                 self._spawn(job, self._settle(job, Execution(outcome="timed_out", done=now, failure=LATE)))
         if now // DAY_S > self._day:
-            self._day = now // DAY_S
-            self.ledger.close_before(min((job.due for job in self.jobs.values()), default=now))
+            with suppress(RunFilesError):  # of a full disk: it is tried again
+                self.ledger.close_before(min((job.due for job in self.jobs.values()), default=now))
+                self._day = now // DAY_S
 
     async def _run(self, job: ClientJob) -> None:
         self._starting -= 1
@@ -328,46 +331,12 @@ class Gateway:
             await self.disk.write(lambda: self.store.drop(job.id))
             self._remove(job)
             return
-        found = await self._entry_there(job, attempt)
-        member, ended_ms = self.fleet.get(job.server), int(time.time() * 1000)
-        graph, extra, _ = self.store.payload(job.id)
-        if len(graph) > MOST_BYTES and not self._keep_payloads:
-            graph = b""  # no entry that has it would be kept
-        skew_ms = forms.skew_of(job, execution, job.due)
-        if member is not None and skew_ms is not None:
-            member.skew_ms = skew_ms
-        skew_ms = member.skew_ms if member is not None else 0
-        entry, state = forms.entry_of(job, found, forms.loads(graph), forms.loads(extra), execution, ended_ms, skew_ms)
-        if member is not None:
-            entry["outputs"] = self.files.tagged(entry["outputs"], member.name)
-        if self.files.apart:
-            made = self.files.full_names(entry["outputs"])
-            await self.disk.write(lambda: self.store.own(job.tenant, made))
+        there, member = await self._entry_there(job, attempt), self.fleet.get(job.server)
+        entry, state = await self._ends.entry(job, execution, there, member)
         self.on_end(job, execution, state)
-        owed = await self.disk.write(lambda: self._record(job, execution, member))
-        seen = state != "cancelled" or job.began  # one that was removed before it ran never was, as in ComfyUI
-        if seen:
-            self.entries.keep(job.id, forms.dumps(entry))
-            on_disk = forms.dumps(entry if self._keep_payloads else forms.without_payload(entry))
-            since = {} if job.started_ms is None else {"execution_start_time": job.started_ms}  # of the first attempt
-            item = forms.dumps(ended_item(entry) | since | {"comfyload": forms.more_of(job)})
-            end = partial(
-                self.store.end,
-                job.id,
-                state,
-                item,
-                on_disk,
-                attention=state == "failed",
-                keep_payload=state == "failed" or self._keep_payloads,
-                owed=owed,
-            )
-        else:
-            end = partial(self.store.drop, job.id, owed)
-        async with self._ending:
-            await self.disk.write(end)
-            await self.disk.write(lambda: self.ledger.write(owed))  # if we die before, the next process does it
+        in_history = await self._ends.write(job, execution, entry, state, self.fleet.members)
         self._remove(job)
-        if seen:
+        if in_history:
             self.live.tell_end(job, [] if attempt is None else attempt.ends, entry)
         self.live.forget(job.attempt_id)
 
@@ -378,6 +347,7 @@ class Gateway:
     def _remove(self, job: ClientJob) -> None:
         if self.jobs.pop(job.id, None) is not None:
             self.lengths.add(job.tenant, -1)
+            self.files.release(job.files, job.tenant)
         self.secrets.pop(job.id, None)
         self._unsure.discard(job.id)
         self._wake.set()
@@ -391,13 +361,3 @@ class Gateway:
             with suppress(TransportError):
                 await member.tap.call(Request(method="GET", path=f"history/{job.attempt_id}", timeout_s=ENTRY_S))
         return forms.entry_in(attempt.history, job.attempt_id)
-
-    def _record(self, job: ClientJob, execution: Execution, member: Member | None) -> bytes:
-        """What the ledger is to hold of it, as its server's job; of one that no server had, as the first server's."""
-        members = self.fleet.members
-        name = member.name if member is not None else members[0].name if members else "none"
-        facts = next((each.facts for each in members if each.name == name), None)
-        record = Record(
-            index=0, prompt_id=job.id, workflow=job.workflow, warmup=False, due=job.due, values={}, execution=execution
-        )
-        return self.ledger.prepare(record, name, facts or NOWHERE)

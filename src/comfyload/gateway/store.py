@@ -6,19 +6,18 @@ In one file, by SQLite: a job is on disk before its client hears that it was acc
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from comfyload.comfy.wire.ids import is_uuid
 from comfyload.errors import RunFilesError
+from comfyload.gateway.database import LONG, Database
 from comfyload.gateway.job import State
 
-FORMAT = 1
+FORMAT = 2
 MOST_FILES = 1_000_000
 """Files of which is known whose jobs made them, where tenants are kept apart."""
 
@@ -32,6 +31,7 @@ CREATE TABLE IF NOT EXISTS jobs (
   tenant TEXT NOT NULL,
   client_id TEXT,
   created_ms INTEGER NOT NULL,
+  taken_ms INTEGER NOT NULL,
   number REAL NOT NULL,
   state TEXT NOT NULL,
   workflow TEXT NOT NULL,
@@ -49,20 +49,23 @@ CREATE TABLE IF NOT EXISTS jobs (
   again INTEGER NOT NULL DEFAULT 0,
   forgotten INTEGER NOT NULL DEFAULT 0,
   item BLOB,
-  entry BLOB,
-  graph BLOB NOT NULL  -- the last: what is large is then not in the way, and a long one is never whole in SQLite
+  entry BLOB
 );
+-- What is large is in a table of its own, since SQLite reads and writes a row as a whole.
+CREATE TABLE IF NOT EXISTS graphs (seq INTEGER PRIMARY KEY, graph BLOB NOT NULL);
+CREATE TRIGGER IF NOT EXISTS with_job AFTER DELETE ON jobs BEGIN DELETE FROM graphs WHERE seq = old.seq; END;
 CREATE UNIQUE INDEX IF NOT EXISTS by_key ON jobs (tenant, key) WHERE key IS NOT NULL;
 CREATE INDEX IF NOT EXISTS by_state ON jobs (tenant, state, seq);
 CREATE INDEX IF NOT EXISTS needing ON jobs (attention) WHERE attention;
 CREATE TABLE IF NOT EXISTS files (seq INTEGER PRIMARY KEY, tenant TEXT NOT NULL, name TEXT NOT NULL);
 CREATE UNIQUE INDEX IF NOT EXISTS by_name ON files (tenant, name);
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 """
 
 
 class Row(Struct, kw_only=True, gc=False):
     """One job as it is kept. `item`: its form in `/api/jobs`; `entry`: in `/history`; both JSON, of an ended job.
+
+    `created_ms`: when it came, as the wall clock showed it; `taken_ms`: the same by the steady clock.
 
     `begun`: it may be on a server: on that `server`, if it was not lost there. `started_ms`: when one began to work on
     it. `cancelled`: its client wants it no more. `attention`: it failed for good, and nobody has sent it again yet.
@@ -74,6 +77,7 @@ class Row(Struct, kw_only=True, gc=False):
     tenant: str
     client_id: str | None
     created_ms: int
+    taken_ms: int
     number: float
     workflow: str
     deadline_s: float | None
@@ -96,12 +100,9 @@ class Row(Struct, kw_only=True, gc=False):
     seq: int | None = None
 
 
-_COLUMNS = Row.__struct_fields__
-_NAMES = ", ".join(_COLUMNS)
-_INSERT = f"INSERT INTO jobs ({_NAMES}) VALUES ({', '.join('?' * len(_COLUMNS))})"
-LONG = 1 << 20
-"""Bytes of a graph from which on it is written and read past SQLite's rows, which would be copied twice more."""
-
+_COLUMNS = tuple(name for name in Row.__struct_fields__ if name != "graph")
+_INSERT = f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+_SELECT = f"SELECT {', '.join(_COLUMNS)}, coalesce(graph, x'') FROM jobs LEFT JOIN graphs USING (seq)"
 _OPEN = "state IN ('pending', 'in_progress')"
 _SEEN = f"NOT {_OPEN} AND NOT forgotten"
 
@@ -114,111 +115,67 @@ class Store:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         self._ended = 0
         self._addresses: dict[str, str] = {}
-        with self._errors():
-            self._db = sqlite3.connect(path, isolation_level=None)
-            # A commit is on its way to the disk when it returns, which outlives the process; not every power cut.
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute("PRAGMA secure_delete=ON")
-            self._check_columns()
-            self._db.executescript(_TABLE)
-            version = self.number("format", FORMAT)
-            if version > FORMAT:
-                raise RunFilesError(f"{path} has format {version}; this comfyload reads up to {FORMAT}", "update it")
-            self.set_fact("format", FORMAT)
-
-    def _check_columns(self) -> None:
-        """Raises: RunFilesError: a table of jobs is there, and is not ours."""
-        there = {column for _, column, *_ in self._db.execute("PRAGMA table_info(jobs)")}
-        lacking = [column for column in _COLUMNS if column not in there] if there else []
-        if lacking:
-            raise RunFilesError(
-                f"{self._path} is of another version: its jobs have no {', '.join(lacking)}",
-                "move it away; what has ended is in the run directories",
-            )
+        self._db = Database(path, _TABLE, "jobs", _COLUMNS, FORMAT)
 
     def close(self) -> None:
-        with self._errors():
-            self._db.close()
-
-    def fact(self, name: str) -> float | str | None:
-        with self._errors():
-            found = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return None if found is None else found[0]
+        self._db.close()
 
     def number(self, name: str, default: int) -> int:
-        """A fact that is a whole number."""
-        found = self.fact(name)
-        if found is not None and not isinstance(found, int):
-            raise self._damaged(f"{name} is {found!r:.40}")
-        return default if found is None else found
+        """A whole number that was set under the name."""
+        return self._db.number(name, default)
 
     def set_fact(self, name: str, value: float | str) -> None:
-        with self._errors():
-            self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+        self._db.set_fact(name, value)
 
     def add(self, row: Row) -> None:
-        if len(row.graph) <= LONG:
-            with self._errors():
-                self._db.execute(_INSERT, tuple(getattr(row, name) for name in _COLUMNS))
-            return
-        with self._whole():
-            short = structs.replace(row, graph=b"")
-            seq = self._db.execute(_INSERT, tuple(getattr(short, name) for name in _COLUMNS)).lastrowid
-            self._db.execute("UPDATE jobs SET graph = zeroblob(?) WHERE seq = ?", (len(row.graph), seq))
-            with self._db.blobopen("jobs", "graph", seq or 0) as blob, memoryview(row.graph) as graph:
-                for at in range(0, len(graph), LONG):
-                    blob.write(graph[at : at + LONG])
+        long = len(row.graph) > LONG
+        with self._db.whole():
+            seq = self._db.execute(_INSERT, tuple(getattr(row, name) for name in _COLUMNS)).lastrowid or 0
+            graph = ("zeroblob(?)", len(row.graph)) if long else ("?", row.graph)
+            self._db.execute(f"INSERT INTO graphs VALUES (?, {graph[0]})", (seq, graph[1]))
+            if long:
+                self._db.write_long("graphs", "graph", seq, row.graph)
 
     def drop(self, job_id: str, owed: bytes = b"") -> None:
         """The job was refused, or removed before it ran: it never was. `owed`: what is still to be written of it."""
-        with self._whole():
+        with self._db.whole():
             self._owe(owed)
             self._db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
 
     @property
     def owed(self) -> bytes:
         """What was to be written elsewhere when the last job ended; it may have been, or not."""
-        with self._errors():
-            found = self._db.execute("SELECT value FROM facts WHERE name = 'owed'").fetchone()
-        return b"" if found is None else bytes(found[0])
+        return bytes(self._db.fact("owed") or b"")
 
     def _owe(self, owed: bytes) -> None:
         if owed:
-            self._db.execute("INSERT OR REPLACE INTO facts VALUES ('owed', ?)", (owed,))
+            self._db.set_fact("owed", owed)
 
     def began(self, job_id: str, server: str, address: str) -> None:
         """From now on it may be on that server, at that address."""
         if self._addresses.get(server) != address:
             self.set_fact(f"address of {server}", address)
             self._addresses[server] = address
-        with self._errors():
-            self._db.execute("UPDATE jobs SET begun = 1, server = ? WHERE id = ?", (server, job_id))
+        self._db.execute("UPDATE jobs SET begun = 1, server = ? WHERE id = ?", (server, job_id))
 
     def holders(self) -> dict[str, str]:
         """The servers that may have jobs which have not ended, and their addresses."""
-        with self._errors():
-            found = self._db.execute(f"SELECT DISTINCT server FROM jobs WHERE {_OPEN} AND begun AND server != ''")
-            names = [name for (name,) in found]
-        return {name: str(self.fact(f"address of {name}") or "") for name in names}
+        found = self._db.rows(f"SELECT DISTINCT server FROM jobs WHERE {_OPEN} AND begun AND server != ''")
+        return {name: str(self._db.fact(f"address of {name}") or "") for (name,) in list(found)}
 
     def started(self, job_id: str, at_ms: int) -> None:
         """A server works on it."""
-        with self._errors():
-            self._db.execute("UPDATE jobs SET state = 'in_progress', started_ms = ? WHERE id = ?", (at_ms, job_id))
+        self._db.execute("UPDATE jobs SET state = 'in_progress', started_ms = ? WHERE id = ?", (at_ms, job_id))
 
     def cancel(self, job_id: str) -> None:
         """Its client wants it no more."""
-        with self._errors():
-            self._db.execute("UPDATE jobs SET cancelled = 1 WHERE id = ?", (job_id,))
+        self._db.execute("UPDATE jobs SET cancelled = 1 WHERE id = ?", (job_id,))
 
     def noted(self, job_id: str, node_errors: bytes) -> None:
         """Some outputs of the job will not run."""
-        with self._errors():
-            self._db.execute("UPDATE jobs SET node_errors = ? WHERE id = ?", (node_errors, job_id))
+        self._db.execute("UPDATE jobs SET node_errors = ? WHERE id = ?", (node_errors, job_id))
 
     def end(
         self,
@@ -234,13 +191,15 @@ class Store:
         """The job has ended. `keep_payload`: what it takes to run it again is kept. `owed`: what is still to be written
         of it elsewhere.
         """
-        payload = "" if keep_payload else ", graph = x'', extra = x'', targets = x''"
-        with self._whole():
+        payload = "" if keep_payload else ", extra = x'', targets = x''"
+        with self._db.whole():
             self._owe(owed)
             self._db.execute(
                 f"UPDATE jobs SET state = ?, item = ?, entry = ?, attention = ?{payload} WHERE id = ?",
                 (state, item, entry, attention, job_id),
             )
+            if not keep_payload:
+                self._db.execute("DELETE FROM graphs WHERE seq = (SELECT seq FROM jobs WHERE id = ?)", (job_id,))
             self._ended += 1
             if self._ended % 100 == 0:
                 self._db.execute(
@@ -251,35 +210,30 @@ class Store:
 
     def own(self, tenant: str, names: Iterable[str]) -> None:
         """The tenant's jobs made these files."""
-        with self._errors():
-            for name in names:
-                text = name.encode("utf-8", "replace").decode()
-                self._db.execute("INSERT OR IGNORE INTO files (tenant, name) VALUES (?, ?)", (tenant, text))
-            self._db.execute("DELETE FROM files WHERE seq <= (SELECT max(seq) FROM files) - ?", (MOST_FILES,))
+        for name in names:
+            text = name.encode("utf-8", "replace").decode()
+            self._db.execute("INSERT OR IGNORE INTO files (tenant, name) VALUES (?, ?)", (tenant, text))
+        self._db.execute("DELETE FROM files WHERE seq <= (SELECT max(seq) FROM files) - ?", (MOST_FILES,))
 
     def owns(self, tenant: str, name: str) -> bool:
         text = name.encode("utf-8", "replace").decode()
-        with self._errors():
-            found = self._db.execute("SELECT 1 FROM files WHERE tenant = ? AND name = ?", (tenant, text)).fetchone()
-        return found is not None
+        return self._db.one("SELECT 1 FROM files WHERE tenant = ? AND name = ?", (tenant, text)) is not None
 
     def forget(self, job_id: str) -> None:
         """Its client wants to see the job no more; one that needs attention is kept for those who give it."""
-        with self._errors():
-            self._db.execute("UPDATE jobs SET forgotten = 1 WHERE id = ? AND attention", (job_id,))
-            self._db.execute("DELETE FROM jobs WHERE id = ? AND NOT attention", (job_id,))
+        self._db.execute("UPDATE jobs SET forgotten = 1 WHERE id = ? AND attention", (job_id,))
+        self._db.execute("DELETE FROM jobs WHERE id = ? AND NOT attention", (job_id,))
 
     def attended(self, job_id: str, again: int | None = None) -> None:
         """Somebody does not want the job, or sent it again, for the so many-th time."""
-        with self._errors():
-            self._db.execute("UPDATE jobs SET attention = 0, again = coalesce(?, again) WHERE id = ?", (again, job_id))
+        self._db.execute("UPDATE jobs SET attention = 0, again = coalesce(?, again) WHERE id = ?", (again, job_id))
 
     def needing(self, tenant: str | None) -> list[str]:
         """The ids of jobs that need attention, of one tenant or all, the oldest first."""
         where, values = ("", ()) if tenant is None else (" AND tenant = ?", (tenant,))
-        with self._errors():
-            found = self._db.execute(f"SELECT id FROM jobs WHERE attention{where} ORDER BY seq", values)
-            return [job_id for (job_id,) in found]
+        return [
+            job_id for (job_id,) in self._db.rows(f"SELECT id FROM jobs WHERE attention{where} ORDER BY seq", values)
+        ]
 
     def newest(
         self, tenant: str | None, states: Collection[str], *, attention: bool, limit: int, offset: int
@@ -289,8 +243,7 @@ class Store:
         where += " AND attention" if attention else ""
         where += " AND tenant = ?" if tenant is not None else ""
         values = [*states, *([tenant] if tenant is not None else [])]
-        with self._errors():
-            (count,) = self._db.execute(f"SELECT count(*) FROM jobs {where}", values).fetchone()
+        (count,) = self._db.one(f"SELECT count(*) FROM jobs {where}", values)
         return list(self._rows(f"{where} ORDER BY seq DESC LIMIT ? OFFSET ?", *values, limit, offset)), count
 
     def find(self, job_id: str) -> Row | None:
@@ -316,86 +269,52 @@ class Store:
 
     def ids(self, tenant: str) -> list[str]:
         """Of the tenant's jobs that have ended and that it has not forgotten, the oldest first."""
-        with self._errors():
-            found = self._db.execute(f"SELECT id FROM jobs WHERE tenant = ? AND {_SEEN} ORDER BY seq", (tenant,))
-            return [job_id for (job_id,) in found]
+        found = self._db.rows(f"SELECT id FROM jobs WHERE tenant = ? AND {_SEEN} ORDER BY seq", (tenant,))
+        return [job_id for (job_id,) in found]
 
     def entry(self, job_id: str, tenant: str) -> bytes | None:
         """As `/history` shows a job of the tenant that has ended and that it has not forgotten."""
         if not is_uuid(job_id):  # an id with bytes that are no text is nobody's, and the file cannot hold it
             return None
-        with self._errors():
-            found = self._db.execute(
-                f"SELECT entry FROM jobs WHERE id = ? AND tenant = ? AND {_SEEN}", (job_id, tenant)
-            ).fetchone()
+        found = self._db.one(f"SELECT entry FROM jobs WHERE id = ? AND tenant = ? AND {_SEEN}", (job_id, tenant))
         return None if found is None else found[0]
 
     def items(self, tenant: str) -> Iterator[bytes]:
         """The jobs that have ended and that the tenant has not forgotten, in the form of `/api/jobs`."""
-        with self._errors():
-            for (item,) in self._db.execute(f"SELECT item FROM jobs WHERE tenant = ? AND {_SEEN}", (tenant,)):
-                yield item
+        for (item,) in self._db.rows(f"SELECT item FROM jobs WHERE tenant = ? AND {_SEEN}", (tenant,)):
+            yield item
 
     def needing_attention(self) -> int:
         """How many jobs do."""
-        with self._errors():
-            return int(self._db.execute("SELECT count(*) FROM jobs WHERE attention").fetchone()[0])
+        return int(self._db.one("SELECT count(*) FROM jobs WHERE attention")[0])
 
     def payload(self, job_id: str) -> tuple[bytes, bytes, bytes]:
         """The graph of a job, its `extra_data`, and its targets."""
-        with self._errors():
-            found = self._db.execute(
-                "SELECT iif(length(graph) <= ?, graph, NULL), extra, targets, seq FROM jobs WHERE id = ?",
-                (LONG, job_id),
-            ).fetchone()
-            if found is None:
-                return b"", b"", b""
-            graph, extra, targets, seq = found
-            if graph is None:
-                with self._db.blobopen("jobs", "graph", seq, readonly=True) as blob:
-                    graph = blob.read()
-        return graph, extra, targets
+        found = self._db.one(
+            "SELECT iif(length(graph) <= ?, graph, NULL), length(graph), extra, targets, seq "
+            "FROM jobs LEFT JOIN graphs USING (seq) WHERE id = ?",
+            (LONG, job_id),
+        )
+        if found is None:
+            return b"", b"", b""
+        graph, length, extra, targets, seq = found
+        if graph is None and length is not None:
+            graph = self._db.read_long("graphs", "graph", seq)
+        return graph or b"", extra, targets
 
     def extra(self, job_id: str) -> tuple[bytes, bytes]:
         """The `extra_data` of a job, and its targets."""
-        with self._errors():
-            found = self._db.execute("SELECT extra, targets FROM jobs WHERE id = ?", (job_id,)).fetchone()
-        return (b"", b"") if found is None else found
+        return self._db.one("SELECT extra, targets FROM jobs WHERE id = ?", (job_id,)) or (b"", b"")
 
     def _rows(self, where: str, *values: object) -> Iterator[Row]:
-        with self._errors():
-            for found in self._db.execute(f"SELECT {_NAMES} FROM jobs {where}", values):
-                row = dict(zip(_COLUMNS, found, strict=True))
-                row |= {name: bool(row[name]) for name in ("begun", "cancelled", "attention", "forgotten")}
-                try:
-                    yield msgspec.convert(row, Row, builtin_types=(bytes,))
-                except msgspec.ValidationError as error:
-                    raise self._damaged(f"job {row['id']!r:.60}: {error}") from None
+        for *found, graph in self._db.rows(f"{_SELECT} {where}", values):
+            row = dict(zip(_COLUMNS, found, strict=True)) | {"graph": graph}
+            row |= {name: bool(row[name]) for name in ("begun", "cancelled", "attention", "forgotten")}
+            try:
+                yield msgspec.convert(row, Row, builtin_types=(bytes,))
+            except msgspec.ValidationError as error:
+                raise self._db.damaged(f"job {row['id']!r:.60}: {error}") from None
 
     def damaged(self, job_id: str) -> RunFilesError:
         """What a job was to run cannot be read."""
-        return self._damaged(f"job {job_id} has no graph")
-
-    def _damaged(self, why: str) -> RunFilesError:
-        return RunFilesError(
-            f"{self._path} is damaged: {why}", "move it away; what has ended is in the run directories"
-        )
-
-    @contextmanager
-    def _whole(self) -> Iterator[None]:
-        """All of it is on disk afterwards, or nothing."""
-        with self._errors():
-            self._db.execute("BEGIN")
-            try:
-                yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, UnicodeError) as error:  # of a damaged file even the fault may be no text
-            raise RunFilesError(f"cannot use {self._path}: {error}", "is the disk full, or the file damaged?") from None
+        return self._db.damaged(f"job {job_id} has no graph")

@@ -1,7 +1,6 @@
 """Between a client and its server: hears the events, the histories and the answers to prompts that pass."""
 
 import re
-from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -10,8 +9,10 @@ from comfyload.comfy.wire.calls import Download, OnFrame, Reply, Request, Transp
 HELLO = b'{"type": "feature_flags", "data": {"supports_preview_metadata": true}}'
 """Sent first on each event stream, so that previews say which prompt they belong to."""
 
-KEPT_CLIENT_IDS = 64
-_IDS = re.compile(rb'"client_id":"([0-9a-f-]{36})","prompt_id":"([0-9a-f-]{36})"')
+_IDS = re.compile(rb',"client_id":"[0-9a-f-]{36}","prompt_id":"([0-9a-f-]{36})"')
+"""As `ComfyApi.submit` writes them. A graph and its `extra_data`, which `forms.dumps` writes, have a space behind each
+colon, and in their texts a backslash before each quotation mark.
+"""
 
 
 class Listener(Protocol):
@@ -37,7 +38,6 @@ class Tap:
         self._inner = inner
         self._server = server
         self._listener = listener
-        self._client_ids: deque[bytes] = deque(maxlen=KEPT_CLIENT_IDS)
 
     async def call(self, request: Request) -> Reply:
         if request.method == "POST" and request.path == "prompt":
@@ -51,7 +51,6 @@ class Tap:
         return await self._inner.download(path, timeout_s)
 
     async def events(self, client_id: str, on_frame: OnFrame) -> None:
-        self._client_ids.append(client_id.encode())
         listener: Callable[[str, bytes, bool], None] = self._listener.on_frame
 
         def both(frame: bytes, is_text: bool) -> None:
@@ -62,17 +61,11 @@ class Tap:
 
     async def _post(self, request: Request) -> Reply:
         body = request.body or b""
-        prompt_id = self._posted(body)
+        found = _IDS.search(body)
+        prompt_id = "" if found is None else found[1].decode()
         body = await self._listener.before_post(self._server, prompt_id, body)
         reply = await self._inner.call(
             Request(method="POST", path="prompt", body=body, timeout_s=request.timeout_s, most_bytes=request.most_bytes)
         )
         self._listener.on_answer(prompt_id, reply)
         return reply
-
-    def _posted(self, body: bytes) -> str:
-        """The id under which the client posts a prompt: behind one of our random client ids, which no graph knows."""
-        for found in _IDS.finditer(body):
-            if found[1] in self._client_ids:
-                return found[2].decode()
-        return ""

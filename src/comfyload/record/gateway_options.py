@@ -39,6 +39,16 @@ class GatewayFlags(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     keep_workflow: Annotated[
         bool, Flag("--keep-workflow", "", "Keep the workflows of jobs, not only times and results.")
     ] = False
+    uploads_gb: Annotated[
+        float | None,
+        Flag(
+            "--uploads-gb",
+            "GB",
+            "How much uploads may take; the least recently used one goes first.",
+            default="10",
+            least=1.0,
+        ),
+    ] = None
     drain_s: Annotated[
         float | None,
         Flag("--drain", "TIME", "How long jobs that run may go on after SIGTERM.", default="30s", least=0.0),
