@@ -21,7 +21,9 @@ from comfyload.comfy.identify import identify
 from comfyload.comfy.incoming import Incoming
 from comfyload.comfy.wire.calls import Request, TransportError
 from comfyload.errors import ServerUnreachable, UsageError
-from tests.support.servers import answering
+from comfyload.sim import Server
+from tests.support.rig import sleeper
+from tests.support.servers import answering, in_thread
 
 CLOUDFLARE = "<html><head><title>Attention Required! | Cloudflare</title></head><body>Error <b>1020</b></body></html>"
 
@@ -318,3 +320,11 @@ def test_credentials_of_the_address_reach_the_server_and_its_socket() -> None:
         with pytest.raises(UsageError, match="give one of them"):
             with_server(url.replace("http://", "http://user:x@"), all_ways, "Authorization=Bearer abc")
     assert seen == ["Basic dXNlcjpw4oKsc3M="] * 3
+
+
+def test_the_history_of_a_large_graph_is_read_beyond_the_bound_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds the graph, with up to three bytes for each."""
+    monkeypatch.setattr(transport_file, "MAX_BODY_BYTES", 1 << 17)
+    graph = {**sleeper(0.1), "9": {"class_type": "PrimitiveString", "inputs": {"value": "ü" * 200_000}}}
+    with in_thread(Server) as (url, _), connect(url) as comfy:
+        assert comfy.run(graph, deadline_s=20.0).outcome == "completed"

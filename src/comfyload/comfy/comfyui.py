@@ -38,6 +38,8 @@ class ComfyApi:
         self._transport = transport
         self._server = server
         self._unread = unread
+        self._longest = 0
+        """Bytes of the longest graph that was submitted: its history holds it, with up to three bytes for each."""
 
     @property
     def lookup_interval_s(self) -> float:
@@ -49,6 +51,7 @@ class ComfyApi:
     def submit(
         self, graph: bytes, prompt_id: str, client_id: str, extra_data: bytes, timeout_s: float, targets: bytes = b""
     ) -> Call:
+        self._longest = max(self._longest, len(graph))
         extra = b',"extra_data":' + extra_data if extra_data else b""
         if targets:
             extra += b',"partial_execution_targets":' + targets
@@ -58,7 +61,9 @@ class ComfyApi:
 
     async def history(self, prompt_id: str, timeout_s: float = 30.0) -> HistoryEntry | None:
         try:
-            reply = await self._get(f"history/{_segment(prompt_id)}", timeout_s)
+            path = f"history/{_segment(prompt_id)}"
+            request = Request(method="GET", path=path, timeout_s=timeout_s, echo_bytes=3 * self._longest)
+            reply = await self._transport.call(request)
         except TransportError as error:
             if error.vain:
                 self._unread(f"GET /history/{{id}}: {error}")

@@ -106,7 +106,8 @@ class Http:
             reply = await self._file(request, lambda: Incoming(self._bodies, most=most, together=most, idle_s=IDLE_S))
         else:
             bodiless = request.method == "HEAD"
-            reply = Incoming(self._bodies, most=request.most_bytes, together=MAX_BODY_BYTES, bodiless=bodiless)
+            most, together = request.most_bytes + request.echo_bytes, MAX_BODY_BYTES + request.echo_bytes
+            reply = Incoming(self._bodies, most=most, together=together, bodiless=bodiless)
             await self._exchange(request, reply)
         if reply.status < 300:
             return Reply(status=reply.status, body=reply.body, content_type=reply.content_type)

@@ -30,7 +30,7 @@ class Request(Struct, frozen=True, kw_only=True, gc=False):
     """One HTTP call. `path` is relative to the server's base (`prompt`, `history/ID`), with its query.
 
     `file`: a file is requested, which may be larger than other replies and may be redirected. `most_bytes`: a larger
-    reply is not read to its end.
+    reply is not read to its end, unless it has `echo_bytes` more, of what we sent ourselves.
     """
 
     method: str
@@ -40,6 +40,7 @@ class Request(Struct, frozen=True, kw_only=True, gc=False):
     timeout_s: float = 30.0
     file: bool = False
     most_bytes: int = MAX_BODY_BYTES
+    echo_bytes: int = 0
 
 
 class Reply(Struct, frozen=True, kw_only=True, gc=False):
