@@ -25,7 +25,7 @@ from comfyload.tasks import within
 from comfyload.workflow.graph import Workflow, checked
 from comfyload.workflow.preflight import deadly
 
-ASSIGNED_S, ANSWERED_S = 0.2, 10.0
+ASSIGNED_S, ANSWERED_S = 1.0, 10.0
 """How long a POST waits, where a server seems free, until one is chosen, and for that server's answer."""
 
 LOOK_S = 0.01
