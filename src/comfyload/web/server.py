@@ -24,7 +24,7 @@ from comfyload.gateway import paths
 from comfyload.gateway.guard import AccessGuard, Denied
 from comfyload.gateway.login import LOGIN, admitted, login, refusal
 from comfyload.tasks import end_tasks
-from comfyload.web.answers import HEADERS, MOST_BODY, Handler, Refused, Route, answer, guarded
+from comfyload.web.answers import HEADERS, MOST_BODY, Handler, Route, answer, guarded
 from comfyload.web.feed import Feed
 from comfyload.web.files import FOLDER, PageFiles
 from comfyload.web.views import Views
@@ -68,7 +68,7 @@ class Dashboard:
         """All of them, each guarded."""
         found: list[Route] = [
             ("GET", PAGE, self._files.index),
-            ("GET", f"{PAGE}static/{{name:.+}}", self._files.file),
+            ("GET", f"{UI}/static/{{name:.+}}", self._files.file),
             ("GET", f"{UI}/session", self._session),
             ("GET", f"{UI}/ws", self.feed.socket),
         ]
