@@ -22,7 +22,15 @@ EXIT_CODES = (
 )
 
 PANELS = {
-    "Measure": ("run.run", "checklist.checklist", "ab.ab", "doctor.doctor", "again.resume", "again.cleanup"),
+    "Measure": (
+        "run.run",
+        "checklist.checklist",
+        "ab.ab",
+        "doctor.doctor",
+        "again.resume",
+        "again.again",
+        "again.cleanup",
+    ),
     "Judge": ("again.show", "logs.logs", "judge.check", "judge.compare", "judge.trend"),
     "Advise": ("advise.saturate", "advise.capacity", "advise.policy", "faults.faults"),
     "Reports and baselines": ("ui.ui", "report.report", "report.export", "baseline.baseline"),
