@@ -27,7 +27,9 @@ _BYTE = 1 << 30
 _TRIES = 100
 
 
-class _Holder(Struct):
+class Holder(Struct):
+    """Who is at work in a directory, as it signed."""
+
     pid: int
     host: str
     since: str
@@ -75,6 +77,14 @@ def is_taken(path: Path) -> bool:
     return False
 
 
+def held_by(path: Path) -> Holder | None:
+    """Who is at work in the directory; None: nobody, or one who did not sign."""
+    try:
+        return msgspec.json.decode((path / LOCK).read_bytes(), type=Holder) if is_taken(path) else None
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
 def _taken(file: Path) -> int:
     """The locked file. If its last holder removed it between our opening and our locking, try again."""
     for _ in range(_TRIES):
@@ -120,12 +130,12 @@ def _sign(descriptor: int) -> None:
     since = datetime.now(UTC).isoformat(sep=" ", timespec="seconds").replace("+00:00", " UTC")
     os.ftruncate(descriptor, 0)
     os.lseek(descriptor, 0, os.SEEK_SET)
-    os.write(descriptor, encode(_Holder(os.getpid(), socket.gethostname(), since)) + b"\n")
+    os.write(descriptor, encode(Holder(os.getpid(), socket.gethostname(), since)) + b"\n")
 
 
 def _in_use(file: Path) -> RunFilesError:
     try:
-        holder = msgspec.json.decode(file.read_bytes(), type=_Holder)
+        holder = msgspec.json.decode(file.read_bytes(), type=Holder)
         who = f"process {holder.pid} on {holder.host} has been at work in it since {holder.since}"
     except (OSError, msgspec.MsgspecError):
         who = "another process is at work in it"
