@@ -19,8 +19,6 @@ from comfyload.report.document import jobs
 _EXTREME = 20
 _EVENLY = 160
 
-PHASES = ("waiting to be sent", "in the queue", "execution", "rest, such as delivery")
-
 
 class JobColumns:
     """All jobs of a run, warm-up included, as columns in seconds; NaN is not known. `phases`: of `latency`.
