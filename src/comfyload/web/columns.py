@@ -15,6 +15,9 @@ KINDS: tuple[str, ...] = ("", *get_args(FailureKind))
 OTHERS = "(others)"
 """Stands for names beyond those that are kept apart."""
 
+NO_NAME = 0xFFFF
+"""A number that no name has."""
+
 _TYPES: dict[str, Any] = {
     "index": np.int64,
     "due": np.float64,

@@ -129,7 +129,8 @@ def charts_of(follower: RunFollower) -> list[ChartHead]:
     """Which charts the run has something to show in."""
     jobs = follower.jobs
     ended = bool(np.isfinite(jobs.latency).any())
-    there = {"latency": ended, "phases": ended, "flow": jobs.n > 0, "queue": jobs.n > 0}
+    timed = bool((np.isfinite(jobs.queue_wait + jobs.execution) & _completed(follower)).any())
+    there = {"latency": ended, "phases": timed, "flow": jobs.n > 0, "queue": jobs.n > 0}
     there |= {name: bool(_readings(follower, kind)) for name, (kind, _) in _READINGS.items()}
     return [head for head in HEADS.values() if there[head.name]]
 
@@ -181,13 +182,13 @@ def _latency(follower: RunFollower, window: Window, _: str) -> Iterator[tuple[st
 def _phases(follower: RunFollower, window: Window, _: str) -> Iterator[tuple[str, Floats]]:
     """Means of what the latencies of completed jobs were made of; a job whose phases are not known is left out."""
     jobs = follower.jobs
-    parts = [jobs.sent - jobs.due, jobs.queue_wait, jobs.execution]
-    parts.append(np.maximum(jobs.latency - sum(parts), 0.0))
+    known = [jobs.sent - jobs.due, jobs.queue_wait.astype(np.float64), jobs.execution.astype(np.float64)]
+    parts = [*known, np.maximum(jobs.latency - known[0] - known[1] - known[2], 0.0)]
     column = window.column(jobs.done)
-    known = _completed(follower) & np.isfinite(sum(parts)) & (column >= 0) & (column < window.width)
-    counts = np.bincount(column[known], minlength=window.width)
+    drawn = _completed(follower) & np.isfinite(parts[-1]) & (column >= 0) & (column < window.width)
+    counts = np.bincount(column[drawn], minlength=window.width)
     for phase, part in zip(PHASES, parts, strict=True):
-        total = np.bincount(column[known], weights=part[known], minlength=window.width)
+        total = np.bincount(column[drawn], weights=part[drawn], minlength=window.width)
         yield phase, np.divide(total, counts, out=np.full(window.width, np.nan), where=counts > 0)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from comfyload.judge.arrays import Flags
 from comfyload.web.badges import BADGES, PLACES, STATES
-from comfyload.web.columns import KINDS, Names
+from comfyload.web.columns import KINDS, NO_NAME, JobColumns, Names
 from comfyload.web.follow import RunFollower, id_head
 
 Codes = NDArray[np.uint8]
@@ -96,20 +96,25 @@ class View:
 
     def _passing(self, group: str, flt: Filter) -> Flags:
         jobs = self.follower.jobs
-        if group == "state":
-            if flt.state in BADGES:
-                return self.badge == _BADGE_KEYS.index(flt.state)
-            return self.fine == PLACES.get(flt.state, len(STATES))
-        if group == "attempt":
-            return self.attempt >= flt.attempt
-        if group == "kind":
-            return jobs.kind == (KINDS.index(flt.kind) if flt.kind in KINDS else len(KINDS))
-        if group == "book":
-            return jobs.book == flt.book
         if group == "text":
             return self._with_text(flt.text)
+        if group == "attempt":
+            return np.asarray(self.attempt >= flt.attempt)
+        column, number = self._chosen(group, flt, jobs)
+        return np.asarray(column == number)
+
+    def _chosen(self, group: str, flt: Filter, jobs: JobColumns) -> tuple[NDArray[Any], int]:
+        """The column of a group, and the number in it that is chosen; one that no job has, where no job can have it."""
+        if group == "state":
+            if flt.state in BADGES:
+                return self.badge, _BADGE_KEYS.index(flt.state)
+            return self.fine, PLACES.get(flt.state, len(STATES))
+        if group == "kind":
+            return jobs.kind, KINDS.index(flt.kind) if flt.kind in KINDS else len(KINDS)
+        if group == "book":
+            return jobs.book, -2 if flt.book is None else flt.book
         number = self._names(group).find(getattr(flt, group))
-        return np.zeros(jobs.n, np.bool_) if number < 0 else getattr(jobs, group) == number
+        return getattr(jobs, group), number if number >= 0 else NO_NAME
 
     def _names(self, group: str) -> Names:
         follower = self.follower
