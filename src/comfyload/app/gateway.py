@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from random import Random
@@ -27,7 +27,7 @@ from comfyload.gateway.console import Console
 from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import Fleet, ServerConfig, free_name
 from comfyload.gateway.guard import AccessGuard
-from comfyload.gateway.http import Front
+from comfyload.gateway.http import Front, Route
 from comfyload.gateway.intake import Intake, recover
 from comfyload.gateway.ledger import TrafficLedger, wall_clock
 from comfyload.gateway.passing import Passing
@@ -50,8 +50,8 @@ MOST_PAGE_CONNECTIONS = 100
 
 
 @asynccontextmanager
-async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake, Front]]:
-    """The gateway at work, without a socket.
+async def opened(options: GatewayOptions, more: Sequence[Route] = ()) -> AsyncIterator[tuple[Gateway, Intake, Front]]:
+    """The gateway at work, without a socket. `more`: routes under `/comfyload/` beside those of its console.
 
     Raises:
         UsageError: a server's address or files are not valid, or another process uses the ledger.
@@ -126,7 +126,7 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
         console = Console(gateway, intake, options.operators)
         passing = Passing(fleet, session, files, gateway.inputs)
         try:
-            yield gateway, intake, Front(gateway, intake, guard, passing, console.routes())
+            yield gateway, intake, Front(gateway, intake, guard, passing, [*console.routes(), *more])
         finally:
             client.leave_jobs()
             await end_tasks([running])
@@ -155,17 +155,19 @@ async def serve_gateway(
     *,
     read: Callable[[Mapping[URL, str]], GatewayOptions] | None = None,
     note: Callable[[str], None] = lambda _: None,
+    more: Sequence[Route] = (),
 ) -> None:
     """Serve until SIGINT or SIGTERM; a second one ends it without waiting for jobs. `say` gets the address once it
     listens, `note` what an operator should know later. `read`: what the options are at a SIGHUP, given the names of
-    servers by their addresses.
+    servers by their addresses. `more`: routes under `/comfyload/` beside those
+    of its console.
 
     Raises:
         UsageError: it cannot listen there, or its certificate cannot be read.
     """
     tls = None if options.tls is None else _tls(options.tls)
     with Signals() as signals:
-        async with opened(options) as (gateway, intake, front), AsyncExitStack() as stack:
+        async with opened(options, more) as (gateway, intake, front), AsyncExitStack() as stack:
             say(await stack.enter_async_context(listening(front.app(), options.host, options.port, tls)))
             notify("READY=1")
             ended = asyncio.create_task(gateway.over.wait())

@@ -6,6 +6,7 @@ import typer
 
 from comfyload import clock
 from comfyload.app.run.given import server_url
+from comfyload.cli.flags import DEFAULT_ARCHIVE
 from comfyload.cli.output import echo
 from comfyload.cli.signature import with_flags
 from comfyload.record.flag import SERVER, Flag
@@ -22,6 +23,8 @@ def gateway(
 ) -> None:
     """Serve ComfyUI's protocol in front of servers: retries, admission and failover for any application.
 
+    Operators have a page under /comfyload/, as that of comfyload ui.
+
     SIGHUP reads the retry policy and the servers again. SIGTERM lets the jobs that run end; those that wait are taken
     up by the next process.
 
@@ -33,6 +36,8 @@ def gateway(
     """
     from comfyload.app.gateway import serve_gateway
     from comfyload.app.gateway_config import read_options
+    from comfyload.gateway.http import TENANT
+    from comfyload.web.server import DashboardOptions, dashboard
 
     def note(text: str) -> None:
         echo(text, err=True)
@@ -41,11 +46,17 @@ def gateway(
     options = read_options(flags, servers, config)
     if flags.no_auth and options.tokens is None:
         note(f"warning: {NO_AUTH}")
-    clock.run(
-        serve_gateway(
-            options,
-            lambda url: typer.echo(url),
-            read=lambda known: read_options(flags, servers, config, known=known),
-            note=note,
-        )
-    )
+    page_options = DashboardOptions(runs=options.ledger, archive=DEFAULT_ARCHIVE, in_gateway=True)
+
+    async def serve() -> None:
+        operators = options.operators
+        async with dashboard(page_options, lambda call: operators is None or call[TENANT] in operators) as page:
+            await serve_gateway(
+                options,
+                lambda url: typer.echo(url),
+                read=lambda known: read_options(flags, servers, config, known=known),
+                note=note,
+                more=page.routes(),
+            )
+
+    clock.run(serve())

@@ -6,10 +6,10 @@ differences between two of them mean anything. `None` is "not known", never zero
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from comfyload.errors import JobFailed
 from comfyload.record.bounds import Count, Instant, Milliseconds, Number, Seconds, Value
@@ -374,6 +374,16 @@ class Host(Struct, frozen=True, kw_only=True):
     libraries: dict[str, str]
 
 
+class AgainOf(Struct, frozen=True, kw_only=True):
+    """Whose jobs a run sends once more, with the same workflows, seeds and values: `indexes` of the run `run_id`, whose
+    arrivals had `pages` jobs each. Job n of the run that has this is `indexes[n]` there.
+    """
+
+    run_id: str
+    indexes: list[Count]
+    pages: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+
+
 class Manifest(Struct, kw_only=True):
     """`manifest.json`: everything that defines the run. Written when it starts and again when it ends.
 
@@ -383,7 +393,8 @@ class Manifest(Struct, kw_only=True):
     `resumed`: instants at which a run that had died was resumed. `end` "decided": it was stopped as soon as its
     gates were decided; "capped": no more jobs were sent after `--max-jobs` or `--max-time` was reached. `looks`: after
     how many counted jobs the gates were judged; every look is a chance to err. `environment`: of the server under test.
-    `clocks`: what the clocks of the generator's machine did, a row for each process of the run.
+    `clocks`: what the clocks of the generator's machine did, a row for each process of the run. `again_of`: the jobs of
+    another run that this one sends once more; absent: they are its own.
     """
 
     format: int
@@ -409,3 +420,4 @@ class Manifest(Struct, kw_only=True):
     self_check: SelfCheck | None = None
     clocks: list[ClockCheck] = msgspec.field(default_factory=list)
     observations: list[Observation] = msgspec.field(default_factory=list)
+    again_of: AgainOf | UnsetType = UNSET

@@ -1,0 +1,74 @@
+"""`comfyload ui`: the dashboard, one page over the files of runs."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from comfyload import clock
+from comfyload.app.run.given import server_url
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive
+from comfyload.cli.operate import TOKEN
+from comfyload.cli.signature import with_flags
+from comfyload.hidden import hide
+from comfyload.record.flag import SERVER, Flag
+from comfyload.record.gateway_options import ACCESS
+
+RUNS = Path("runs")
+
+
+@with_flags
+def ui(
+    runs: Annotated[Path, Flag("--runs", "DIR", "The folder of runs.")] = RUNS,
+    archive: Archive = DEFAULT_ARCHIVE,
+    server: Annotated[
+        list[str] | None,
+        Flag("--server", "URL", "A ComfyUI server or a gateway that the page may use. Repeatable.", SERVER, many=True),
+    ] = None,
+    host: Annotated[str, Flag("--host", "HOST", "The address to listen on.", ACCESS)] = "127.0.0.1",
+    port: Annotated[int, Flag("--port", "", "Port; 0 takes a free one.", ACCESS, least=0, most=65535)] = 8288,
+    allow_host: Annotated[
+        list[str] | None,
+        Flag("--allow-host", "NAME", "A name by which the page is called. Repeatable.", ACCESS, many=True),
+    ] = None,
+    quit_after: Annotated[
+        float | None, Flag("--quit-after", "TIME", "End when no tab has been open for so long.", least=1.0)
+    ] = None,
+) -> None:
+    """Serve a page that shows runs, past ones and those that go on, whoever started them, from their files.
+
+    Whoever reaches another address than loopback must know a token: that in COMFYLOAD_TOKEN, or else one that is made
+    and printed. If COMFYLOAD_TOKEN is set, it is demanded on loopback too.
+
+    [bold]Example[/bold]: comfyload ui --runs runs --server http://127.0.0.1:8188
+    """
+    from comfyload.app.gateway_options import is_loopback
+    from comfyload.comfy.address import parse_server
+    from comfyload.web.server import DashboardOptions, serve_dashboard
+
+    token, made = os.environ.get(TOKEN) or None, ""
+    if token is not None:
+        hide(token)
+    elif not is_loopback(host):
+        token = made = secrets.token_urlsafe(32)
+    options = DashboardOptions(
+        runs=runs,
+        archive=archive,
+        servers=[parse_server(server_url(each)) for each in server or []],
+        host=host,
+        port=port,
+        hosts=allow_host or [],
+        token=token,
+        quit_after_s=quit_after,
+    )
+
+    def say(url: str) -> None:
+        typer.echo(url)
+        if made:
+            typer.echo(f"token: {made}", err=True)
+
+    clock.run(serve_dashboard(options, say))

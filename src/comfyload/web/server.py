@@ -1,0 +1,176 @@
+"""The dashboard on a socket: the page, what it watches, what it asks, and what it does.
+
+The same routes stand in a gateway, whose guard has let the caller in by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from aiohttp import web
+from msgspec import Struct
+from yarl import URL
+
+from comfyload import clock
+from comfyload.app.gateway_options import is_loopback
+from comfyload.app.gateway_port import listening
+from comfyload.app.signals import Signals
+from comfyload.gateway import paths
+from comfyload.gateway.guard import AccessGuard, Denied
+from comfyload.gateway.login import LOGIN, admitted, login, refusal
+from comfyload.tasks import end_tasks
+from comfyload.web.answers import HEADERS, MOST_BODY, Handler, Route, answer, guarded
+from comfyload.web.feed import Feed
+from comfyload.web.files import FOLDER, PageFiles
+from comfyload.web.views import Views
+
+PAGE = "/comfyload/"
+UI = f"{PAGE}ui"
+LOOK_S = 1.0
+
+
+class DashboardOptions(Struct, frozen=True, kw_only=True):
+    """What the dashboard shows, and to whom. `token`: what a caller must know; None: whoever reaches it may look and
+    act. `hosts`: names by which it is called. `in_gateway`: it stands in a gateway, and shows its ledger.
+    `quit_after_s`: it ends when no tab has been open for so long.
+    """
+
+    runs: Path
+    archive: Path
+    servers: Sequence[URL] = ()
+    host: str = "127.0.0.1"
+    port: int = 8288
+    hosts: Sequence[str] = ()
+    token: str | None = None
+    in_gateway: bool = False
+    quit_after_s: float | None = None
+    page: Path = FOLDER
+
+
+class Dashboard:
+    """The routes and what stands behind them. `may`: whether a caller that was let in may see everything."""
+
+    def __init__(
+        self, options: DashboardOptions, views: Views, may: Callable[[web.Request], bool] = lambda _: True
+    ) -> None:
+        self._options = options
+        self._may = may
+        self._token = secrets.token_urlsafe(32)
+        self._files = PageFiles(options.page)
+        self.feed = Feed(views.table())
+
+    def routes(self) -> list[Route]:
+        """All of them, each guarded."""
+        found: list[Route] = [
+            ("GET", PAGE, self._files.index),
+            ("GET", f"{UI}/static/{{name:.+}}", self._files.file),
+            ("GET", f"{UI}/session", self._session),
+            ("GET", f"{UI}/ws", self.feed.socket),
+        ]
+        return [(method, path, guarded(handler, self._token, self._may)) for method, path, handler in found]
+
+    async def _session(self, _: web.Request) -> web.Response:
+        """What the page must know first; the token is for its actions."""
+        options = self._options
+        made = answer(
+            {
+                "token": self._token,
+                "version": version("comfyload"),
+                "gateway": options.in_gateway,
+                "folder": str(options.runs),
+                "archive": str(options.archive),
+            }
+        )
+        made.headers["Cache-Control"] = "no-store"
+        return made
+
+
+@asynccontextmanager
+async def dashboard(
+    options: DashboardOptions, may: Callable[[web.Request], bool] = lambda _: True
+) -> AsyncIterator[Dashboard]:
+    """The dashboard at work, without a socket."""
+    found = Dashboard(options, Views(options.runs, options.archive), may)
+    try:
+        yield found
+    finally:
+        await found.feed.close()
+
+
+def app_of(found: Dashboard, options: DashboardOptions) -> web.Application:
+    """The dashboard by itself, behind a guard of its own."""
+    tokens = None if options.token is None else {"": options.token}
+    guard = AccessGuard(tokens, options.hosts, loopback=is_loopback(options.host), guarded="dashboard")
+
+    @web.middleware
+    async def let_in(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.method not in ("GET", "HEAD", "POST"):
+            return web.Response(status=405)
+        if paths.parts_of(request.raw_path.partition("?")[0]) is None:
+            return web.Response(status=400, text="400: Bad Request")
+        try:
+            admitted(request, guard)
+        except Denied as denied:
+            if denied.status != 401 or request.path != LOGIN:
+                return refusal(request, denied)
+        return await handler(request)
+
+    async def to_page(_: web.Request) -> web.Response:
+        return web.Response(status=303, headers={"Location": PAGE})
+
+    async def nothing_there(_: web.Request) -> web.Response:
+        return answer({"error": "there is nothing of that name", "hint": ""}, 404)
+
+    async def log_in(request: web.Request) -> web.StreamResponse:
+        return await login(request, guard)
+
+    app = web.Application(client_max_size=MOST_BODY, middlewares=[let_in])
+    for path in ("/", PAGE.rstrip("/")):
+        app.router.add_get(path, to_page)
+    for method in ("GET", "POST"):
+        app.router.add_route(method, LOGIN, log_in)
+    for method, path, handler in found.routes():
+        app.router.add_route(method, path, handler)
+    app.router.add_route("*", "/{path:.*}", nothing_there)
+    app.on_response_prepare.append(_protect)
+    return app
+
+
+async def serve_dashboard(options: DashboardOptions, say: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM, or until nobody has looked for long. `say` gets the address once it listens.
+
+    Raises:
+        UsageError: it cannot listen there.
+    """
+    with Signals() as signals:
+        async with AsyncExitStack() as stack:
+            found = await stack.enter_async_context(dashboard(options))
+            url = await stack.enter_async_context(listening(app_of(found, options), options.host, options.port, None))
+            say(f"{url}{PAGE}")
+            unwatched = asyncio.create_task(_unwatched(found.feed, options.quit_after_s))
+            stack.push_async_callback(end_tasks, [unwatched])
+            while await signals.next(unwatched) == "reload":
+                pass
+            await found.feed.close()
+
+
+async def _unwatched(feed: Feed, after_s: float | None) -> None:
+    """Wait until no tab has been open for so long; None: for ever."""
+    if after_s is None:
+        await asyncio.Event().wait()
+    began = clock.now()
+    while after_s is not None:
+        await asyncio.sleep(min(LOOK_S, after_s))
+        since = feed.idle_since(began)
+        if since is not None and clock.now() - since >= after_s:
+            return
+
+
+async def _protect(_: web.Request, response: web.StreamResponse) -> None:
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
