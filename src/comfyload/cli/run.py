@@ -10,10 +10,11 @@ import typer
 from msgspec import Struct, structs
 
 from comfyload import clock
+from comfyload.app.gate_flags import UNTIL_PROVEN, GateFlags
+from comfyload.app.run.given import JOBS, ended
 from comfyload.cli.baseline import show_kept
-from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, GateFlags, Output, Quiet, Strict
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, Output, Quiet, Strict
 from comfyload.cli.gating import say_what_failed
-from comfyload.cli.options import ended
 from comfyload.cli.output import check_writable, echo, for_people
 from comfyload.cli.progress import viewer_for
 from comfyload.cli.signature import Given, Takes, with_flags
@@ -23,7 +24,7 @@ from comfyload.judge.gates.grammar import GateSet
 from comfyload.judge.gates.sequential import BUDGET_JOBS
 from comfyload.record.archive import check_free
 from comfyload.record.atomic import check_folder, is_stdout, write_whole
-from comfyload.record.flag import JUDGE, RESULT, Flag
+from comfyload.record.flag import RESULT, Flag
 from comfyload.record.options import RunOptions
 from comfyload.report.console import print_json
 from comfyload.report.render.terminal import render
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from comfyload.judge.summary import Measured
 
     Limits = tuple[GateSet, list[Measured]]
-
-JOBS = 12
-"""Jobs of a run whose length is not given."""
 
 
 class ResultFlags(Struct, frozen=True, kw_only=True):
@@ -76,15 +74,7 @@ def run(
         Path | None, Flag("--save-plan", "FILE", "Write the options as a TOML plan (- prints it); submit nothing.")
     ] = None,
     dry_run: Annotated[bool, Flag("--dry-run", "", "Show plan, schedule and prompts; submit nothing.")] = False,
-    until_proven: Annotated[
-        bool,
-        Flag(
-            "--until-proven",
-            "",
-            "Run until the gates are decided: at most --jobs (200 if not given), judged up to 4 times.",
-            JUDGE,
-        ),
-    ] = False,
+    until_proven: Annotated[bool, UNTIL_PROVEN] = False,
 ) -> None:
     """Load a server with workflows, and report what happened to every job.
 

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from comfyload import clock
+from comfyload.app.run.given import server_url
 from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive
 from comfyload.cli.operate import TOKEN
-from comfyload.cli.options import server_url
 from comfyload.cli.signature import with_flags
 from comfyload.hidden import hide
 from comfyload.record.flag import SERVER, Flag

@@ -1,0 +1,167 @@
+"""Starts `comfyload run` in a process of its own, which goes on when the dashboard ends; keeps what it says last."""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+from comfyload.app.run.options import shareable
+from comfyload.errors import file_errors
+from comfyload.hidden import without_hidden
+from comfyload.record.run import MANIFEST
+from comfyload.visible import visible
+from comfyload.web.answers import Refused
+from comfyload.web.form import Filled
+from comfyload.web.plans import GATES, Plans
+
+MOST_SAID = 256 << 10
+"""Bytes that a run may say on standard error before they are thrown away."""
+SHOWN = 8 << 10
+"""Of them, the last that are shown."""
+LOOK_S = 0.1
+STARTS_S = 20.0
+"""How long the answer to a start waits for the run's directory, or for its early end."""
+
+_APART = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+"""On Windows, where there are no sessions, so that Ctrl-C for the dashboard does not reach the run."""
+
+State = Literal["starting", "running", "ended", "failed"]
+
+
+class Start(Struct, frozen=True, kw_only=True):
+    """A run that was started here. `failed`: it ended without a run directory. `code`: of its exit, None: not known.
+
+    `said`: the last that it said; of a run that failed, why and what to do are `error` and `hint`.
+    """
+
+    id: str
+    state: State
+    code: int | None = None
+    error: str = ""
+    hint: str = ""
+    said: str = ""
+
+
+class Launcher:
+    """`archive`: where `* baseline` in gates is looked up."""
+
+    def __init__(self, runs: Path, plans: Plans, archive: Path | None) -> None:
+        self._runs = runs
+        self._plans = plans
+        self._archive = archive
+        self._processes: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}
+
+    async def start(self, filled: Filled, server: str, headers: Mapping[str, str]) -> Start:
+        """Start the run, and wait until it has begun or has ended early. `server`: its name, for messages.
+
+        Raises:
+            Refused: one that was started here is going on at this server.
+            UsageError: a file cannot be written.
+        """
+        options = filled.options
+        going = next((one for one, (where, _) in self._processes.items() if where == server and self._alive(one)), None)
+        if going is not None and not options.allow_shared:
+            raise Refused(409, f"a run is going on at {server}: {going}", "wait, stop it, or set --allow-shared")
+        names = "+".join(Path(choice.file).stem for choice in options.workflows)
+        run_id = self._free_id(options.name or re.sub(r"[^\w.+-]+", "_", names)[:60].strip("._") or "run")
+        plan = self._plans.start(run_id, shareable(options)[0], filled.gate_set)
+        words = ["--plan", str(plan), "--run-dir", str(self._runs / run_id), "--quiet"]
+        words += ["--gates", str(plan.with_suffix(GATES))] if filled.gate_set is not None else []
+        words += ["--until-proven"] if filled.until_proven else []
+        words += ["--archive", str(self._archive)] if self._archive is not None else []
+        self._processes[run_id] = server, self._spawn(words, plan.with_suffix(".txt"), options.server, headers)
+        return await self._begun(run_id)
+
+    def look(self, run_id: str) -> Start | None:
+        """How a start went; None: none is known by this id."""
+        said_in = self._plans.started(run_id).with_suffix(".txt")
+        if said_in.stem != run_id:  # no name of a run
+            return None
+        if run_id not in self._processes and not said_in.is_file():
+            return None
+        begun, alive = (self._runs / run_id / MANIFEST).is_file(), self._alive(run_id)
+        process = self._processes.get(run_id)
+        code = None if process is None else process[1].returncode
+        said = _tail(said_in)
+        state: State = "running" if begun else "starting"
+        if not alive:
+            state = "ended" if begun else "failed"
+        error, hint = _why(said, code) if state == "failed" else ("", "")
+        return Start(id=run_id, state=state, code=code, error=error, hint=hint, said=said)
+
+    async def _begun(self, run_id: str) -> Start:
+        until = asyncio.get_running_loop().time() + STARTS_S
+        while True:
+            found = self.look(run_id)
+            assert found is not None
+            if found.state != "starting" or asyncio.get_running_loop().time() > until:
+                return found
+            await asyncio.sleep(LOOK_S)
+
+    def _alive(self, run_id: str) -> bool:
+        process = self._processes.get(run_id)
+        return process is not None and process[1].poll() is None
+
+    def _free_id(self, name: str) -> str:
+        """A name of a run directory that nothing has, taken at once: another start may come meanwhile."""
+        base = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{name}"
+        number, found = 1, base
+        while found in self._processes or (self._runs / found).exists():
+            number += 1
+            found = f"{base}-{number}"
+        return found
+
+    def _spawn(self, words: list[str], said: Path, server: str, headers: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """Secrets go by the environment: what a process was called with is seen by all."""
+        env = {name: value for name, value in os.environ.items() if name not in ("COMFYLOAD_TOKEN", "FORCE_COLOR")}
+        env |= {re.sub(r"\W", "_", name.strip()).upper(): value for name, value in headers.items()}
+        env |= {"COMFYLOAD_SERVER": server, "NO_COLOR": "1"}
+        with (
+            file_errors("cannot start a run", "is there room on the disk, and may it start processes?"),
+            said.open("ab", buffering=0) as errors,
+        ):
+            return subprocess.Popen(
+                [sys.executable, "-m", "comfyload", "run", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                env=env,
+                start_new_session=True,
+                creationflags=_APART,
+            )
+
+    def tidy(self) -> None:
+        """Throw away what runs have said too much. Their files are open to append, so that they may be cut."""
+        for run_id in self._processes:
+            said = self._plans.started(run_id).with_suffix(".txt")
+            with suppress(OSError):
+                if said.stat().st_size > MOST_SAID:
+                    os.truncate(said, 0)
+
+
+def _tail(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - SHOWN))
+            text = file.read(SHOWN).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return "\n".join(visible(without_hidden(line)) for line in text.splitlines())
+
+
+def _why(said: str, code: int | None) -> tuple[str, str]:
+    """The error that the command printed last, and its hint."""
+    lines = [line.removeprefix("error: ") for line in said.splitlines() if line.startswith("error: ")]
+    if not lines:
+        how = "" if code is None else f" with {code}"
+        return f"the run ended{how} before it began", "see what it said last" if said else ""
+    error, _, hint = lines[-1].rpartition(" — ")
+    return (error, hint) if error else (hint, "")
