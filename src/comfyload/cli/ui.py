@@ -14,7 +14,6 @@ from comfyload.app.run.given import server_url
 from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive
 from comfyload.cli.operate import TOKEN
 from comfyload.cli.signature import with_flags
-from comfyload.hidden import hide
 from comfyload.record.flag import SERVER, Flag
 from comfyload.record.gateway_options import ACCESS
 
@@ -27,7 +26,7 @@ def ui(
     archive: Archive = DEFAULT_ARCHIVE,
     server: Annotated[
         list[str] | None,
-        Flag("--server", "URL", "A ComfyUI server or a gateway that the page may use. Repeatable.", SERVER, many=True),
+        Flag("--server", "[NAME=]URL", "A server or gateway that the page may use. Repeatable.", SERVER, many=True),
     ] = None,
     host: Annotated[str, Flag("--host", "HOST", "The address to listen on.", ACCESS)] = "127.0.0.1",
     port: Annotated[int, Flag("--port", "", "Port; 0 takes a free one.", ACCESS, least=0, most=65535)] = 8288,
@@ -46,19 +45,19 @@ def ui(
 
     [bold]Example[/bold]: comfyload ui --runs runs --server http://127.0.0.1:8188
     """
+    from comfyload.app.gateway_config import checked_token, servers_of
     from comfyload.app.gateway_options import is_loopback
-    from comfyload.comfy.address import parse_server
     from comfyload.web.server import DashboardOptions, serve_dashboard
 
-    token, made = os.environ.get(TOKEN) or None, ""
-    if token is not None:
-        hide(token)
-    elif not is_loopback(host):
+    known, made = os.environ.get(TOKEN, ""), ""
+    token = checked_token(known, TOKEN) if known else None
+    if token is None and not is_loopback(host):
         token = made = secrets.token_urlsafe(32)
     options = DashboardOptions(
         runs=runs,
         archive=archive,
-        servers=[parse_server(server_url(each)) for each in server or []],
+        servers=servers_of([server_url(each) for each in server or []]),
+        gateway_token=known,
         host=host,
         port=port,
         hosts=allow_host or [],

@@ -22,7 +22,7 @@ from comfyload.web.processes import Processes, begun
 
 if TYPE_CHECKING:
     from comfyload.web.folder import RunEntry
-    from comfyload.web.views import Runs
+    from comfyload.web.runs import Runs
 
 MOST_NAMED = 1_000
 """Jobs that one call names; more are sent again by "failed"."""

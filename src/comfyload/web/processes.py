@@ -24,6 +24,9 @@ SHOWN = 8 << 10
 _KEPT_APART = ("COMFYLOAD_TOKEN", "FORCE_COLOR")
 """Variables that a run does not get."""
 
+_APART = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+"""On Windows, where there are no sessions: a signal for the dashboard does not reach the run."""
+
 T = TypeVar("T")
 
 
@@ -47,7 +50,7 @@ class Processes:
         process = self._held.get(run_id)
         if process is None or process.poll() is not None:
             return False
-        process.send_signal(signal.CTRL_BREAK_EVENT if sys.platform == "win32" else signal.SIGINT)
+        process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGINT))
         return True
 
 
@@ -58,7 +61,6 @@ def spawn(words: list[str], said: IO[bytes], more: Mapping[str, str] | None = No
         RunFilesError: it cannot be begun.
     """
     env = {name: value for name, value in os.environ.items() if name not in _KEPT_APART}
-    flags = subprocess.CREATE_NEW_PROCESS_GROUP if sys.platform == "win32" else 0
     with file_errors("cannot begin a run", "is there room on the disk, and may it start processes?"):
         return subprocess.Popen(
             [sys.executable, "-m", "comfyload", *words],
@@ -67,7 +69,7 @@ def spawn(words: list[str], said: IO[bytes], more: Mapping[str, str] | None = No
             stderr=said,
             env={**env, "NO_COLOR": "1", **(more or {})},
             start_new_session=sys.platform != "win32",
-            creationflags=flags,
+            creationflags=_APART,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -14,10 +15,10 @@ from comfyload.record.codec import encode
 from comfyload.record.model import AgainOf
 from comfyload.report.plan_text import load_words
 from comfyload.web.answers import Refused
+from comfyload.web.badges import STATES
 from comfyload.web.feed import Columns, Params, View
 from comfyload.web.folder import RunEntry
 from comfyload.web.follow import RunFollower
-from comfyload.web.job import job_of
 from comfyload.web.processes import Processes
 from comfyload.web.rows import MOST_ROWS, Order, rows
 from comfyload.web.runs import Runs, Sums
@@ -46,13 +47,7 @@ class Views:
         self._more = more or {}
 
     def table(self) -> dict[str, View]:
-        own: dict[str, View] = {
-            "runs": self._list,
-            "run": self._run,
-            "jobs": self._jobs,
-            "job": self._job,
-            "chart": self._chart,
-        }
+        own: dict[str, View] = {"runs": self._list, "run": self._run, "jobs": self._jobs, "chart": self._chart}
         return own | dict(self._more)
 
     async def _list(self, _: Params) -> bytes:
@@ -104,22 +99,9 @@ class Views:
         for later, of in await self._runs.again(entry):
             there = {index: then for index, then in enumerate(of.indexes) if then in wanted}
             if there:
-                states = await self._runs.look(later, lambda follower, there=there: _states(follower, list(there)))
+                states = await self._runs.look(later, partial(_states, indexes=list(there)))
                 found |= {then: {"run": later.id, "index": index, **states[index]} for index, then in there.items()}
         return found
-
-    async def _job(self, params: Params) -> bytes:
-        """One job; what came of it when it was sent once more stands beneath it."""
-        entry, index = await self._runs.find(params.get("run")), _number(params, "index", -1)
-        found = await self._runs.look(entry, lambda follower: job_of(follower, index))
-        if found is None:
-            raise Refused(404, f"the run has no job {index}")
-        again = []
-        for later, of in await self._runs.again(entry):
-            for place in [place for place, then in enumerate(of.indexes) if then == index]:
-                job = await self._runs.look(later, lambda follower, place=place: job_of(follower, place))
-                again.append({"run": later.id, "index": place, "job": job})
-        return encode({**_builtins(found), "again": again})
 
     async def _chart(self, params: Params) -> Columns:
         entry, name = await self._runs.find(params.get("run")), params.get("chart")
@@ -203,8 +185,6 @@ def _states(follower: RunFollower, indexes: list[int]) -> dict[int, dict[str, An
 
 
 def _one(states: States, row: int) -> dict[str, Any]:
-    from comfyload.web.badges import STATES
-
     state = STATES[states.fine[row]]
     return {"badge": state.badge, "fine": state.key, "words": state.words}
 
@@ -224,7 +204,9 @@ def _number(params: Params, name: str, otherwise: int) -> int:
 
 def _seconds(params: Params, name: str) -> float | None:
     value = params.get(name)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12 else None
+    return (
+        float(value) if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12 else None
+    )
 
 
 def _builtins(value: object) -> dict[str, Any]:
