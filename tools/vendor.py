@@ -46,11 +46,7 @@ PAGES = [
     ),
 ]
 BROWSER_TESTS = [Library("axe-core", "4.14.1", {"axe.js": "axe.min.js"})]
-MODULES = {
-    "preact": "./preact.js",
-    "preact/hooks": "./preact-hooks.js",
-    "@preact/signals-core": "./signals-core.js",
-}
+MODULES = {"preact": "./preact.js", "preact/hooks": "./preact-hooks.js", "@preact/signals-core": "./signals-core.js"}
 SOURCE_MAP = re.compile(r"\n?//# sourceMappingURL=\S+\s*$")
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from tools.vendor import PAGE, TESTS, wrong_files
 
 
