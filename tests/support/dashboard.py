@@ -1,6 +1,6 @@
 """A stand-in for the dashboard's server: speaks its socket and answers its addresses, with made-up runs of any size.
 
-`python -m tests.support.dashboard [PORT]` serves it to look at. Runs: `live` goes on, `many` has 100,000 jobs, `one` has
+`python -m tests.support.dashboard PORT` serves it to look at. Runs: `live` goes on, `many` has 100,000 jobs, `one` has
 one, `none` has none yet, `broken` cannot be read.
 """
 
@@ -81,7 +81,7 @@ class Fake:
         if rest.endswith("/page"):
             if "broken" in rest:
                 return web.json_response({"error": "manifest.json is damaged", "hint": "line 3"}, status=422)
-            return web.json_response(PAGE)
+            return web.json_response({"id": rest, "label": "", "running": False, "page": PAGE, "charts": PAGE["charts"]})
         for start, answer in ANSWERS.items():
             if rest.startswith(start):
                 return web.json_response(answer)

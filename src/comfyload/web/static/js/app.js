@@ -2,6 +2,7 @@
 import { Help } from "./help.js";
 import { theSession } from "./http.js";
 import { listen } from "./keys.js";
+import { turnTheme } from "./look.js";
 import { Icon, LinkLost, Loading, Toast, Failing, tell } from "./parts.js";
 import { address, place } from "./router.js";
 import { connect } from "./socket.js";
@@ -106,25 +107,7 @@ function App() {
   `;
 }
 
-export const theme = signal(document.documentElement.dataset.theme ?? "");
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-  if (!theme.value) theme.value = "";
-});
-
-export function turnTheme() {
-  const dark = theme.value ? theme.value === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  theme.value = dark ? "light" : "dark";
-  document.documentElement.dataset.theme = theme.value;
-  try {
-    localStorage.setItem("comfyload-theme", theme.value);
-  } catch {
-    // Kept for this page only.
-  }
-  document.dispatchEvent(new Event("themechange"));
-}
-
 function ThemeButton() {
-  theme.value;
   return html`<button type="button" class="rail-link rail-theme" onClick=${turnTheme} title="Dark or light"><${Icon} name="theme" /><span>Theme</span></button>`;
 }
 

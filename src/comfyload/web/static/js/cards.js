@@ -190,7 +190,7 @@ function Card({ run, row, offset, now, here, onFocus }) {
   return html`<a class="card is-${row.badge} fine-${row.fine}" href=${address(["run", run, "job", row.index])} data-offset=${offset}
     tabindex=${here ? 0 : -1} onFocus=${onFocus}>
     <${Badge} badge=${row.badge} fine=${row.fine} />
-    <span class="card-title">#${counted(row.index)}${row.book ? ` · ${row.book}` : ""}</span>
+    <span class="card-title">#${counted(row.index)}${row.book == null || row.book === "" ? "" : ` · book ${row.book}`}</span>
     <span class="card-words"><${Fine} row=${row} now=${now} />${row.why && html`<i> ${row.why}</i>`}</span>
     <span class="card-from">${from}</span>
     <span class="card-time">${row.latency == null ? "" : span(row.latency)}</span>

@@ -1,7 +1,8 @@
 // Charts: a line, and a band from the least to the most of what a pixel column stands for. Zoom asks the server again.
 import uPlot from "../vendor/uplot.js";
+import { dark } from "./look.js";
 import { useWatch } from "./socket.js";
-import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./ui.js";
+import { html, useLayoutEffect, useMemo, useRef, useState } from "./ui.js";
 import { short, span } from "./words.js";
 
 /**
@@ -14,10 +15,10 @@ import { short, span } from "./words.js";
 
 /**
  * The columns of a chart as series: `execution last` is the line, `execution min` and `execution max` are its band.
- * @param {{ names: string[], columns: Float32Array[] }} data
- * @returns {{ t: Float32Array, series: Series[] }}
+ * @param {{ names: string[], columns: Float32Array[], from_s?: number }} data `from_s`: the instant from which `t` counts.
+ * @returns {{ t: Float64Array, series: Series[] }}
  */
-export function seriesOf({ names, columns }) {
+export function seriesOf({ names, columns, from_s = 0 }) {
   /** @type {Map<string, any>} */
   const found = new Map();
   for (let i = 1; i < names.length; i += 1) {
@@ -26,7 +27,7 @@ export function seriesOf({ names, columns }) {
     series[part === "min" ? "low" : part === "max" ? "high" : "line"] = columns[i];
     found.set(name, series);
   }
-  return { t: columns[0], series: [...found.values()].filter((series) => series.line) };
+  return { t: Float64Array.from(columns[0] ?? [], (t) => t + from_s), series: [...found.values()].filter((series) => series.line) };
 }
 
 /** @param {string} name */
@@ -46,18 +47,17 @@ export function LiveChart({ run, head, from, to, tall = false, onZoom }) {
   const [width, setWidth] = useState(0);
   const params = { run, chart: head.name, from_s: from || 0, to_s: to || 0, width: Math.max(100, Math.round(width / 20) * 20) };
   const { data, error } = useWatch("chart", width ? params : { ...params, width: 400 }, `${run} ${head.name}`);
-  return html`<${Plot} title=${head.title} unit=${head.unit} data=${data} error=${error} tall=${tall} sync=${run}
+  return html`<${Plot} title=${head.title} unit=${head.unit} data=${data} error=${error} tall=${tall} sync=${run} draw=${head.draw ?? data?.draw ?? "line"}
     onWidth=${setWidth} onZoom=${onZoom} from=${from} to=${to} />`;
 }
 
 /** @param {any} props A chart of columns that are here. */
-export function Plot({ title, unit, data, error, tall, sync, onWidth, onZoom, from, to }) {
+export function Plot({ title, unit, data, error, tall, sync, onWidth, onZoom, from, to, draw = "line" }) {
   const box = useRef(/** @type {HTMLElement | null} */ (null));
   const plot = useRef(/** @type {any} */ (null));
   const readout = useRef(/** @type {HTMLElement | null} */ (null));
   const [size, setSize] = useState(0);
   const [tallness, setTallness] = useState(0);
-  const [themed, setThemed] = useState(0);
   const found = useMemo(() => (data ? seriesOf(data) : null), [data]);
   const names = found ? found.series.map((s) => s.name).join("\n") : "";
 
@@ -71,29 +71,18 @@ export function Plot({ title, unit, data, error, tall, sync, onWidth, onZoom, fr
     watcher.observe(element);
     return () => watcher.disconnect();
   }, []);
-  useEffect(() => {
-    const again = () => setThemed((n) => n + 1);
-    const dark = matchMedia("(prefers-color-scheme: dark)");
-    document.addEventListener("themechange", again);
-    dark.addEventListener("change", again);
-    return () => {
-      document.removeEventListener("themechange", again);
-      dark.removeEventListener("change", again);
-    };
-  }, []);
-
   useLayoutEffect(() => {
     if (!found || !size || !found.series.length) return;
     const element = /** @type {HTMLElement} */ (box.current);
-    const made = new uPlot(options({ found, size, height: element.clientHeight, sync, onZoom, readout }), columnsOf(found), element);
+    const made = new uPlot(options({ found, size, height: element.clientHeight, sync, onZoom, readout, draw }), columnsOf(found, draw), element);
     plot.current = made;
     return () => {
       plot.current = null;
       made.destroy();
     };
-  }, [names, themed, size > 0, sync]);
+  }, [names, dark.value, size > 0, sync, draw]);
   useLayoutEffect(() => {
-    if (plot.current && found) plot.current.setData(columnsOf(found));
+    if (plot.current && found) plot.current.setData(columnsOf(found, draw));
   }, [found]);
   useLayoutEffect(() => {
     if (plot.current && size) plot.current.setSize({ width: size, height: tallness });
@@ -102,7 +91,7 @@ export function Plot({ title, unit, data, error, tall, sync, onWidth, onZoom, fr
   const zoomed = Boolean(from || to);
   return html`<figure class="chart ${tall ? "is-tall" : ""}">
     <figcaption><h3>${title}</h3><span class="unit">${unit}</span>
-      <span class="legend" ref=${readout}>${found?.series.map((s, i) => html`<span key=${s.name} class="key-${i % 6}"><i aria-hidden="true"></i>${s.name} <b data-series=${i}></b></span>`)}</span>
+      <span class="legend" ref=${readout}>${found?.series.map((s, i) => html`<span key=${s.name} class="legend-key" style=${{ "--key": `var(${colourOf(s.name, i)})` }}><i aria-hidden="true"></i>${s.name} <b data-series=${i}></b></span>`)}</span>
       ${zoomed && onZoom && html`<button type="button" class="button quiet small" onClick=${() => onZoom(0, 0)}>whole run</button>`}
     </figcaption>
     <div class="plot" ref=${box} role="img" tabindex=${onZoom ? 0 : undefined} aria-label=${inWords(title, unit, found)}
@@ -113,20 +102,31 @@ export function Plot({ title, unit, data, error, tall, sync, onWidth, onZoom, fr
   </figure>`;
 }
 
-/** @param {{ t: Float32Array, series: Series[] }} found */
-function columnsOf(found) {
+/** @param {{ t: Float64Array, series: Series[] }} found @param {string} draw */
+function columnsOf(found, draw) {
   /** @type {any[]} */
   const columns = [found.t];
-  for (const { line, low, high } of found.series) {
-    columns.push(line);
-    if (low && high) columns.push(high, low);
-  }
   // uPlot leaves a gap at null, and NaN breaks its search for the ends of an axis.
-  return columns.map((column, i) => (i ? Array.from(column, (value) => (Number.isNaN(value) ? null : value)) : column));
+  const known = (/** @type {Float32Array} */ column) => Array.from(column, (value) => (Number.isNaN(value) ? null : value));
+  if (draw === "layers") {
+    const below = new Float64Array(found.t.length);
+    for (const { line } of found.series) {
+      columns.push(Array.from(line, (value, i) => (Number.isNaN(value) ? null : (below[i] += value))));
+    }
+    return columns;
+  }
+  for (const { line, low, high } of found.series) {
+    columns.push(known(line));
+    if (low && high) columns.push(known(high), known(low));
+  }
+  return columns;
 }
 
+/** States have their own tones; other series take turns. @param {string} name @param {number} i */
+const colourOf = (name, i) => ({ Done: "--done", "Needs attention": "--attention", Ended: "--ended" })[name] ?? `--series-${i % 6}`;
+
 /** @param {any} given */
-function options({ found, size, height, sync, onZoom, readout }) {
+function options({ found, size, height, sync, onZoom, readout, draw }) {
   const text = token("--muted");
   const grid = { stroke: token("--grid"), width: 1 };
   const ticks = { show: false };
@@ -136,12 +136,28 @@ function options({ found, size, height, sync, onZoom, readout }) {
   /** @type {any[]} */
   const bands = [];
   found.series.forEach((/** @type {Series} */ s, /** @type {number} */ i) => {
-    const colour = token(`--series-${i % 6}`);
-    series.push({ label: s.name, stroke: colour, width: 1.5, points: { show: false }, of: i });
-    if (!s.low || !s.high) return;
+    const colour = token(colourOf(s.name, i));
     const at = series.length;
-    series.push({ stroke: "transparent", width: 0, points: { show: false } }, { stroke: "transparent", width: 0, points: { show: false } });
-    bands.push({ series: [at, at + 1], fill: faint(colour, 0.22) });
+    if (draw === "points") {
+      const dots = { stroke: colour, paths: () => null, points: { show: true, size: 4, width: 0, fill: faint(colour, 0.75) } };
+      series.push({ ...dots, label: s.name, of: i });
+      if (s.low && s.high) series.push(dots, dots);
+      return;
+    }
+    const paths = draw === "steps" ? uPlot.paths.stepped({ align: 1 }) : undefined;
+    series.push({ label: s.name, stroke: colour, width: 1.5, paths, points: { show: false }, of: i });
+    if (draw === "layers") {
+      series[at].layer = i > 0;
+      series[at].fill = faint(colour, 0.3);
+      if (i) {
+        bands.push({ series: [at, at - 1], fill: faint(colour, 0.3) });
+        series[at].fill = undefined;
+      }
+    } else if (s.low && s.high) {
+      const edge = { stroke: "transparent", width: 0, paths, points: { show: false } };
+      series.push(edge, edge);
+      bands.push({ series: [at + 1, at + 2], fill: faint(colour, 0.22) });
+    }
   });
   return {
     width: size,
@@ -184,7 +200,7 @@ function read(u, place) {
   const at = u.cursor.idx;
   u.series.forEach((/** @type {any} */ series, /** @type {number} */ i) => {
     const out = series.of === undefined ? null : place?.querySelector(`[data-series="${series.of}"]`);
-    if (out) out.textContent = at == null || u.data[i][at] == null ? "" : short(u.data[i][at]);
+    if (out) out.textContent = at == null || u.data[i][at] == null ? "" : short(series.layer ? u.data[i][at] - (u.data[i - 1]?.[at] ?? 0) : u.data[i][at]);
   });
 }
 

@@ -3,6 +3,7 @@ import { Cards } from "../cards.js";
 import { LiveChart } from "../chart.js";
 import { ofRun, post, url } from "../http.js";
 import { Action, Chip, Empty, Failing, Icon, Loading, RunState, tell, tick } from "../parts.js";
+import { Remarks } from "../page.js";
 import { address, go, refine } from "../router.js";
 import { useWatch } from "../socket.js";
 import { html, useEffect, useRef, useState } from "../ui.js";
@@ -56,7 +57,7 @@ function Watched({ run, place, others }) {
       <aside class="beside" aria-label="What to know">
         <${Gates} gates=${data.gates} />
         <${Remarks} remarks=${data.remarks} />
-        <${Nodes} nodes=${data.nodes} on=${query.node} />
+        <${Nodes} nodes=${data.nodes} />
         <${Errors} errors=${data.errors} run=${run} />
       </aside>
     </div>
@@ -175,28 +176,20 @@ function Gates({ gates }) {
   if (!gates.length) return null;
   return html`<section><h2>Gates</h2><ul class="gates">
     ${gates.map((/** @type {any} */ gate) => {
-      const look = VERDICTS[gate.verdict] ?? "doubt";
+      const look = gate.look ?? VERDICTS[gate.verdict] ?? "doubt";
       return html`<li key=${gate.words} class="look-${look}"><${Icon} name=${look === "bad" ? "alert" : look === "good" ? "check" : "question"} />
-        <div><b>${gate.verdict === "PASS*" ? "ok" : gate.verdict}</b> <code>${gate.words}</code><p>${gate.why}</p></div></li>`;
+        <div><b>${gate.verdict === "PASS*" ? "ok" : gate.verdict}</b> <code>${gate.words}</code>${gate.value && html` <span>${gate.value}</span>`}<p>${gate.why}</p></div></li>`;
     })}
   </ul></section>`;
 }
 
 /** @param {any} props */
-export function Remarks({ remarks }) {
-  if (!remarks?.length) return null;
-  return html`<section><h2>To know</h2><ul class="remarks">
-    ${remarks.map((/** @type {any} */ remark) => html`<li key=${remark.text} class="level-${remark.level}"><${Icon} name=${remark.level === "info" ? "question" : "alert"} /><div><span class="unseen">${remark.level}: </span>${remark.text}${remark.hint && html`<p>${remark.hint}</p>`}</div></li>`)}
-  </ul></section>`;
-}
-
-/** @param {any} props */
-function Nodes({ nodes, on }) {
+function Nodes({ nodes }) {
   if (!nodes.length) return null;
   return html`<section><h2>Where the time goes</h2><ul class="node-bars">
-    ${nodes.slice(0, 8).map((/** @type {any} */ node) => html`<li key=${node.node}><button type="button" aria-pressed=${on === node.node ? "true" : "false"} onClick=${() => refine({ node: on === node.node ? "" : node.node })}>
-      <span>${node.node}</span><b>${node.mean}</b><small>${Math.round(node.share * 100)} %</small>
-      <i aria-hidden="true"><u style=${{ width: `${Math.min(100, node.share * 100)}%` }}></u></i></button></li>`)}
+    ${nodes.slice(0, 8).map((/** @type {any} */ node) => html`<li key=${`${node.workflow} ${node.node}`}>
+      <span>${node.class || node.node}${node.class && html` <small>${node.node}</small>`}</span><b>${node.mean}</b><em>${node.share}</em>
+      <i aria-hidden="true"><u style=${{ width: `${Math.min(100, (node.part ?? 0) * 100)}%` }}></u></i></li>`)}
   </ul></section>`;
 }
 
