@@ -259,35 +259,49 @@ def job_of(jobs: Jobs, now_s: float, index: int) -> dict[str, Any] | None:
     latency, failed = jobs.latency(index), row["fine"] in ("failed", "retrying")
     nodes = [("4", "CheckpointLoaderSimple", 0.0), ("6", "CLIPTextEncode", 0.03), ("3", "KSampler", 0.62)]
     nodes += [] if failed else [("8", "VAEDecode", 0.1), ("9", "SaveImage", 0.2)]
-    spans, at = [], 0.25 * latency
+    spans: list[dict[str, Any]] = []
+    at = row["due_s"] + 0.25 * latency
     for node, name, share in nodes:
-        taken = share * 0.75 * latency
-        spans.append({"node": node, "class": name, "start_s": at, "end_s": at + taken, "cached": share == 0.0})
+        cached, taken = share == 0.0, share * 0.75 * latency
+        times = {"begin_s": None if cached else at, "end_s": None if cached else at + taken}
+        spans.append({"node": node, "class": name, "cached": cached, **times})
         at += taken
-    attempts = [
-        {
-            "attempt": 1,
-            "prompt_id": f"{index:08x}-0000-4000-8000-000000000000",
-            "server": row["server"],
-            "fine": "failed" if failed else row["fine"],
-            "badge": "attention" if failed else row["badge"],
-            "words": "failed" if failed else row["words"],
-            "sent_s": row["due_s"] + 0.01,
-            "ended_s": row["ended_s"],
-            "why": row["why"],
-            "rule": "server errors: tried again after 5 s, at most 3 times" if failed else "",
-            "wait_s": 14.0 if failed else None,
-        }
-    ]
+    outcome = "failed" if failed else {"attention": "lost", "done": "completed"}.get(row["badge"])
+    first = {
+        "attempt": 1,
+        "id": f"{index:08x}-0000-4000-8000-000000000000",
+        "server": row["server"],
+        "outcome": outcome,
+        "words": outcome or "under way",
+        "sent_s": row["due_s"] + 0.01,
+        "ended_s": row["ended_s"],
+        "executed_s": 0.75 * latency if outcome == "completed" else None,
+        "waited_s": 0.0,
+        "kind": "oom" if failed else None,
+        "type": "OutOfMemoryError" if failed else "",
+        "error": row["why"],
+        "node": "3" if failed else None,
+        "node_class": "KSampler" if failed else None,
+        "rule": "out of memory: tried again after 14 s, at most 3 times" if failed else "",
+        "of": 3 if failed else None,
+        "wait_s": 14.0 if failed else None,
+        "until_s": row["until_s"],
+    }
+    attempts = [first]
     if row["fine"] == "retrying":
-        attempts.append({**attempts[0], "attempt": 2, "badge": "pending", "fine": "retrying", "words": row["words"]})
+        attempts.append({**first, "attempt": 2, "outcome": None, "words": "under way", "error": "", "rule": "", "id": ""})
     return {
         **row,
         "now_s": round(now_s, 2),
-        "facts": [["Due", f"{row['due_s']:.2f} s"], ["Workflow", row["workflow"]], ["Seed", "4213377"]],
+        "started_s": row["due_s"] + 0.25 * latency,
+        "values": {"3.seed": 4213377 + index},
+        "durations": [
+            {"key": "latency", "words": "latency", "seconds": row["latency"]},
+            {"key": "execution", "words": "execution", "seconds": 0.75 * latency},
+        ],
+        "failure": {"kind": "oom", "node": "3"} if failed else None,
         "attempts": attempts,
-        "nodes": spans,
-        "outputs": [{"n": 0, "name": "output/page_00001_.png"}] if row["badge"] == "done" else [],
+        "nodes": spans if row["ended_s"] is not None else [],
+        "outputs": [{"node": "9", "file": "output/page_00001_.png", "kind": "image"}] if row["badge"] == "done" else [],
         "message": row["why"],
-        "actions": ["again"] if row["ended_s"] else [],
     }

@@ -45,14 +45,14 @@ function faint(colour, alpha) {
  */
 export function LiveChart({ run, head, from, to, tall = false, onZoom }) {
   const [width, setWidth] = useState(0);
-  const params = { run, chart: head.name, from_s: from || 0, to_s: to || 0, width: Math.max(100, Math.round(width / 20) * 20) };
+  const params = { run, chart: head.name, from_s: from || null, to_s: to || null, width: Math.max(100, Math.round(width / 20) * 20) };
   const { data, error } = useWatch("chart", width ? params : { ...params, width: 400 }, `${run} ${head.name}`);
   return html`<${Plot} title=${head.title} unit=${head.unit} data=${data} error=${error} tall=${tall} sync=${run} draw=${head.draw ?? data?.draw ?? "line"}
     onWidth=${setWidth} onZoom=${onZoom} from=${from} to=${to} />`;
 }
 
 /** @param {any} props A chart of columns that are here. */
-export function Plot({ title, unit, data, error, tall, sync, onWidth, onZoom, from, to, draw = "line" }) {
+export function Plot({ title, unit, data, error, tall, sync, onWidth, onZoom, from, to, draw = "line", gaps = false }) {
   const box = useRef(/** @type {HTMLElement | null} */ (null));
   const plot = useRef(/** @type {any} */ (null));
   const readout = useRef(/** @type {HTMLElement | null} */ (null));
@@ -74,7 +74,7 @@ export function Plot({ title, unit, data, error, tall, sync, onWidth, onZoom, fr
   useLayoutEffect(() => {
     if (!found || !size || !found.series.length) return;
     const element = /** @type {HTMLElement} */ (box.current);
-    const made = new uPlot(options({ found, size, height: element.clientHeight, sync, onZoom, readout, draw }), columnsOf(found, draw), element);
+    const made = new uPlot(options({ found, size, height: element.clientHeight, sync, onZoom, readout, draw, gaps }), columnsOf(found, draw), element);
     plot.current = made;
     return () => {
       plot.current = null;
@@ -126,7 +126,7 @@ function columnsOf(found, draw) {
 const colourOf = (name, i) => ({ Done: "--done", "Needs attention": "--attention", Ended: "--ended" })[name] ?? `--series-${i % 6}`;
 
 /** @param {any} given */
-function options({ found, size, height, sync, onZoom, readout, draw }) {
+function options({ found, size, height, sync, onZoom, readout, draw, gaps }) {
   const text = token("--muted");
   const grid = { stroke: token("--grid"), width: 1 };
   const ticks = { show: false };
@@ -145,7 +145,7 @@ function options({ found, size, height, sync, onZoom, readout, draw }) {
       return;
     }
     const paths = draw === "steps" ? uPlot.paths.stepped({ align: 1 }) : undefined;
-    series.push({ label: s.name, stroke: colour, width: 1.5, paths, points: { show: false }, of: i });
+    series.push({ label: s.name, stroke: colour, width: 1.5, paths, points: { show: false }, of: i, spanGaps: gaps });
     if (draw === "layers") {
       series[at].layer = i > 0;
       series[at].fill = faint(colour, 0.3);
