@@ -68,6 +68,7 @@ class Dashboard:
     def __init__(self, options: DashboardOptions, worker: Worker, may: Callable[[web.Request], bool]) -> None:
         self._options = options
         self._may = may
+        self._worker = worker
         self._token = secrets.token_urlsafe(32)
         self._files = PageFiles(options.page)
         processes = Processes()
@@ -78,6 +79,10 @@ class Dashboard:
         self._gateways = Gateways(options.servers, options.gateway_token)
         more = {"gateway": self._gateways.view}
         self.feed = Feed(Views(self._runs, options.runs, processes, self._results.live_summary, more).table())
+
+    async def start(self) -> None:
+        """Load what computes pages, so that the first does not wait for it."""
+        await self._worker.start()
 
     def routes(self, jobs: Jobs | None = None) -> list[Route]:
         """All of them, each guarded. `jobs`: of the gateway that they stand in, which answers its API itself."""
@@ -184,6 +189,8 @@ async def serve_dashboard(options: DashboardOptions, say: Callable[[str], None])
             found = await stack.enter_async_context(dashboard(options))
             url = await stack.enter_async_context(listening(app_of(found, options), options.host, options.port, None))
             say(f"{url}{PAGE}")
+            warm = asyncio.create_task(found.start())
+            stack.push_async_callback(end_tasks, [warm])
             unwatched = asyncio.create_task(_unwatched(found.feed, options.quit_after_s))
             stack.push_async_callback(end_tasks, [unwatched])
             while await signals.next(unwatched) == "reload":
