@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from msgspec import Struct, to_builtins
+from msgspec import to_builtins
 
 from comfyload.load.arrivals import expected_jobs
 from comfyload.record.codec import encode
 from comfyload.record.model import AgainOf
 from comfyload.report.plan_text import load_words
+from comfyload.tasks import within
 from comfyload.web.answers import Refused
 from comfyload.web.badges import STATES
 from comfyload.web.feed import Columns, Params, View
@@ -29,6 +29,16 @@ from comfyload.words import count
 
 Standing = Callable[[Path], Awaitable[dict[str, Any]]]
 """Tiles, gates, remarks, nodes and errors of a run so far."""
+
+STANDING_S = 0.15
+"""How long a run is shown later for them; those that take longer come with a later state."""
+
+NOTHING_KNOWN: dict[str, Any] = {
+    "as_of_s": None,
+    **{name: [] for name in ("states", "tiles", "bars", "gates", "remarks", "nodes", "errors")},
+    "problem": "",
+}
+"""Where a run stands of which nothing is measured yet."""
 
 MOST_LISTED = 2_000
 """Runs of a list."""
@@ -53,7 +63,9 @@ class Views:
     async def _list(self, _: Params) -> bytes:
         entries = (await self._runs.entries())[:MOST_LISTED]
         sums = await self._runs.sums(entries)
-        return encode({"runs": [_in_list(entry, sums.get(entry.id)) for entry in entries], "folder": str(self._root)})
+        labels = self._runs.labels
+        shown = [_in_list(entry, sums.get(entry.id), labels.get(entry.id, "")) for entry in entries]
+        return encode({"runs": shown, "folder": str(self._root)})
 
     async def _run(self, params: Params) -> bytes:
         entry, flt = await self._runs.find(params.get("run")), _filter(params)
@@ -71,7 +83,8 @@ class Views:
             "again": [{"run": later.id, "jobs": len(jobs.indexes)} for later, jobs in again],
             "again_of": await self._whose(of) if isinstance(of, AgainOf) else None,
         }
-        return encode(found | await self._standing(entry.path))
+        standing = await within(STANDING_S, self._standing(entry.path), NOTHING_KNOWN)
+        return encode(found | standing)
 
     async def _whose(self, of: AgainOf) -> dict[str, Any]:
         """The run whose jobs are sent once more; its id is None where the folder has it no more."""
@@ -119,12 +132,6 @@ class Views:
         return Columns(head, b"".join(column.astype("<f4", copy=False).tobytes() for column in drawn.columns))
 
 
-async def nothing_known(_: Path) -> dict[str, Any]:
-    """Where a run stands of which nothing is measured."""
-    await asyncio.sleep(0)
-    return {"as_of_s": None, **{name: [] for name in ("tiles", "gates", "remarks", "nodes", "errors")}}
-
-
 # --- a run in words
 
 
@@ -141,7 +148,7 @@ def subtitle(entry: RunEntry) -> list[str]:
     return [load_words(manifest.plan.load), named, manifest.server.url]
 
 
-def _in_list(entry: RunEntry, sums: Sums | None) -> dict[str, Any]:
+def _in_list(entry: RunEntry, sums: Sums | None, label: str) -> dict[str, Any]:
     manifest = entry.manifest
     counts = {} if sums is None else sums.counts
     return {
@@ -158,7 +165,7 @@ def _in_list(entry: RunEntry, sums: Sums | None) -> dict[str, Any]:
         "expected": expected_jobs(manifest.plan),
         "attention": counts.get("attention", 0),
         "counts": counts,
-        "label": "",
+        "label": label,
         "spark": [] if sums is None else sums.spark,
     }
 
@@ -207,7 +214,3 @@ def _seconds(params: Params, name: str) -> float | None:
     return (
         float(value) if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12 else None
     )
-
-
-def _builtins(value: object) -> dict[str, Any]:
-    return dict(value) if isinstance(value, dict) else cast(dict[str, Any], to_builtins(cast(Struct, value)))
