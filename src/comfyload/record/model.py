@@ -252,6 +252,25 @@ class LogLine(Struct, frozen=True, kw_only=True, gc=False):
             raise ValueError(f"more than {MOST_LEVELS} levels of JSON")
 
 
+class RetryLine(Struct, frozen=True, kw_only=True, gc=False):
+    """Written when a job will be sent again: at `t`, after the attempt `prompt_id` on `server` failed.
+
+    `attempt`: which is to come, from 2, `of` so many at most by the policy (None: not known). `rule`: the words of the
+    policy's rule that decided. It is sent `wait_s` after `t`, or later if no server is free then.
+    """
+
+    t: Instant
+    index: Number
+    prompt_id: str
+    server: str
+    attempt: Count
+    of: Count | None
+    why: FailureKind
+    message: str
+    rule: str
+    wait_s: Seconds
+
+
 class NodeFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The facts of a node that are kept without the graph. `sampler`: it is expected to sample in each job. `samplers`:
     those that an output depends on.

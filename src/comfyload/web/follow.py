@@ -1,0 +1,309 @@
+"""One run directory, followed while it grows: only what was appended is read, and kept as columns of numbers.
+
+Nothing is locked and nothing is written: the run does not notice. Files stay open only while they are read.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from comfyload.errors import RunFilesError
+from comfyload.judge.arrivals import as_it_came
+from comfyload.judge.columns.cache import CacheJudge
+from comfyload.record.codec import UNREADABLE, decode
+from comfyload.record.journal import RECORDS
+from comfyload.record.lock import is_taken
+from comfyload.record.model import Execution, Line, Manifest, Record, RetryLine, Sample, Sent
+from comfyload.record.run import EVENTS, MANIFEST, SAMPLES, RunReader
+from comfyload.record.stamps import believed
+from comfyload.web.badges import ended_as
+from comfyload.web.columns import KINDS, JobColumns, Names, Readings
+from comfyload.web.tail import Tail, line_at
+
+MOST_LINES = 20_000
+"""Read by one `refresh`, about."""
+_HELD_S = 2.0
+"""How often it is looked whether a process is at work in the directory."""
+_LONGEST = 300
+"""Letters of a message that are kept."""
+_MESSAGES, _NAMES, _MOST_ATTEMPTS = 20_000, 60_000, 60_000
+"""Different messages, and different names of one sort, that are kept apart."""
+
+_NEWLINE = 10
+
+T = TypeVar("T")
+Rows = NDArray[np.int64]
+
+
+class RunFollower:
+    """`refresh` reads on; everything else shows what was read so far.
+
+    `version` rises with each change. `behind`: there is more to read. `damaged`: lines that could not be read. `alive`:
+    a process is at work in the directory. `latest_s`: the latest instant in any file.
+    """
+
+    manifest: Manifest
+
+    def __init__(self, path: Path, *, wall: Callable[[], float] = time.time) -> None:
+        """`wall` counts Unix seconds.
+
+        Raises:
+            RunFilesError: it is no run directory.
+        """
+        self.path = path
+        self.version = 0
+        self._wall = wall
+        self._lines = msgspec.json.Decoder(Sent | Record)
+        self._sample = msgspec.json.Decoder(Sample)
+        self._event = msgspec.json.Decoder(RetryLine)
+        self._forget()
+        self._manifest_at: tuple[int, int, int] | None = None
+        self._read_manifest()
+
+    def _forget(self) -> None:
+        self.jobs = JobColumns()
+        self.samples: dict[tuple[str, str], Readings] = {}
+        self.retries: dict[int, RetryLine] = {}
+        """Of jobs without a record, what was said last."""
+        self.workflows, self.servers = Names(_NAMES, ""), Names(_NAMES)
+        self.nodes, self.messages = Names(_NAMES, ""), Names(_MESSAGES, "")
+        self.damaged = 0
+        self.behind = self.alive = False
+        self.latest_s = 0.0
+        self._event_index, self._event_offset = list[int](), list[int]()
+        self._tails = {name: Tail(self.path / name) for name in (RECORDS, EVENTS, SAMPLES)}
+        self._clock_zero: float | None = None
+        self._looked = -np.inf
+
+    @property
+    def now_s(self) -> float:
+        """The present instant of the run's clock; of a run that has ended, the latest that is known.
+
+        A line is written at its instant, so that a file's last change and its last line tell one clock by the other.
+        """
+        if not self.alive or self._clock_zero is None:
+            return self.latest_s
+        return max(self.latest_s, self._wall() - self._clock_zero)
+
+    def refresh(self) -> bool:
+        """Read what was appended, about MOST_LINES lines at most. Whether anything changed."""
+        changed = self._read_manifest()
+        lost = [tail.look() for tail in self._tails.values()]
+        if any(lost):
+            self._forget()
+            self._facts()
+            for tail in self._tails.values():
+                tail.look()
+            changed = True
+        changed |= self._look_for_holder()
+        left, read = MOST_LINES, 0
+        for name, take in ((RECORDS, self._take_lines), (EVENTS, self._take_events), (SAMPLES, self._take_samples)):
+            tail = self._tails[name]
+            while left > 0 and tail.behind:
+                before = tail.offset
+                begin, block = tail.read()
+                if tail.offset == before:
+                    break  # only a part of a line is there
+                count = take(begin, block) if block else 0
+                left, read = left - count, read + 1
+        self.behind = left <= 0
+        if read:
+            for tail in self._tails.values():
+                tail.look()  # what was read was written before
+            self._set_clock()
+        changed |= read > 0
+        self.version += changed
+        return changed
+
+    def record(self, index: int) -> Record | Sent | None:
+        """The job's line, read again from the journal; None: there is none, or it cannot be read any more."""
+        row = self.jobs.row(index)
+        line = None if row < 0 else self._decoded(RECORDS, int(self.jobs.offset[row]), self._lines)
+        return line if line is not None and line.index == index else None
+
+    def retries_of(self, index: int) -> list[RetryLine]:
+        """All that was written of the job when it was sent again, in order."""
+        offsets = [at for at, of in zip(self._event_offset, self._event_index, strict=True) if of == index]
+        found = [self._decoded(EVENTS, offset, self._event) for offset in offsets]
+        return [line for line in found if line is not None]
+
+    # --- reading
+
+    def _read_manifest(self) -> bool:
+        """Read it again if it was replaced; while it cannot be read, the last one stays."""
+        file = self.path / MANIFEST
+        try:
+            found = file.stat()
+            at = found.st_ino, found.st_mtime_ns, found.st_size
+        except (OSError, ValueError):
+            at = None
+        if at == self._manifest_at and at is not None:
+            return False
+        try:
+            manifest = RunReader(self.path).manifest
+        except RunFilesError:
+            if self._manifest_at is None:
+                raise
+            return False
+        if self._manifest_at is not None and manifest.run_id != self.manifest.run_id:
+            self._forget()
+        self.manifest, self._manifest_at = manifest, at
+        self._facts()
+        return True
+
+    def _facts(self) -> None:
+        self._cache = CacheJudge(self.manifest.workflows)
+        self.servers.number(self.manifest.server.url)
+        for facts in self.manifest.workflows:
+            self.workflows.number(facts.name)
+
+    def _look_for_holder(self) -> bool:
+        now, before = self._wall(), self.alive
+        if self.manifest.end is not None:
+            self.alive = False
+        elif not 0 <= now - self._looked < _HELD_S:
+            self._looked = now
+            self.alive = is_held(self.path, self.manifest)
+        return self.alive != before
+
+    def _set_clock(self) -> None:
+        """The wall clock at the run's zero: the least of what its files say, as a line may be written late."""
+        changed_at = max(tail.changed_at for tail in self._tails.values())
+        if self.latest_s > 0.0 and not self.behind:
+            zero = changed_at - self.latest_s
+            self._clock_zero = zero if self._clock_zero is None else min(self._clock_zero, zero)
+
+    def _take_lines(self, begin: int, block: bytes) -> int:
+        """Add lines of the journal. The first record of a job counts, as for judgement."""
+        lines, offsets = self._decode(self._lines, begin, block)
+        if not lines:
+            return block.count(b"\n")
+        rows = self.jobs.rows([line.index for line in lines])
+        is_record = np.fromiter((type(line) is Record for line in lines), np.bool_, len(lines))
+        fresh = self.jobs.fine[rows] == 0
+        sent = np.flatnonzero(fresh & ~is_record)
+        self._add_sent(rows[sent], [lines[place] for place in sent.tolist()], offsets[sent])
+        ended = np.flatnonzero(fresh & is_record)
+        _, first = np.unique(rows[ended], return_index=True)
+        ended = ended[np.sort(first)]
+        records = [line for place in ended.tolist() if isinstance(line := lines[place], Record)]
+        if records:
+            self._add_records(rows[ended], records, offsets[ended])
+        return len(lines)
+
+    def _add_sent(self, rows: Rows, lines: list[Line], offsets: Rows) -> None:
+        put = self.jobs.put
+        put("due", rows, [line.due for line in lines])
+        put("id_head", rows, [id_head(line.prompt_id) for line in lines])
+        put("offset", rows, offsets)
+        put("workflow", rows, 1 if len(self.manifest.workflows) == 1 else 0)
+        self.latest_s = max([self.latest_s, *(line.due for line in lines)])
+
+    def _add_records(self, rows: Rows, records: list[Record], offsets: Rows) -> None:
+        put, runs = self.jobs.put, [record.execution for record in records]
+        times = [believed(run, record.due) for record, run in zip(records, runs, strict=True)]
+        done = np.array([run.done for run in runs], np.float64)
+        put("due", rows, [record.due for record in records])
+        put("sent", rows, np.array([run.sent for run in runs], np.float64))
+        put("done", rows, done)
+        put("queue_wait", rows, [_seconds(of.create_ms, of.start_ms) for of in times])
+        put("execution", rows, [_seconds(of.start_ms, of.end_ms) for of in times])
+        put("book", rows, [-1 if record.book is None else record.book for record in records])
+        put("offset", rows, offsets)
+        put("id_head", rows, [id_head(record.prompt_id) for record in records])
+        put("workflow", rows, [self.workflows.number(record.workflow) for record in records])
+        put("server", rows, [self.servers.number(run.attempts[-1].server) if run.attempts else 0 for run in runs])
+        put("attempt", rows, [min(_times_sent(run), _MOST_ATTEMPTS) for run in runs])
+        put("warmup", rows, [record.warmup for record in records])
+        put("fine", rows, [ended_as(record, cached=self._all_cached(record)) for record in records])
+        for place, run in enumerate(runs):
+            if run.failure is not None:
+                row, failure = rows[place : place + 1], run.failure
+                put("kind", row, KINDS.index(failure.kind))
+                put("node", row, self.nodes.number((failure.node_class or "")[:_LONGEST]))
+                put("message", row, self.messages.number(failure.message[:_LONGEST]))
+        if self.retries:
+            for record in records:
+                self.retries.pop(record.index, None)
+        self.latest_s = max([self.latest_s, *(record.due for record in records), *done[~np.isnan(done)].tolist()])
+
+    def _all_cached(self, record: Record) -> bool:
+        cached = record.execution.cached
+        return bool(cached) and self._cache.cache_class(record) == "cached"
+
+    def _take_events(self, begin: int, block: bytes) -> int:
+        lines, offsets = self._decode(self._event, begin, block)
+        for line, offset in zip(lines, offsets.tolist(), strict=True):
+            self._event_index.append(line.index)
+            self._event_offset.append(offset)
+            self.latest_s = max(self.latest_s, line.t)
+            row = self.jobs.row(line.index)
+            if row < 0 or self.jobs.fine[row] == 0:
+                self.retries[line.index] = line
+        return block.count(b"\n")
+
+    def _take_samples(self, _: int, block: bytes) -> int:
+        lines, _offsets = self._decode(self._sample, 0, block)
+        by_name: dict[tuple[str, str], tuple[list[float], list[float]]] = {}
+        for line in lines:
+            t, values = by_name.setdefault((line.source, line.name), ([], []))
+            t.append(line.t)
+            values.append(np.nan if line.value is None else line.value)
+        for key, (t, values) in by_name.items():
+            self.samples.setdefault(key, Readings()).add(t, values)
+            self.latest_s = max([self.latest_s, *t])
+        return block.count(b"\n")
+
+    def _decode(self, decoder: msgspec.json.Decoder[T], begin: int, block: bytes) -> tuple[list[T], Rows]:
+        """The values of whole lines, and where each line begins; a damaged line is counted and left out."""
+        ends = np.flatnonzero(np.frombuffer(block, np.uint8) == _NEWLINE)
+        starts = np.concatenate([[0], ends[:-1] + 1])
+        try:
+            values = decoder.decode_lines(block)
+        except UNREADABLE:
+            values = []
+        if len(values) == len(starts):
+            return values, begin + starts
+        values, good = [], []
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+            try:
+                values.append(decode(block[start:end], decoder))
+            except msgspec.MsgspecError:
+                self.damaged += 1
+            else:
+                good.append(start)
+        return values, begin + np.array(good, np.int64)
+
+    def _decoded(self, name: str, offset: int, decoder: msgspec.json.Decoder[T]) -> T | None:
+        try:
+            return decode(line_at(self.path / name, offset), decoder)
+        except msgspec.MsgspecError:
+            return None
+
+
+def is_held(path: Path, manifest: Manifest) -> bool:
+    """Whether a process is at work in the directory; a gateway is at work in the folder of its days."""
+    return is_taken(path) or (as_it_came(manifest.plan) and is_taken(path.parent))
+
+
+def id_head(prompt_id: str) -> int:
+    """The first 16 hexadecimal digits of an id, as a number; of another text one that is as good as its own."""
+    digits = prompt_id.replace("-", "")[:16]
+    try:
+        return int(digits.ljust(16, "0"), 16)
+    except ValueError:
+        return hash(prompt_id) & 0xFFFF_FFFF_FFFF_FFFF
+
+
+def _seconds(begin: int | None, end: int | None) -> float:
+    return math.nan if begin is None or end is None or end < begin else (end - begin) / 1000
+
+
+def _times_sent(run: Execution) -> int:
+    return len(run.attempts) or int(run.sent is not None)
