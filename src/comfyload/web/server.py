@@ -31,6 +31,7 @@ from comfyload.web.answers import HEADERS, MOST_BODY, Handler, Route, answer, gu
 from comfyload.web.feed import Feed
 from comfyload.web.files import FOLDER, PageFiles
 from comfyload.web.gateways import Gateways, Jobs
+from comfyload.web.outputs import Outputs
 from comfyload.web.processes import Processes
 from comfyload.web.results import Results
 from comfyload.web.runs import Runs
@@ -75,6 +76,7 @@ class Dashboard:
         self._runs = Runs(options.runs, options.archive)
         self._results = Results(self._runs.path_of, options.archive, worker)
         self._actions = Actions(self._runs, processes, options.servers)
+        self._outputs = Outputs(self._runs, options.servers)
         self._starting = Starting(options.runs, options.servers, options.archive, processes.hold)
         self._gateways = Gateways(options.servers, options.gateway_token)
         more = {"gateway": self._gateways.view}
@@ -92,6 +94,7 @@ class Dashboard:
             ("GET", f"{UI}/static/{{name:.+}}", self._files.file),
             ("GET", f"{UI}/session", self._session),
             ("GET", f"{UI}/ws", self.feed.socket),
+            *self._outputs.routes(UI),
             *((method, path, self._fresh(handler)) for method, path, handler in self._results.routes()),
         ]
         if jobs is None:  # a gateway's servers are for its jobs, and no load test's

@@ -9,6 +9,7 @@ from typing import Any, cast, get_args
 
 from msgspec import to_builtins
 
+from comfyload.judge.arrivals import as_it_came
 from comfyload.load.arrivals import expected_jobs
 from comfyload.record.codec import encode
 from comfyload.record.model import AgainOf
@@ -19,6 +20,7 @@ from comfyload.web.badges import STATES
 from comfyload.web.feed import Columns, Params, View
 from comfyload.web.folder import RunEntry
 from comfyload.web.follow import RunFollower
+from comfyload.web.job import job_of
 from comfyload.web.processes import Processes
 from comfyload.web.rows import MOST_ROWS, Order, rows
 from comfyload.web.runs import Runs, Sums
@@ -92,6 +94,8 @@ class Views:
         return {"run": known, "jobs": len(of.indexes)}
 
     def _actions(self, entry: RunEntry, counts: Mapping[str, int]) -> list[str]:
+        if as_it_came(entry.manifest.plan):
+            return []  # its gateway acts
         if entry.running:
             return ["stop"] if self._processes.alive(entry.id) else []
         return ["retry_all"] if counts.get("attention") else []
@@ -115,6 +119,23 @@ class Views:
                 states = await self._runs.look(later, partial(_states, indexes=list(there)))
                 found |= {then: {"run": later.id, "index": index, **states[index]} for index, then in there.items()}
         return found
+
+    async def _job(self, params: Params) -> bytes:
+        """One job; what came of it when it was sent once more stands beneath it."""
+        entry, index = await self._runs.find(params.get("run")), _number(params, "index", -1)
+        found = await self._runs.look(entry, partial(job_of, index=index))
+        if found is None:
+            raise Refused(404, f"the run has no job {index}")
+        again = []
+        for later, of in await self._runs.again(entry):
+            for place in [place for place, then in enumerate(of.indexes) if then == index]:
+                job = await self._runs.look(later, partial(job_of, index=place))
+                again.append({"run": later.id, "index": place, "job": job})
+        outputs = [
+            {**output, "n": n, "name": output["file"].rpartition("/")[2]} for n, output in enumerate(found["outputs"])
+        ]
+        actions = [] if entry.running or as_it_came(entry.manifest.plan) else ["again"]
+        return encode({**found, "outputs": outputs, "actions": actions, "again": again})
 
     async def _chart(self, params: Params) -> Columns:
         entry, name = await self._runs.find(params.get("run")), params.get("chart")
