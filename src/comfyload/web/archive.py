@@ -15,6 +15,7 @@ from comfyload.web.worker import Worker
 
 MOST_RUNS = 200
 """Runs that are compared, kept or followed through time at once."""
+_VIEWS = "comfyload.web.kept_views"
 _BASELINE = "baseline:"
 
 
@@ -46,17 +47,17 @@ class Archive:
         if self._folder is None:
             nothing: dict[str, Any] = {"folder": None, "promoted": None, "problem": "", "baselines": []}
             return web.json_response(nothing)
-        return await tagged(request, self._worker, "kept_views.archive_answer", self._base(), await self._state())
+        return await tagged(request, self._worker, f"{_VIEWS}:archive_answer", self._base(), await self._state())
 
     async def _page(self, request: web.Request) -> web.StreamResponse:
         name, number = request.match_info["name"], _number(request, "run")
         state = await self._state(("baseline", name))
-        return await tagged(request, self._worker, "kept_views.baseline_answer", self._base(), name, number, state)
+        return await tagged(request, self._worker, f"{_VIEWS}:baseline_answer", self._base(), name, number, state)
 
     async def _chart(self, request: web.Request) -> web.StreamResponse:
         name, number, chart = request.match_info["name"], _number(request, "run"), request.match_info["chart"]
         of = self._base(), name, number, chart, _dark(request), await self._state(("baseline", name))
-        return await tagged(request, self._worker, "kept_views.baseline_chart_answer", *of)
+        return await tagged(request, self._worker, f"{_VIEWS}:baseline_chart_answer", *of)
 
     async def _save(self, request: web.Request) -> web.StreamResponse:
         body = await body_of(request)
@@ -69,13 +70,13 @@ class Archive:
             raise Problem(422, f"a baseline has at most {MOST_RUNS} runs")
         paths = tuple(str(self._path_of(run)) for run in runs)
         of = self._base(), name, paths, tuple(sorted(notes.items()))
-        return send(await self._worker.answer("kept_views.save_answer", *of, keep=False))
+        return send(await self._worker.answer(f"{_VIEWS}:save_answer", *of, keep=False))
 
     async def _promote(self, request: web.Request) -> web.StreamResponse:
         name = (await body_of(request)).get("name")
         if not isinstance(name, str) or not name or name == PROMOTED:
             raise Problem(422, "no baseline is named", 'write {"name": "2026-11-28-rtx5060ti"}')
-        return send(await self._worker.answer("kept_views.promote_answer", self._base(), name, keep=False))
+        return send(await self._worker.answer(f"{_VIEWS}:promote_answer", self._base(), name, keep=False))
 
     # --- several runs
 
@@ -85,19 +86,19 @@ class Archive:
         accept = tuple(request.query.getall("accept", []))
         paired = request.query.get("paired") in ("1", "true")
         of = self._base_or_none(), a, b, paired, margin, accept, await self._state(*a, *b)
-        return await tagged(request, self._worker, "kept_views.compare_answer", *of)
+        return await tagged(request, self._worker, f"{_VIEWS}:compare_answer", *of)
 
     async def _environment(self, request: web.Request) -> web.StreamResponse:
         a, b = self._sides(request)
         of = self._base_or_none(), a, b, await self._state(*a, *b)
-        return await tagged(request, self._worker, "kept_views.environment_answer", *of)
+        return await tagged(request, self._worker, f"{_VIEWS}:environment_answer", *of)
 
     async def _trend(self, request: web.Request) -> web.StreamResponse:
-        return await tagged(request, self._worker, "kept_views.trend_answer", *await self._of_trend(request))
+        return await tagged(request, self._worker, f"{_VIEWS}:trend_answer", *await self._of_trend(request))
 
     async def _trend_chart(self, request: web.Request) -> web.StreamResponse:
         of, number = await self._of_trend(request), _number(request, "n")
-        return await tagged(request, self._worker, "kept_views.trend_chart_answer", *of, number or 0, _dark(request))
+        return await tagged(request, self._worker, f"{_VIEWS}:trend_chart_answer", *of, number or 0, _dark(request))
 
     async def _of_trend(self, request: web.Request) -> tuple[Any, ...]:
         """The archive, the runs that were named, the metrics, and the state of all."""

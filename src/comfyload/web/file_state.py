@@ -15,14 +15,13 @@ Side = tuple[tuple[str, str], ...]
 """Runs and baselines, such as those of one side of a comparison: `("run", path)` or `("baseline", folder)`."""
 
 
-def run_state(path: Path) -> tuple[bool, FileState]:
-    """Whether a process writes the run, and the state of its files; it reads none of them.
-
-    Traffic of a gateway is written by the one that holds the folder around it.
+def run_state(path: Path) -> FileState:
+    """The state of a run's files, of which none is read, and whether a process holds the run or the folder around it,
+    as a gateway does.
     """
     path = path.absolute()
     files = tuple(_of(path / name) for name in (MANIFEST, RECORDS, SAMPLES, LOG))
-    return is_taken(path) or is_taken(path.parent), files
+    return is_taken(path), is_taken(path.parent), *files
 
 
 def archive_state(folder: Path) -> FileState:

@@ -10,6 +10,8 @@ from comfyload.record.model import Line, Record
 from comfyload.record.run import RunReader
 from comfyload.report.document import jobs
 from comfyload.report.export.csv import write_csv
+from comfyload.web.follow import RunFollower
+from comfyload.web.states import Filter, View
 from comfyload.web.worker import Answer, as_json
 
 Query = tuple[tuple[str, str], ...]
@@ -43,4 +45,11 @@ def _written(reader: RunReader, kind: str, query: Query, file: Path) -> Answer:
 
 def _chosen(reader: RunReader, query: Query) -> set[int] | None:
     """The numbers of the jobs that the filter leaves; None: all of them."""
-    return None
+    flt = Filter.parse(dict(query))
+    if flt == Filter():
+        return None
+    follower = RunFollower(reader.path)
+    follower.refresh()
+    while follower.behind:
+        follower.refresh()
+    return set(follower.jobs.index[View(follower).matching(flt)].tolist())

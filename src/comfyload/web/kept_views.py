@@ -178,7 +178,7 @@ def target(base: str, side: Side) -> Target:
     results, names, kept = list[Result](), list[str](), None
     for kind, place in side:
         if kind == "run":
-            results += read(Path(place)).results
+            results += read(Path(place))[0].results
             names.append(Path(place).name)
             continue
         found = _inside(base, place)

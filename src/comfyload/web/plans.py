@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +41,7 @@ class Plans:
 
     def __init__(self, runs: Path) -> None:
         self.folder = runs / FOLDER
+        self._one_writes = threading.Lock()  # a file is written aside first, and two threads would do so in one place
 
     def keep(self, name: str, content: bytes) -> Path:
         """Keep a file that a page gave, under its name in a folder named after its content.
@@ -137,7 +139,8 @@ class Plans:
     def _write(self, path: Path, content: bytes) -> None:
         with file_errors(f"cannot write {path}", "name a folder of runs that you can write", UsageError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, content)
+            with self._one_writes:
+                replace_file(path, content)
 
 
 class PlanExists(UsageError):

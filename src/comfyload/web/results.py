@@ -24,6 +24,8 @@ from comfyload.web.worker import KEPT, Busy, Worker, refusal
 Find = Callable[[str], Path | None]
 """The directory of a run by its id; None: no such run was found."""
 
+_RUN, _CHART, _LIVE = (f"comfyload.web.run_views:{name}_answer" for name in ("run", "chart", "live"))
+_JOBS = "comfyload.web.job_files:jobs_answer"
 FORMATS = {"csv": "text/csv; charset=utf-8", "json": "application/json; charset=utf-8"}
 """Of files of jobs."""
 _BLOCK = 1 << 18
@@ -40,7 +42,7 @@ class Standing(Struct, kw_only=True):
     """Where a run stood. `state`: of the files it was made of; `due`: when it may be computed again."""
 
     found: dict[str, Any]
-    state: tuple[bool, FileState]
+    state: FileState
     due: float
 
 
@@ -81,15 +83,15 @@ class Results:
     async def _page(self, request: web.Request) -> web.StreamResponse:
         run_id = request.match_info["id"]
         path = self.path_of(run_id)
-        running, state = await asyncio.to_thread(run_state, path)
+        state = await asyncio.to_thread(run_state, path)
         label = await asyncio.to_thread(label_of, path)
-        return await tagged(request, self._worker, "run_views.run_answer", str(path), running, state, run_id, label)
+        return await tagged(request, self._worker, _RUN, str(path), state, run_id, label)
 
     async def _chart(self, request: web.Request) -> web.StreamResponse:
         path = self.path_of(request.match_info["id"])
-        running, state = await asyncio.to_thread(run_state, path)
+        state = await asyncio.to_thread(run_state, path)
         name, dark = request.match_info["name"], request.query.get("theme") == "dark"
-        return await tagged(request, self._worker, "run_views.chart_answer", str(path), running, state, name, dark)
+        return await tagged(request, self._worker, _CHART, str(path), state, name, dark)
 
     async def _label(self, request: web.Request) -> web.StreamResponse:
         run_id = request.match_info["id"]
@@ -104,15 +106,15 @@ class Results:
         """The jobs that the filter leaves, as a file. Some of the last files are kept."""
         run_id, kind = request.match_info["id"], request.path.rpartition(".")[2]
         path = self.path_of(run_id)
-        _, state = await asyncio.to_thread(run_state, path)
+        state = await asyncio.to_thread(run_state, path)
         query = tuple(sorted(request.query.items()))
-        tag = self._worker.tag("job_files.jobs_answer", str(path), kind, query, state)
+        tag = self._worker.tag(_JOBS, str(path), kind, query, state)
         if has(request, tag):
             return not_modified(tag)
         file = self._worker.folder / f"{tag}.{kind}"
         content = await asyncio.to_thread(_opened, file)
         if content is None:
-            answer = await self._worker.answer("job_files.jobs_answer", str(path), kind, query, str(file), keep=False)
+            answer = await self._worker.answer(_JOBS, str(path), kind, query, str(file), keep=False)
             content = await asyncio.to_thread(_opened, file)
             if content is None:
                 return send(answer if answer.status != 200 else refusal(503, "the file went too soon", "try again"))
@@ -164,7 +166,7 @@ class Results:
     async def _measured(self, path: Path) -> dict[str, Any]:
         state = await asyncio.to_thread(run_state, path)
         try:
-            answer = await self._worker.answer("run_views.live_answer", str(path), *state)
+            answer = await self._worker.answer(_LIVE, str(path), state)
         except Busy:
             answer = refusal(503, "too much is being computed at this moment")
         found: dict[str, Any] = json.loads(answer.body)

@@ -29,6 +29,7 @@ from comfyload.report.page import as_json as page_json
 from comfyload.report.values import in_words, value_of
 from comfyload.report.verdicts import value_words, verdict_row
 from comfyload.web.file_state import FileState
+from comfyload.web.follow import is_held
 from comfyload.web.worker import Answer, as_json, refusal
 from comfyload.words import count
 
@@ -46,7 +47,24 @@ class RunView(Struct, frozen=True, kw_only=True):
 
     page: Page
     charts: list[Chart]
+    running: bool
     salvaged: bool
+
+
+class JudgedRun(Struct, frozen=True, kw_only=True):
+    """A run and the verdicts on the default gates. `running`: it goes on, and its numbers are of the jobs that have
+    ended. `salvaged`: lines were left out.
+    """
+
+    found: Target
+    running: bool
+    salvaged: bool
+    gates: GateSet
+    verdicts: list[GateVerdict]
+
+    @property
+    def result(self) -> Result:
+        return self.found.results[0]
 
 
 class JobEnds:
@@ -67,33 +85,36 @@ class JobEnds:
                 yield line
 
 
-def run_answer(path: str, running: bool, state: FileState, run_id: str, label: str) -> Answer:
+def run_answer(path: str, state: FileState, run_id: str, label: str) -> Answer:
     """The Page of a run, and what pictures it has."""
-    view = run_view(path, running, state)
+    view = run_view(path, state)
     heads = [chart_head(chart) for chart in view.charts]
-    of = {"id": run_id, "label": label, "running": running, "salvaged": view.salvaged}
+    of = {"id": run_id, "label": label, "running": view.running, "salvaged": view.salvaged}
     return as_json({**of, "page": page_json(view.page), "charts": heads})
 
 
-def chart_answer(path: str, running: bool, state: FileState, name: str, dark: bool) -> Answer:
+def chart_answer(path: str, state: FileState, name: str, dark: bool) -> Answer:
     """One of its pictures."""
-    return picture(run_view(path, running, state).charts, name, dark=dark)
+    return picture(run_view(path, state).charts, name, dark=dark)
 
 
 @lru_cache(maxsize=4)
-def run_view(path: str, running: bool, _state: FileState) -> RunView:
+def run_view(path: str, _state: FileState) -> RunView:
     """The run; past lines that cannot be read, if there are any, as `show --salvage` has it."""
-    found, gates, verdicts, salvaged = _judged(Path(path), running, JobEnds())
-    (result,) = found.results
-    page = run_page(found, verdicts, None)
+    judged = _judged(Path(path), JobEnds())
+    result, reader = judged.result, judged.result.reader
+    page = run_page(judged.found, judged.verdicts, None)
+    environment, notes = environment_of([result]), notes_of([result])
     shown = Shown(measured=result.measured, charts=[])
-    whole = overview(page.title, [shown], environment=environment_of(found.results), notes=notes_of(found.results))
-    page = structs.replace(
-        page, tables=[*page.tables, *(one for one in whole.tables if one.key in _MORE)], remarks=whole.remarks
+    whole = overview(page.title, [shown], environment=environment, notes=notes)
+    more = [table for table in whole.tables if table.key in _MORE]
+    drawn = limits(judged.gates.gates)
+    return RunView(
+        page=structs.replace(page, tables=[*page.tables, *more], remarks=whole.remarks),
+        charts=charts(result.measured, reader.lines(), reader.samples(), limits=drawn),
+        running=judged.running,
+        salvaged=judged.salvaged,
     )
-    reader = result.reader
-    pictures = charts(result.measured, reader.lines(), reader.samples(), limits=limits(gates.gates))
-    return RunView(page=page, charts=pictures, salvaged=salvaged)
 
 
 def chart_head(chart: Chart) -> dict[str, Any]:
@@ -114,26 +135,25 @@ def picture(pictures: Sequence[Chart], name: str, *, dark: bool) -> Answer:
     return Answer(kind=SVG, body=svg(chart, dark=dark))
 
 
-def read(path: Path, *, running: bool = False, salvage: bool = False, ends: JobEnds | None = None) -> Target:
-    """The run, measured; of one that goes on, the jobs that have ended."""
+def _judged(path: Path, ends: JobEnds) -> JudgedRun:
+    gates = gate_set([], None, [])
+    try:
+        found, running = read(path, ends=ends)
+        verdicts, salvaged = check(found, gates).verdicts, False
+    except RunFilesError:
+        found, running = read(path, ends=ends, salvage=True)
+        verdicts, salvaged = check(found, gates).verdicts, True
+    return JudgedRun(found=found, running=running, salvaged=salvaged, gates=gates, verdicts=verdicts)
+
+
+def read(path: Path, *, salvage: bool = False, ends: JobEnds | None = None) -> tuple[Target, bool]:
+    """The run, measured, and whether it goes on: then the jobs that have ended are."""
     reader = RunReader(path, salvage=salvage)
     if salvage:
         deque(reader.log(), maxlen=0)  # so that its damage is known
+    running = reader.manifest.end is None and is_held(path, reader.manifest)
     measured = _so_far(reader, ends or JobEnds()) if running else fold(reader)
-    return Target(name=path.name, results=[Result(reader=reader, measured=measured)])
-
-
-def _judged(path: Path, running: bool, ends: JobEnds) -> tuple[Target, GateSet, list[GateVerdict], bool]:
-    """The run with the verdicts on the default gates, and whether lines were left out."""
-    gates = gate_set([], None, [])
-    for salvage in (False, True):
-        try:
-            found = read(path, running=running, salvage=salvage, ends=ends)
-            return found, gates, check(found, gates).verdicts, salvage
-        except RunFilesError:
-            if salvage:
-                raise
-    raise AssertionError
+    return Target(name=path.name, results=[Result(reader=reader, measured=measured)]), running
 
 
 def _so_far(reader: RunReader, ends: JobEnds) -> Measured:
@@ -149,20 +169,19 @@ def _so_far(reader: RunReader, ends: JobEnds) -> Measured:
 # --- where a run stands
 
 
-def live_answer(path: str, running: bool, _state: FileState) -> Answer:
+def live_answer(path: str, _state: FileState) -> Answer:
     """Tiles, gates, remarks, nodes and errors of what is there."""
     ends = JobEnds()
-    found, _, verdicts, _ = _judged(Path(path), running, ends)
-    (result,) = found.results
-    if not running:
-        deque(ends.watch(result.reader.lines()), maxlen=0)
-    summary, page = result.measured.summary, run_page(found, verdicts, None)
+    judged = _judged(Path(path), ends)
+    if not judged.running:
+        deque(ends.watch(judged.result.reader.lines()), maxlen=0)
+    summary, page = judged.result.measured.summary, run_page(judged.found, judged.verdicts, None)
     found_so_far = {
         "as_of_s": ends.last_s,
         "states": page.states,
         "tiles": [_tile(line) for line in page.tiles],
         "bars": page.bars,
-        "gates": [_gate(verdict, running=running) for verdict in verdicts],
+        "gates": [_gate(verdict, running=judged.running) for verdict in judged.verdicts],
         "remarks": [structs.asdict(remark) for remark in page.remarks],
         "nodes": _nodes(summary),
         "errors": _errors(summary, ends),

@@ -17,6 +17,7 @@ from comfyload.record.model import AgainOf
 from comfyload.web.answers import Refused
 from comfyload.web.folder import RunEntry, RunFolder
 from comfyload.web.follow import RunFollower
+from comfyload.web.label import label_of
 from comfyload.web.states import View
 
 SCAN_S = 1.0
@@ -64,14 +65,20 @@ class Runs:
         self._entries: list[RunEntry] = []
         self._followed: OrderedDict[str, _Followed] = OrderedDict()
         self._sums: dict[str, tuple[float, Sums]] = {}
+        self.labels: dict[str, str] = {}
+        """What people wrote on runs, by their ids."""
 
     async def entries(self) -> list[RunEntry]:
         """All runs, the newest first."""
         async with self._scanning:
             if clock.now() - self._scanned_at >= SCAN_S:
-                self._entries = await asyncio.to_thread(self._folder.scan)
+                self._entries, self.labels = await asyncio.to_thread(self._scan)
                 self._scanned_at = clock.now()
         return self._entries
+
+    def _scan(self) -> tuple[list[RunEntry], dict[str, str]]:
+        entries = self._folder.scan()
+        return entries, {entry.id: label for entry in entries if (label := label_of(entry.path))}
 
     async def find(self, run_id: object) -> RunEntry:
         """The run of that id, which is looked up in the list and never joined to a path.

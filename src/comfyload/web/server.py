@@ -31,6 +31,7 @@ from comfyload.web.answers import HEADERS, MOST_BODY, Handler, Route, answer, gu
 from comfyload.web.feed import Feed
 from comfyload.web.files import FOLDER, PageFiles
 from comfyload.web.gateways import Gateways, Jobs
+from comfyload.web.outputs import Outputs
 from comfyload.web.processes import Processes
 from comfyload.web.results import Results
 from comfyload.web.runs import Runs
@@ -68,16 +69,22 @@ class Dashboard:
     def __init__(self, options: DashboardOptions, worker: Worker, may: Callable[[web.Request], bool]) -> None:
         self._options = options
         self._may = may
+        self._worker = worker
         self._token = secrets.token_urlsafe(32)
         self._files = PageFiles(options.page)
         processes = Processes()
         self._runs = Runs(options.runs, options.archive)
         self._results = Results(self._runs.path_of, options.archive, worker)
         self._actions = Actions(self._runs, processes, options.servers)
+        self._outputs = Outputs(self._runs, options.servers)
         self._starting = Starting(options.runs, options.servers, options.archive, processes.hold)
         self._gateways = Gateways(options.servers, options.gateway_token)
         more = {"gateway": self._gateways.view}
         self.feed = Feed(Views(self._runs, options.runs, processes, self._results.live_summary, more).table())
+
+    async def start(self) -> None:
+        """Load what computes pages, so that the first does not wait for it."""
+        await self._worker.start()
 
     def routes(self, jobs: Jobs | None = None) -> list[Route]:
         """All of them, each guarded. `jobs`: of the gateway that they stand in, which answers its API itself."""
@@ -87,6 +94,7 @@ class Dashboard:
             ("GET", f"{UI}/static/{{name:.+}}", self._files.file),
             ("GET", f"{UI}/session", self._session),
             ("GET", f"{UI}/ws", self.feed.socket),
+            *self._outputs.routes(UI),
             *((method, path, self._fresh(handler)) for method, path, handler in self._results.routes()),
         ]
         if jobs is None:  # a gateway's servers are for its jobs, and no load test's
@@ -184,6 +192,8 @@ async def serve_dashboard(options: DashboardOptions, say: Callable[[str], None])
             found = await stack.enter_async_context(dashboard(options))
             url = await stack.enter_async_context(listening(app_of(found, options), options.host, options.port, None))
             say(f"{url}{PAGE}")
+            warm = asyncio.create_task(found.start())
+            stack.push_async_callback(end_tasks, [warm])
             unwatched = asyncio.create_task(_unwatched(found.feed, options.quit_after_s))
             stack.push_async_callback(end_tasks, [unwatched])
             while await signals.next(unwatched) == "reload":

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from msgspec import Struct, to_builtins
+from msgspec import to_builtins
 
+from comfyload.judge.arrivals import as_it_came
 from comfyload.load.arrivals import expected_jobs
 from comfyload.record.codec import encode
 from comfyload.record.model import AgainOf
 from comfyload.report.plan_text import load_words
+from comfyload.tasks import within
 from comfyload.web.answers import Refused
 from comfyload.web.badges import STATES
 from comfyload.web.feed import Columns, Params, View
 from comfyload.web.folder import RunEntry
 from comfyload.web.follow import RunFollower
+from comfyload.web.job import job_of
 from comfyload.web.processes import Processes
 from comfyload.web.rows import MOST_ROWS, Order, rows
 from comfyload.web.runs import Runs, Sums
@@ -29,6 +31,16 @@ from comfyload.words import count
 
 Standing = Callable[[Path], Awaitable[dict[str, Any]]]
 """Tiles, gates, remarks, nodes and errors of a run so far."""
+
+STANDING_S = 0.15
+"""How long a run is shown later for them; those that take longer come with a later state."""
+
+NOTHING_KNOWN: dict[str, Any] = {
+    "as_of_s": None,
+    **{name: [] for name in ("states", "tiles", "bars", "gates", "remarks", "nodes", "errors")},
+    "problem": "",
+}
+"""Where a run stands of which nothing is measured yet."""
 
 MOST_LISTED = 2_000
 """Runs of a list."""
@@ -53,7 +65,9 @@ class Views:
     async def _list(self, _: Params) -> bytes:
         entries = (await self._runs.entries())[:MOST_LISTED]
         sums = await self._runs.sums(entries)
-        return encode({"runs": [_in_list(entry, sums.get(entry.id)) for entry in entries], "folder": str(self._root)})
+        labels = self._runs.labels
+        shown = [_in_list(entry, sums.get(entry.id), labels.get(entry.id, "")) for entry in entries]
+        return encode({"runs": shown, "folder": str(self._root)})
 
     async def _run(self, params: Params) -> bytes:
         entry, flt = await self._runs.find(params.get("run")), _filter(params)
@@ -71,7 +85,8 @@ class Views:
             "again": [{"run": later.id, "jobs": len(jobs.indexes)} for later, jobs in again],
             "again_of": await self._whose(of) if isinstance(of, AgainOf) else None,
         }
-        return encode(found | await self._standing(entry.path))
+        standing = await within(STANDING_S, self._standing(entry.path), NOTHING_KNOWN)
+        return encode(found | standing)
 
     async def _whose(self, of: AgainOf) -> dict[str, Any]:
         """The run whose jobs are sent once more; its id is None where the folder has it no more."""
@@ -79,6 +94,8 @@ class Views:
         return {"run": known, "jobs": len(of.indexes)}
 
     def _actions(self, entry: RunEntry, counts: Mapping[str, int]) -> list[str]:
+        if as_it_came(entry.manifest.plan):
+            return []  # its gateway acts
         if entry.running:
             return ["stop"] if self._processes.alive(entry.id) else []
         return ["retry_all"] if counts.get("attention") else []
@@ -103,6 +120,23 @@ class Views:
                 found |= {then: {"run": later.id, "index": index, **states[index]} for index, then in there.items()}
         return found
 
+    async def _job(self, params: Params) -> bytes:
+        """One job; what came of it when it was sent once more stands beneath it."""
+        entry, index = await self._runs.find(params.get("run")), _number(params, "index", -1)
+        found = await self._runs.look(entry, partial(job_of, index=index))
+        if found is None:
+            raise Refused(404, f"the run has no job {index}")
+        again = []
+        for later, of in await self._runs.again(entry):
+            for place in [place for place, then in enumerate(of.indexes) if then == index]:
+                job = await self._runs.look(later, partial(job_of, index=place))
+                again.append({"run": later.id, "index": place, "job": job})
+        outputs = [
+            {**output, "n": n, "name": output["file"].rpartition("/")[2]} for n, output in enumerate(found["outputs"])
+        ]
+        actions = [] if entry.running or as_it_came(entry.manifest.plan) else ["again"]
+        return encode({**found, "outputs": outputs, "actions": actions, "again": again})
+
     async def _chart(self, params: Params) -> Columns:
         entry, name = await self._runs.find(params.get("run")), params.get("chart")
         begin, end, width = _seconds(params, "from_s"), _seconds(params, "to_s"), _number(params, "width", 800)
@@ -117,12 +151,6 @@ class Views:
             "to_s": drawn.to_s,
         }
         return Columns(head, b"".join(column.astype("<f4", copy=False).tobytes() for column in drawn.columns))
-
-
-async def nothing_known(_: Path) -> dict[str, Any]:
-    """Where a run stands of which nothing is measured."""
-    await asyncio.sleep(0)
-    return {"as_of_s": None, **{name: [] for name in ("tiles", "gates", "remarks", "nodes", "errors")}}
 
 
 # --- a run in words
@@ -141,7 +169,7 @@ def subtitle(entry: RunEntry) -> list[str]:
     return [load_words(manifest.plan.load), named, manifest.server.url]
 
 
-def _in_list(entry: RunEntry, sums: Sums | None) -> dict[str, Any]:
+def _in_list(entry: RunEntry, sums: Sums | None, label: str) -> dict[str, Any]:
     manifest = entry.manifest
     counts = {} if sums is None else sums.counts
     return {
@@ -158,7 +186,7 @@ def _in_list(entry: RunEntry, sums: Sums | None) -> dict[str, Any]:
         "expected": expected_jobs(manifest.plan),
         "attention": counts.get("attention", 0),
         "counts": counts,
-        "label": "",
+        "label": label,
         "spark": [] if sums is None else sums.spark,
     }
 
@@ -207,7 +235,3 @@ def _seconds(params: Params, name: str) -> float | None:
     return (
         float(value) if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12 else None
     )
-
-
-def _builtins(value: object) -> dict[str, Any]:
-    return dict(value) if isinstance(value, dict) else cast(dict[str, Any], to_builtins(cast(Struct, value)))

@@ -15,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from msgspec import Struct
@@ -51,7 +52,7 @@ class Busy(Exception):
 
 
 Compute = str
-"""A function of this package that returns an Answer, such as `run_views.run_answer`. It is named, since only the other
+"""A function that returns an Answer, such as `comfyload.web.run_views:run_answer`. It is named, since only the other
 process has what its module imports: to load that takes a second.
 """
 Key = tuple[str, tuple[Any, ...]]
@@ -112,7 +113,7 @@ class Worker:
         """Load what the computations need, so that the first one does not wait for it."""
         async with self._turn:
             with suppress(BrokenProcessPool):  # the first computation begins another one
-                await self._begin()
+                await asyncio.get_running_loop().run_in_executor(await self._begin(), _load)
 
     def close(self) -> None:
         """End the process, whatever it computes."""
@@ -149,7 +150,7 @@ class Worker:
             spawn = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=_prepare)
         if self._pid is None:
-            self._pid = await asyncio.get_running_loop().run_in_executor(self._pool, _load)
+            self._pid = await asyncio.get_running_loop().run_in_executor(self._pool, os.getpid)
         return self._pool
 
     def _drop_pool(self) -> None:
@@ -166,8 +167,7 @@ def computed(compute: Compute, arguments: tuple[Any, ...]) -> Answer:
     """The function's answer; an error of ours is an answer too."""
     began = time.monotonic()
     try:
-        module, _, function = compute.partition(".")
-        answer: Answer = getattr(import_module(f"{__package__}.{module}"), function)(*arguments)
+        answer: Answer = resolve_name(compute)(*arguments)
     except OwnFault:
         raise
     except ComfyloadError as error:
@@ -197,7 +197,6 @@ def _end_with_parent() -> None:
         os._exit(0)
 
 
-def _load() -> int:
+def _load() -> None:
     for module in ("run_views", "kept_views", "job_files"):
         import_module(f"{__package__}.{module}")
-    return os.getpid()
