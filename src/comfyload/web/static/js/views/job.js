@@ -31,37 +31,52 @@ export function View({ place }) {
   return html`${crumbs}<${Job} run=${run} index=${index} job=${data} now=${now} chosen=${Number(place.query.attempt)} />`;
 }
 
+/** Attempts of the job, then those of each time that it was sent once more. @param {string} run @param {number} index @param {any} job */
+function tried(run, index, job) {
+  /** @type {any[]} */
+  const all = [];
+  for (const [place, number, of, more] of [[run, index, job, 0], ...(job.again ?? []).map((/** @type {any} */ a, /** @type {number} */ i) => [a.run, a.index, a.job, i + 1])]) {
+    if (!of) continue;
+    const attempts = of.attempts?.length ? of.attempts : more ? [{ attempt: 1, outcome: null, words: of.words }] : [];
+    attempts.forEach((/** @type {any} */ attempt, /** @type {number} */ i) => {
+      const label = more ? `Again${more > 1 ? ` ${more}` : ""}${attempts.length > 1 ? `, attempt ${attempt.attempt}` : ""}` : `Attempt ${attempt.attempt}`;
+      all.push({ label, attempt, job: of, last: i === attempts.length - 1, run: place, index: number });
+    });
+  }
+  return all;
+}
+
 /** @param {any} props */
 function Job({ run, index, job, now, chosen }) {
-  const attempts = job.attempts ?? [];
-  const last = attempts.length - 1;
-  const at = chosen >= 1 ? Math.max(0, attempts.findIndex((/** @type {any} */ a) => a.attempt === chosen)) : Math.max(0, last);
-  const attempt = attempts[at] ?? {};
-  const nodes = at === last ? (job.nodes ?? []) : [];
-  const begin = job.started_s ?? attempt.sent_s ?? job.due_s ?? 0;
-  const message = attempt.error || (at >= last ? job.message : "");
-  const several = attempts.length > 1;
+  const tries = tried(run, index, job);
+  const at = chosen >= 1 && chosen <= tries.length ? chosen - 1 : Math.max(0, tries.length - 1);
+  const shown = tries[at] ?? { attempt: {}, job, last: true, run, index };
+  const { attempt, job: of, last } = shown;
+  const nodes = last ? (of.nodes ?? []) : [];
+  const begin = of.started_s ?? attempt.sent_s ?? of.due_s ?? 0;
+  const message = attempt.error || (last ? of.message : "");
+  const several = tries.length > 1;
+  const newest = tries.at(-1)?.job ?? job;
   return html`
     <header class="head">
-      <div class="head-words"><h1>#${counted(index)} <${Badge} badge=${job.badge} fine=${job.fine} /></h1>
-        <p><${Fine} row=${job} now=${now} />${job.latency != null && html` after <b>${span(job.latency)}</b>`} <span class="muted">· ${[job.workflow, job.server && host(job.server), job.book != null && `book ${job.book}`].filter(Boolean).join(" · ")}</span></p>
-        ${job.again && html`<p>Sent again: <a href=${address(["run", job.again.run, "job", job.again.index])}>${job.again.run} #${counted(job.again.index)}</a> <${Badge} badge=${job.again.badge} fine=${job.again.fine} /> ${job.again.words}</p>`}</div>
+      <div class="head-words"><h1>#${counted(index)} <${Badge} badge=${newest.badge} fine=${newest.fine} /></h1>
+        <p><${Fine} row=${newest} now=${now} />${newest.latency != null && html` after <b>${span(newest.latency)}</b>`} <span class="muted">· ${[job.workflow, job.server && host(job.server), job.book != null && `book ${job.book}`].filter(Boolean).join(" · ")}</span></p></div>
       <div class="head-acts"><${Acts} run=${run} index=${index} job=${job} /></div>
     </header>
-    ${several && html`<${Tabs} attempts=${attempts} at=${at} job=${job} now=${now} />`}
+    ${several && html`<${Tabs} tries=${tries} at=${at} now=${now} />`}
     <div class="split" role=${several ? "tabpanel" : undefined} id="attempt" aria-labelledby=${several ? `attempt-${at}` : undefined}>
       <div class="stack">
-        ${message && html`<section class="panel message"><h2><${Icon} name="alert" />What the server said</h2><pre tabindex="0" aria-label="Message">${message}</pre>
+        ${message && html`<section class="panel message"><h2><${Icon} name="alert" />What the server said</h2><pre tabindex="0" role="group" aria-label="Message">${message}</pre>
           ${attempt.rule && html`<p class="rule"><b>Policy:</b> ${attempt.rule}${attempt.wait_s != null && html` · wait ${span(attempt.wait_s)}`}</p>`}</section>`}
-        ${(nodes.length > 0 || at === last) && html`<section class="panel"><h2>Nodes</h2>${nodes.length
-          ? html`<${Waterfall} nodes=${nodes} from=${begin} to=${attempt.ended_s ?? begin} failed=${attempt.node ?? job.failure?.node ?? ""} />`
-          : html`<p class="muted">${job.ended_s == null ? "Which nodes ran is known when the job has ended." : "No node ran."}</p>`}</section>`}
-        <${Outputs} run=${run} index=${index} outputs=${job.outputs ?? []} />
+        ${(nodes.length > 0 || last) && html`<section class="panel"><h2>Nodes</h2>${nodes.length
+          ? html`<${Waterfall} nodes=${nodes} from=${begin} to=${attempt.ended_s ?? begin} failed=${attempt.node ?? of.failure?.node ?? ""} />`
+          : html`<p class="muted">${of.ended_s == null ? "Which nodes ran is known when the job has ended." : "No node ran."}</p>`}</section>`}
+        ${last && html`<${Outputs} run=${shown.run} index=${shown.index} outputs=${of.outputs ?? []} />`}
       </div>
       <aside class="beside" aria-label="Facts">
-        <${Facts} title=${several ? `Attempt ${attempt.attempt}` : "Facts"} facts=${ofAttempt(attempt)} />
-        <${Facts} title="Times" facts=${(job.durations ?? []).filter((/** @type {any} */ d) => d.seconds != null).map((/** @type {any} */ d) => [d.words, span(d.seconds)])} />
-        <${Facts} title="Inputs" facts=${Object.entries(job.values ?? {}).map(([key, value]) => [key, typeof value === "object" ? JSON.stringify(value) : String(value)])} />
+        <${Facts} title=${several ? shown.label : "Facts"} facts=${ofAttempt(attempt)} />
+        ${last && html`<${Facts} title="Times" facts=${(of.durations ?? []).filter((/** @type {any} */ d) => d.seconds != null).map((/** @type {any} */ d) => [d.words, span(d.seconds)])} />`}
+        <${Facts} title="Inputs" facts=${Object.entries(of.values ?? {}).map(([key, value]) => [key, typeof value === "object" ? JSON.stringify(value) : String(value)])} />
       </aside>
     </div>`;
 }
@@ -90,22 +105,22 @@ function ofAttempt(attempt) {
 }
 
 /** @param {any} props */
-function Tabs({ attempts, at, job, now }) {
+function Tabs({ tries, at, now }) {
   const list = useRef(/** @type {HTMLElement | null} */ (null));
   const choose = (/** @type {number} */ to) => {
-    const next = (to + attempts.length) % attempts.length;
-    refine({ attempt: attempts[next].attempt });
+    const next = (to + tries.length) % tries.length;
+    refine({ attempt: next + 1 });
     /** @type {HTMLElement | undefined} */ (list.current?.children[next])?.focus();
   };
   const onKey = (/** @type {KeyboardEvent} */ event) => {
-    const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: attempts.length - 1 }[event.key];
+    const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: tries.length - 1 }[event.key];
     if (to === undefined) return;
     event.preventDefault();
     choose(to);
   };
   return html`<div class="tabs" role="tablist" aria-label="Attempts" ref=${list} onKeyDown=${onKey}>
-    ${attempts.map((/** @type {any} */ attempt, /** @type {number} */ i) => html`<button key=${attempt.attempt} type="button" role="tab" id=${`attempt-${i}`} aria-controls="attempt" aria-selected=${i === at ? "true" : "false"} tabindex=${i === at ? 0 : -1} onClick=${() => choose(i)}>
-      <b>Attempt ${attempt.attempt}</b> <span class="badge is-${BADGE_OF[attempt.outcome] ?? job.badge}">${attempt.outcome ? attempt.words : html`<${Fine} row=${job} now=${now} />`}</span>
+    ${tries.map((/** @type {any} */ { label, attempt, job }, /** @type {number} */ i) => html`<button key=${label} type="button" role="tab" id=${`attempt-${i}`} aria-controls="attempt" aria-selected=${i === at ? "true" : "false"} tabindex=${i === at ? 0 : -1} onClick=${() => choose(i)}>
+      <b>${label}</b> <span class="badge is-${BADGE_OF[attempt.outcome] ?? job.badge}">${attempt.outcome ? attempt.words : html`<${Fine} row=${job} now=${now} />`}</span>
     </button>`)}
   </div>`;
 }
