@@ -66,16 +66,7 @@ class Port:
 
     async def raw(self, sent: bytes) -> Answer:
         """The answer to these bytes."""
-        reader, writer = await asyncio.open_connection(self.url.host, self.url.port)
-        try:
-            writer.write(sent)
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20.0)
-            lines = head.decode("latin-1").split("\r\n")
-            headers = dict(line.lower().split(": ", 1) for line in lines[1:] if ": " in line)
-            size = int(headers.get("content-length", "0")) if not sent.startswith(b"HEAD") else 0
-            return Answer(int(lines[0].split()[1]), headers, await asyncio.wait_for(reader.readexactly(size), 20.0))
-        finally:
-            writer.close()
+        return await spoken(self.url, sent)
 
     async def ask(self, path: str, *more: str, method: str = "GET", body: bytes | None = None) -> Answer:
         """The answer to a request for the path as it is written here. `more`: lines of headers."""
@@ -88,6 +79,20 @@ class Port:
         """The answer to a POST of that value, or of these bytes."""
         body = value if isinstance(value, bytes) else json.dumps(value).encode()
         return await self.ask(path, *more, method="POST", body=body)
+
+
+async def spoken(url: URL, sent: bytes) -> Answer:
+    """The answer that comes from there to these bytes."""
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    try:
+        writer.write(sent)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20.0)
+        lines = head.decode("latin-1").split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines[1:] if ": " in line)
+        size = int(headers.get("content-length", "0")) if not sent.startswith(b"HEAD") else 0
+        return Answer(int(lines[0].split()[1]), headers, await asyncio.wait_for(reader.readexactly(size), 20.0))
+    finally:
+        writer.close()
 
 
 @asynccontextmanager

@@ -44,14 +44,17 @@ REFUSED_S = 2.0
 """How long nothing listens at a server's address before its jobs are sent elsewhere: its process is gone, and a queue
 does not outlive it."""
 
+More = Callable[[Console], Sequence[Route]]
+"""Makes routes under `/comfyload/` that stand beside those of the console, and may ask it."""
+
 SETTLE_S = 5.0
 LOOPBACKS = ("127.0.0.1", "::1", "localhost")
 MOST_PAGE_CONNECTIONS = 100
 
 
 @asynccontextmanager
-async def opened(options: GatewayOptions, more: Sequence[Route] = ()) -> AsyncIterator[tuple[Gateway, Intake, Front]]:
-    """The gateway at work, without a socket. `more`: routes under `/comfyload/` beside those of its console.
+async def opened(options: GatewayOptions, more: More = lambda _: ()) -> AsyncIterator[tuple[Gateway, Intake, Front]]:
+    """The gateway at work, without a socket.
 
     Raises:
         UsageError: a server's address or files are not valid, or another process uses the ledger.
@@ -126,7 +129,7 @@ async def opened(options: GatewayOptions, more: Sequence[Route] = ()) -> AsyncIt
         console = Console(gateway, intake, options.operators)
         passing = Passing(fleet, session, files, gateway.inputs)
         try:
-            yield gateway, intake, Front(gateway, intake, guard, passing, [*console.routes(), *more])
+            yield gateway, intake, Front(gateway, intake, guard, passing, [*console.routes(), *more(console)])
         finally:
             client.leave_jobs()
             await end_tasks([running])
@@ -155,12 +158,11 @@ async def serve_gateway(
     *,
     read: Callable[[Mapping[URL, str]], GatewayOptions] | None = None,
     note: Callable[[str], None] = lambda _: None,
-    more: Sequence[Route] = (),
+    more: More = lambda _: (),
 ) -> None:
     """Serve until SIGINT or SIGTERM; a second one ends it without waiting for jobs. `say` gets the address once it
     listens, `note` what an operator should know later. `read`: what the options are at a SIGHUP, given the names of
-    servers by their addresses. `more`: routes under `/comfyload/` beside those
-    of its console.
+    servers by their addresses. `more`: the page beside the console.
 
     Raises:
         UsageError: it cannot listen there, or its certificate cannot be read.

@@ -19,6 +19,7 @@ from comfyload.cli.output import check_writable, echo, for_people
 from comfyload.cli.progress import viewer_for
 from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.cli.streams import echo_toml
+from comfyload.cli.ui import open_page
 from comfyload.errors import INTERRUPTED, ComfyloadError
 from comfyload.judge.gates.grammar import GateSet
 from comfyload.judge.gates.sequential import BUDGET_JOBS
@@ -74,6 +75,7 @@ def run(
         Path | None, Flag("--save-plan", "FILE", "Write the options as a TOML plan (- prints it); submit nothing.")
     ] = None,
     dry_run: Annotated[bool, Flag("--dry-run", "", "Show plan, schedule and prompts; submit nothing.")] = False,
+    ui: Annotated[bool, Flag("--ui", "", "Open the dashboard, in a process of its own.", RESULT)] = False,
     until_proven: Annotated[bool, UNTIL_PROVEN] = False,
 ) -> None:
     """Load a server with workflows, and report what happened to every job.
@@ -116,6 +118,9 @@ def run(
         from comfyload.app.run.early_stop import StopRule
 
         stop_reason = StopRule(limits[0], options.plan.jobs or BUDGET_JOBS, limits[1]).stop_reason
+    if ui:
+        runs = Path("runs") if options.run_dir is None else Path(options.run_dir).absolute().parent
+        echo(f"Dashboard  {open_page(runs, ending.archive, options.server)}", err=True)
     gc.freeze()  # modules stay: the load, which begins without garbage, need not look for it among them
     path = clock.run(run_load(options, viewer_for(quiet=ending.silent), stop_reason))
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from comfyload.judge.arrays import Floats
+from comfyload.record.codec import printable
 from comfyload.record.model import FailureKind
 
 KINDS: tuple[str, ...] = ("", *get_args(FailureKind))
@@ -43,7 +44,7 @@ _MORE = 8
 
 
 class Names:
-    """Texts that many jobs share, each kept once, under a number from 0; beyond `most` all are OTHERS."""
+    """Texts that many jobs share, each kept once and printable, under a number from 0; beyond `most` all are OTHERS."""
 
     def __init__(self, most: int, *first: str) -> None:
         self.texts = list(first)
@@ -53,6 +54,7 @@ class Names:
     def number(self, text: str) -> int:
         found = self._numbers.get(text)
         if found is None:
+            text = printable(text)
             if len(self.texts) >= self._most:
                 text = OTHERS
             found = self._numbers.setdefault(text, len(self.texts))

@@ -73,13 +73,17 @@ class RunFollower:
         """Of jobs without a record, what was said last."""
         self.workflows, self.servers = Names(_NAMES, ""), Names(_NAMES)
         self.nodes, self.messages = Names(_NAMES, ""), Names(_MESSAGES, "")
-        self.damaged = 0
+        self._damaged = 0
         self.behind = self.alive = False
         self.latest_s = 0.0
         self._event_index, self._event_offset = list[int](), list[int]()
         self._tails = {name: Tail(self.path / name) for name in (RECORDS, EVENTS, SAMPLES)}
         self._clock_zero: float | None = None
         self._looked = -np.inf
+
+    @property
+    def damaged(self) -> int:
+        return self._damaged + sum(tail.too_long for tail in self._tails.values())
 
     @property
     def now_s(self) -> float:
@@ -275,7 +279,7 @@ class RunFollower:
             try:
                 values.append(decode(block[start:end], decoder))
             except msgspec.MsgspecError:
-                self.damaged += 1
+                self._damaged += 1
             else:
                 good.append(start)
         return values, begin + np.array(good, np.int64)

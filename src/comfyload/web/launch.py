@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +33,9 @@ STARTS_S = 20.0
 _APART = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 """On Windows, where there are no sessions, so that Ctrl-C for the dashboard does not reach the run."""
 
+Hold = Callable[[str, subprocess.Popen[bytes]], None]
+"""Keeps the process of a run by the run's id, to stop it."""
+
 State = Literal["starting", "running", "ended", "failed"]
 
 
@@ -51,12 +54,13 @@ class Start(Struct, frozen=True, kw_only=True):
 
 
 class Launcher:
-    """`archive`: where `* baseline` in gates is looked up."""
+    """`archive`: where `* baseline` in gates is looked up. `hold`: gets the process of each run that is started."""
 
-    def __init__(self, runs: Path, plans: Plans, archive: Path | None) -> None:
+    def __init__(self, runs: Path, plans: Plans, archive: Path | None, hold: Hold) -> None:
         self._runs = runs
         self._plans = plans
         self._archive = archive
+        self._hold = hold
         self._processes: dict[str, tuple[str, subprocess.Popen[bytes]]] = {}
 
     async def start(self, filled: Filled, server: str, headers: Mapping[str, str]) -> Start:
@@ -77,7 +81,9 @@ class Launcher:
         words += ["--gates", str(plan.with_suffix(GATES))] if filled.gate_set is not None else []
         words += ["--until-proven"] if filled.until_proven else []
         words += ["--archive", str(self._archive)] if self._archive is not None else []
-        self._processes[run_id] = server, self._spawn(words, plan.with_suffix(".txt"), options.server, headers)
+        process = self._spawn(words, plan.with_suffix(".txt"), options.server, headers)
+        self._processes[run_id] = server, process
+        self._hold(run_id, process)
         return await self._begun(run_id)
 
     def look(self, run_id: str) -> Start | None:

@@ -9,25 +9,35 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
 
 from aiohttp import web
 from msgspec import Struct
-from yarl import URL
 
 from comfyload import clock
 from comfyload.app.gateway_options import is_loopback
 from comfyload.app.gateway_port import listening
 from comfyload.app.signals import Signals
+from comfyload.comfy.address import redacted
 from comfyload.gateway import paths
+from comfyload.gateway.fleet import ServerConfig
 from comfyload.gateway.guard import AccessGuard, Denied
 from comfyload.gateway.login import LOGIN, admitted, login, refusal
 from comfyload.tasks import end_tasks
+from comfyload.web.actions import Actions
 from comfyload.web.answers import HEADERS, MOST_BODY, Handler, Route, answer, guarded
 from comfyload.web.feed import Feed
 from comfyload.web.files import FOLDER, PageFiles
+from comfyload.web.gateways import Gateways, Jobs
+from comfyload.web.outputs import Outputs
+from comfyload.web.processes import Processes
+from comfyload.web.results import Results
+from comfyload.web.runs import Runs
+from comfyload.web.start import Starting
 from comfyload.web.views import Views
+from comfyload.web.worker import Worker
 
 PAGE = "/comfyload/"
 UI = f"{PAGE}ui"
@@ -36,13 +46,14 @@ LOOK_S = 1.0
 
 class DashboardOptions(Struct, frozen=True, kw_only=True):
     """What the dashboard shows, and to whom. `token`: what a caller must know; None: whoever reaches it may look and
-    act. `hosts`: names by which it is called. `in_gateway`: it stands in a gateway, and shows its ledger.
-    `quit_after_s`: it ends when no tab has been open for so long.
+    act. `gateway_token`: that of a gateway among the servers. `hosts`: names by which it is called. `in_gateway`: it
+    stands in a gateway, and shows its ledger. `quit_after_s`: it ends when no tab has been open for so long.
     """
 
     runs: Path
     archive: Path
-    servers: Sequence[URL] = ()
+    servers: Sequence[ServerConfig] = ()
+    gateway_token: str = ""
     host: str = "127.0.0.1"
     port: int = 8288
     hosts: Sequence[str] = ()
@@ -55,24 +66,50 @@ class DashboardOptions(Struct, frozen=True, kw_only=True):
 class Dashboard:
     """The routes and what stands behind them. `may`: whether a caller that was let in may see everything."""
 
-    def __init__(
-        self, options: DashboardOptions, views: Views, may: Callable[[web.Request], bool] = lambda _: True
-    ) -> None:
+    def __init__(self, options: DashboardOptions, worker: Worker, may: Callable[[web.Request], bool]) -> None:
         self._options = options
         self._may = may
+        self._worker = worker
         self._token = secrets.token_urlsafe(32)
         self._files = PageFiles(options.page)
-        self.feed = Feed(views.table())
+        processes = Processes()
+        self._runs = Runs(options.runs, options.archive)
+        self._results = Results(self._runs.path_of, options.archive, worker)
+        self._actions = Actions(self._runs, processes, options.servers)
+        self._outputs = Outputs(self._runs, options.servers)
+        self._starting = Starting(options.runs, options.servers, options.archive, processes.hold)
+        self._gateways = Gateways(options.servers, options.gateway_token)
+        more = {"gateway": self._gateways.view}
+        self.feed = Feed(Views(self._runs, options.runs, processes, self._results.live_summary, more).table())
 
-    def routes(self) -> list[Route]:
-        """All of them, each guarded."""
+    async def start(self) -> None:
+        """Load what computes pages, so that the first does not wait for it."""
+        await self._worker.start()
+
+    def routes(self, jobs: Jobs | None = None) -> list[Route]:
+        """All of them, each guarded. `jobs`: of the gateway that they stand in, which answers its API itself."""
+        self._gateways.inside = jobs
         found: list[Route] = [
             ("GET", PAGE, self._files.index),
             ("GET", f"{UI}/static/{{name:.+}}", self._files.file),
             ("GET", f"{UI}/session", self._session),
             ("GET", f"{UI}/ws", self.feed.socket),
+            *self._outputs.routes(UI),
+            *((method, path, self._fresh(handler)) for method, path, handler in self._results.routes()),
         ]
+        if jobs is None:  # a gateway's servers are for its jobs, and no load test's
+            found += [*self._actions.routes(UI), *self._starting.routes(), *self._gateways.routes()]
         return [(method, path, guarded(handler, self._token, self._may)) for method, path, handler in found]
+
+    def _fresh(self, handler: Handler) -> Handler:
+        """The handler, with the list of runs as it is now."""
+
+        @wraps(handler)
+        async def with_list(request: web.Request) -> web.StreamResponse:
+            await self._runs.entries()
+            return await handler(request)
+
+        return with_list
 
     async def _session(self, _: web.Request) -> web.Response:
         """What the page must know first; the token is for its actions."""
@@ -84,6 +121,7 @@ class Dashboard:
                 "gateway": options.in_gateway,
                 "folder": str(options.runs),
                 "archive": str(options.archive),
+                "servers": [{"name": one.name, "url": redacted(one.url)} for one in options.servers],
             }
         )
         made.headers["Cache-Control"] = "no-store"
@@ -95,11 +133,13 @@ async def dashboard(
     options: DashboardOptions, may: Callable[[web.Request], bool] = lambda _: True
 ) -> AsyncIterator[Dashboard]:
     """The dashboard at work, without a socket."""
-    found = Dashboard(options, Views(options.runs, options.archive), may)
+    worker = Worker()
     try:
+        found = Dashboard(options, worker, may)
         yield found
-    finally:
         await found.feed.close()
+    finally:
+        worker.close()
 
 
 def app_of(found: Dashboard, options: DashboardOptions) -> web.Application:
@@ -152,6 +192,8 @@ async def serve_dashboard(options: DashboardOptions, say: Callable[[str], None])
             found = await stack.enter_async_context(dashboard(options))
             url = await stack.enter_async_context(listening(app_of(found, options), options.host, options.port, None))
             say(f"{url}{PAGE}")
+            warm = asyncio.create_task(found.start())
+            stack.push_async_callback(end_tasks, [warm])
             unwatched = asyncio.create_task(_unwatched(found.feed, options.quit_after_s))
             stack.push_async_callback(end_tasks, [unwatched])
             while await signals.next(unwatched) == "reload":

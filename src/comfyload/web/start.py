@@ -25,7 +25,7 @@ from comfyload.report.plan_text import plan_words
 from comfyload.visible import visible
 from comfyload.web.answers import Refused, Route, answer
 from comfyload.web.form import FILES, Filled, fields, fill, values_of
-from comfyload.web.launch import Launcher
+from comfyload.web.launch import Hold, Launcher
 from comfyload.web.plans import PlanExists, Plans, SavedPlan, file_name
 from comfyload.workflow import parse
 
@@ -65,16 +65,22 @@ class Saved(Asked, frozen=True, forbid_unknown_fields=True):
 
 
 class Starting:
-    """The handlers. `servers`: those that are configured; no other is called."""
+    """The handlers. `servers`: those that are configured; no other is called. `hold`: of `Launcher`."""
 
-    def __init__(self, runs: Path, servers: Sequence[ServerConfig], archive: Path | None = None) -> None:
+    def __init__(
+        self,
+        runs: Path,
+        servers: Sequence[ServerConfig],
+        archive: Path | None = None,
+        hold: Hold = lambda _run_id, _process: None,
+    ) -> None:
         self._runs = runs
         self._servers = {server.name: server for server in servers}
         self._archive = archive
         self._plans = Plans(runs)
         files = re.escape(str(self._plans.folder / "files" / "_")[:-1])
         self._places = re.compile(rf"{files}[0-9a-f]+[/\\\\]")
-        self._launcher = Launcher(runs, self._plans, archive)
+        self._launcher = Launcher(runs, self._plans, archive, hold)
         self._preflights = asyncio.Semaphore(PREFLIGHTS)
 
     def routes(self) -> list[Route]:
