@@ -35,10 +35,12 @@ export function Page({ page, charts = [], chartsAt = "" }) {
     <${States} states=${page.states} />
     <${PageTiles} tiles=${page.tiles} notes=${notes} />
     ${page.short?.length > 0 && html`<p class="short">${page.short.join(" · ")}</p>`}
-    ${drawn.length > 0 && html`<${Picture} chart=${drawn[0]} at=${chartsAt} first />`}
-    ${(page.bars ?? []).map((/** @type {any} */ bars) => html`<${Bars} key=${bars.key} bars=${bars} />`)}
-    <${Remarks} remarks=${(page.remarks ?? []).filter((/** @type {any} */ r) => !r.detail)} boxed />
-    ${tables.map((/** @type {any} */ table) => html`<${Table} key=${table.key} table=${table} notes=${notes} />`)}
+    ${(drawn.length > 0 || page.bars?.length > 0) && html`<div class="front">
+      ${drawn.length > 0 && html`<${Picture} chart=${drawn[0]} at=${chartsAt} first />`}
+      ${page.bars?.length > 0 && html`<div class="stack">${page.bars.map((/** @type {any} */ bars) => html`<${Bars} key=${bars.key} bars=${bars} />`)}</div>`}</div>`}
+    ${tables.filter(ofGates).map((/** @type {any} */ table) => html`<${Table} key=${table.key} table=${table} notes=${notes} />`)}
+    <${Remarks} remarks=${(page.remarks ?? []).filter((/** @type {any} */ r) => !r.detail)} boxed most=${5} />
+    ${tables.filter((/** @type {any} */ table) => !ofGates(table)).map((/** @type {any} */ table) => html`<${Table} key=${table.key} table=${table} notes=${notes} />`)}
     ${drawn.length > 1 && html`<section class="pictures" aria-label="Pictures">${drawn.slice(1).map((chart) => html`<${Picture} key=${chart.name} chart=${chart} at=${chartsAt} />`)}</section>`}
     ${facts.length > 0 && html`<section class="panel"><h2>Facts</h2><${Facts} lines=${facts} notes=${notes} /></section>`}
     ${numbers.length > 0 && html`<${Folded} title="All numbers"><${Facts} lines=${numbers} notes=${notes} /><//>`}
@@ -49,6 +51,9 @@ export function Page({ page, charts = [], chartsAt = "" }) {
     <${Next} next=${page.next} places=${page.places} />`;
   return html`<div class="page">${body}<${Footnotes} notes=${notes} /></div>`;
 }
+
+/** A reader wants the gates on the first screen. @param {{ key: string }} table */
+const ofGates = (table) => table.key.startsWith("gates");
 
 /** @param {{ notes: Notes }} props Drawn after all that has notes. */
 function Footnotes({ notes }) {
@@ -96,11 +101,15 @@ function Bars({ bars }) {
 }
 
 /** @param {any} props */
-export function Remarks({ remarks, boxed = false, title = "To know" }) {
+export function Remarks({ remarks, boxed = false, title = "To know", most = Number.POSITIVE_INFINITY }) {
+  const [all, showAll] = useState(false);
   if (!remarks?.length) return null;
+  const weight = { invalid: 0, warning: 1, info: 2 };
+  const sorted = [...remarks].sort((a, b) => weight[/** @type {keyof weight} */ (a.level)] - weight[/** @type {keyof weight} */ (b.level)]);
+  const shown = all || sorted.length <= most + 1 ? sorted : sorted.slice(0, most);
   return html`<section class=${boxed ? "panel" : undefined}><h2>${title}</h2><ul class="remarks">
-    ${remarks.map((/** @type {any} */ remark) => html`<li key=${remark.text} class="level-${remark.level}"><${Icon} name=${remark.level === "info" ? "info" : "alert"} /><div><span class="unseen">${remark.level}: </span>${remark.text}${remark.hint && html`<p>${remark.hint}</p>`}</div></li>`)}
-  </ul></section>`;
+    ${shown.map((/** @type {any} */ remark) => html`<li key=${remark.text} class="level-${remark.level}"><${Icon} name=${remark.level === "info" ? "info" : "alert"} /><div><span class="unseen">${remark.level}: </span>${remark.text}${remark.hint && html`<p>${remark.hint}</p>`}</div></li>`)}
+  </ul>${shown.length < sorted.length && html`<button type="button" class="button quiet small" onClick=${() => showAll(true)}>${sorted.length - shown.length} more</button>`}</section>`;
 }
 
 /** @param {{ table: any, notes: Notes, bare?: boolean }} props */

@@ -126,8 +126,9 @@ function Hockey({ found }) {
   const data = useMemo(() => {
     const curve = found.curve;
     if (!Array.isArray(curve) || !curve.length) return null;
-    const column = (/** @type {string} */ name) => Float32Array.from(curve, (point) => point[name] ?? Number.NaN);
-    return { names: ["t", "p95 min", "p95 max", "p95 last"], columns: [column("rate_per_minute"), column("low_s"), column("high_s"), column("p95_s")] };
+    const column = (/** @type {(point: any) => number | null} */ of) => Float32Array.from(curve, (point) => of(point) ?? Number.NaN);
+    const columns = [column((p) => 60 * p.rate_per_s), column((p) => p.p95_s.low), column((p) => p.p95_s.high), column((p) => p.p95_s.estimate)];
+    return { names: ["t", "p95 min", "p95 max", "p95 last"], columns };
   }, [found]);
   if (!data) return null;
   return html`<div class="charts two one"><${Plot} title="p95 over load" unit="s, by jobs a minute" data=${data} xText=${short} lines=${{ x: found.deploy_per_minute ?? undefined, y: found.limit_s }} top=${3 * found.limit_s} /></div>`;

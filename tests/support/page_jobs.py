@@ -289,7 +289,9 @@ def job_of(jobs: Jobs, now_s: float, index: int) -> dict[str, Any] | None:
     }
     attempts = [first]
     if row["fine"] == "retrying":
-        attempts.append({**first, "attempt": 2, "outcome": None, "words": "under way", "error": "", "rule": "", "id": ""})
+        attempts.append(
+            {**first, "attempt": 2, "outcome": None, "words": "under way", "error": "", "rule": "", "id": ""}
+        )
     return {
         **row,
         "now_s": round(now_s, 2),
