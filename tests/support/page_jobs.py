@@ -115,7 +115,7 @@ class Jobs:
             "until_s": due + latency if fine == "retrying" else None,
             "why": ERROR if fine in ("failed", "retrying") else "",
             "server": SERVERS[index % 2],
-            "book": "",
+            "book": None,
         }
 
     def rows(self, now_s: float, params: dict[str, Any]) -> dict[str, Any]:
@@ -206,10 +206,10 @@ class Jobs:
             if self.count
             else [],
             "nodes": [
-                {"node": "KSampler", "runs": done, "mean": "2.1 s", "share": 0.62},
-                {"node": "SaveImage", "runs": done, "mean": "0.71 s", "share": 0.21},
-                {"node": "VAEDecode", "runs": done, "mean": "0.34 s", "share": 0.1},
-                {"node": "CLIPTextEncode", "runs": done, "mean": "0.05 s", "share": 0.02},
+                {"node": "3", "class": "KSampler", "workflow": "book_small", "runs": done, "mean": "2.1 s", "share": "62 %", "part": 0.62},
+                {"node": "9", "class": "SaveImage", "workflow": "book_small", "runs": done, "mean": "0.71 s", "share": "21 %", "part": 0.21},
+                {"node": "8", "class": "VAEDecode", "workflow": "book_small", "runs": done, "mean": "0.34 s", "share": "10 %", "part": 0.1},
+                {"node": "6", "class": "CLIPTextEncode", "workflow": "book_small", "runs": done, "mean": "0.05 s", "share": "2 %", "part": 0.02},
             ]
             if done
             else [],

@@ -1,7 +1,7 @@
 """A stand-in for the dashboard's server: speaks its socket and answers its addresses, with made-up runs of any size.
 
-`python -m tests.support.page_server PORT` serves it to look at. Runs: `live` goes on, `many` has 100,000 jobs, `one` has
-one, `none` has none yet, `broken` cannot be read.
+`python -m tests.support.page_server PORT` serves it to look at. Runs: `live` goes on, `many` has 100,000 jobs, `one`
+has one, `none` has none yet, `broken` cannot be read.
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ function options({ found, size, height, sync, onZoom, readout, draw, gaps, xText
     series,
     bands,
     legend: { show: false },
-    padding: [8, 6, 0, 0],
+    padding: [8, 16, 0, 0],
     cursor: {
       sync: sync ? { key: sync, scales: ["x", null] } : undefined,
       drag: { x: Boolean(onZoom), y: false, setScale: false },
@@ -176,7 +176,7 @@ function options({ found, size, height, sync, onZoom, readout, draw, gaps, xText
     },
     scales: { x: { time: false }, y: { range: (/** @type {any} */ _, /** @type {number} */ __, /** @type {number} */ most) => [0, most > 0 ? (top ? Math.min(most * 1.08, top) : most * 1.08) : 1] } },
     axes: [
-      { stroke: text, grid: { show: false }, ticks, font, size: 22, gap: 4, space: 60, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map(xText) },
+      { stroke: text, grid: { show: false }, ticks, font, size: 22, gap: 4, space: 60, incrs: xText === clock ? TIMES : undefined, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map(xText) },
       { stroke: text, grid, ticks, font, size: 40, gap: 4, space: 30, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map(short) },
     ],
     hooks: {
@@ -194,6 +194,9 @@ function options({ found, size, height, sync, onZoom, readout, draw, gaps, xText
     },
   };
 }
+
+/** Steps of an axis of time, in seconds. */
+const TIMES = [0.001, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400];
 
 /** @param {number} seconds */
 export const clock = (seconds) => (seconds < 60 ? `${Number(seconds.toFixed(2))} s` : span(seconds));
