@@ -13,10 +13,10 @@ from msgspec import json, structs
 from comfyload.record.lock import alone_in
 from comfyload.record.model import Attempt, Output, Record, Span
 from comfyload.record.run import RunWriter
-from comfyload.web.badges import BADGES, STATES, State
+from comfyload.web.badges import BADGES, STATES, JobState
 from comfyload.web.follow import RunFollower
 from comfyload.web.job import job_of
-from comfyload.web.rows import MOST_ROWS, Row, errors, rows
+from comfyload.web.rows import MOST_ROWS, JobRow, errors, rows
 from comfyload.web.states import MOST_CHIPS, Filter, View, chips
 from tests.unit.judge_runs import FACTS, failed, job, manifest
 from tests.unit.test_web_follow import caught_up, retry, sent, under_way
@@ -65,7 +65,7 @@ FILTERS = st.builds(
 )
 
 
-def passes(row: Row, record: Record | None, flt: Filter) -> bool:
+def passes(row: JobRow, record: Record | None, flt: Filter) -> bool:
     """What the filter means, of one job."""
     failure = None if record is None else record.execution.failure
     return (
@@ -116,7 +116,7 @@ def test_every_chip_counts_the_jobs_that_are_seen_with_it(tmp_path_factory: Any,
         assert sum(View(follower).counts().values()) == len(jobs)
 
 
-def _at_least(flt: Filter, row: Row, ended: dict[int, Record]) -> Filter:
+def _at_least(flt: Filter, row: JobRow, ended: dict[int, Record]) -> Filter:
     """A job under way that was never said to be sent again has no number of attempts yet."""
     if row.index not in ended and row.fine != "retrying" and flt.attempt > 0:
         return structs.replace(flt, nothing=True)
@@ -309,4 +309,4 @@ def test_files_of_several_nodes_are_numbered_through(tmp_path: Path) -> None:
 def test_every_state_has_a_badge_and_its_own_key() -> None:
     keys = [*BADGES, *(state.key for state in STATES)]
     assert len(set(keys)) == len(keys), "a filter takes either"
-    assert all(isinstance(state, State) and state.badge in BADGES for state in STATES)
+    assert all(isinstance(state, JobState) and state.badge in BADGES for state in STATES)

@@ -18,7 +18,7 @@ BADGES: dict[Badge, str] = {
 """In the order in which people read them."""
 
 
-class State(Struct, frozen=True, kw_only=True):
+class JobState(Struct, frozen=True, kw_only=True):
     """A finer state: `key` for tools, `words` for people."""
 
     key: str
@@ -26,22 +26,22 @@ class State(Struct, frozen=True, kw_only=True):
     badge: Badge
 
 
-STATES: tuple[State, ...] = (
-    State(key="unknown", words="end unknown", badge="ended"),
-    State(key="waiting", words="waiting", badge="pending"),
-    State(key="sent", words="sent", badge="pending"),
-    State(key="queued", words="in the queue", badge="pending"),
-    State(key="retrying", words="retrying", badge="pending"),
-    State(key="running", words="running", badge="rendering"),
-    State(key="failed", words="failed", badge="attention"),
-    State(key="lost", words="lost", badge="attention"),
-    State(key="timeout", words="timed out", badge="attention"),
-    State(key="completed", words="completed", badge="done"),
-    State(key="cached", words="from cache", badge="done"),
-    State(key="cancelled", words="cancelled", badge="ended"),
-    State(key="dropped", words="dropped", badge="ended"),
-    State(key="shed", words="shed", badge="ended"),
-    State(key="censored", words="cut off", badge="ended"),
+STATES: tuple[JobState, ...] = (
+    JobState(key="unknown", words="end unknown", badge="ended"),
+    JobState(key="waiting", words="waiting", badge="pending"),
+    JobState(key="sent", words="sent", badge="pending"),
+    JobState(key="queued", words="in the queue", badge="pending"),
+    JobState(key="retrying", words="retrying", badge="pending"),
+    JobState(key="running", words="running", badge="rendering"),
+    JobState(key="failed", words="failed", badge="attention"),
+    JobState(key="lost", words="lost", badge="attention"),
+    JobState(key="timeout", words="timed out", badge="attention"),
+    JobState(key="completed", words="completed", badge="done"),
+    JobState(key="cached", words="from cache", badge="done"),
+    JobState(key="cancelled", words="cancelled", badge="ended"),
+    JobState(key="dropped", words="dropped", badge="ended"),
+    JobState(key="shed", words="shed", badge="ended"),
+    JobState(key="censored", words="cut off", badge="ended"),
 )
 """The first is of jobs without a record. Which of those that have none waits or runs, `states.states_of` says."""
 

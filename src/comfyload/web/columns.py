@@ -67,7 +67,7 @@ class Names:
         return self._numbers.get(text, -1)
 
 
-class JobColumns:
+class GrowingColumns:
     """One row a job, in the order in which the journal names them first. NaN is not known, book -1 of no book.
 
     `due`, `sent`, `done`: instants of the run; `queue_wait`, `execution`: seconds by the server's clock. `fine`: how it
@@ -164,7 +164,7 @@ class JobColumns:
             setattr(self, name, whole[: self.n])
 
 
-class Readings:
+class GrowingReadings:
     """The readings of one source under one name, in the order in which they were written; NaN has no value."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from comfyload.record.journal import RECORDS
 from comfyload.record.lock import is_taken
 from comfyload.record.model import Manifest, Record, RetryLine, Sample, Sent
 from comfyload.record.run import EVENTS, MANIFEST, SAMPLES, RunReader
-from comfyload.web.columns import Readings
+from comfyload.web.columns import GrowingReadings
 from comfyload.web.table import JobTable, Rows
 from comfyload.web.tail import Tail, line_at
 
@@ -59,9 +59,9 @@ class RunFollower:
     def _forget(self) -> None:
         self._table = JobTable()
         self.jobs = self._table.columns
-        self.samples: dict[tuple[str, str], Readings] = {}
+        self.samples: dict[tuple[str, str], GrowingReadings] = {}
         self.retries: dict[int, RetryLine] = {}
-        """Of jobs without a record, what was said last."""
+        """Of jobs without a record, the last line about each that failed before."""
         self.workflows, self.servers = self._table.workflows, self._table.servers
         self.nodes, self.messages = self._table.nodes, self._table.messages
         self._damaged = 0
@@ -197,7 +197,7 @@ class RunFollower:
             t.append(line.t)
             values.append(np.nan if line.value is None else line.value)
         for key, (t, values) in by_name.items():
-            self.samples.setdefault(key, Readings()).add(t, values)
+            self.samples.setdefault(key, GrowingReadings()).add(t, values)
             self.latest_s = max([self.latest_s, *t])
         return block.count(b"\n")
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from comfyload.judge.arrays import Flags
 from comfyload.web.badges import BADGES, PLACES, STATES
-from comfyload.web.columns import KINDS, NO_NAME, JobColumns, Names
+from comfyload.web.columns import KINDS, NO_NAME, GrowingColumns, Names
 from comfyload.web.follow import RunFollower
 from comfyload.web.table import id_head
 
@@ -104,7 +104,7 @@ class View:
         column, number = self._chosen(group, flt, jobs)
         return np.asarray(column == number)
 
-    def _chosen(self, group: str, flt: Filter, jobs: JobColumns) -> tuple[NDArray[Any], int]:
+    def _chosen(self, group: str, flt: Filter, jobs: GrowingColumns) -> tuple[NDArray[Any], int]:
         """The column of a group, and the number in it that is chosen; one that no job has, where no job can have it."""
         if group == "state":
             if flt.state in BADGES:
@@ -197,7 +197,7 @@ def chips(follower: RunFollower, flt: Filter) -> list[Chip]:
 
 
 def waiting(follower: RunFollower) -> Iterator[tuple[int, Any]]:
-    """Rows of jobs without a record that failed before, and what was said of them last."""
+    """Rows of jobs without a record that failed before, and the last line about each."""
     for index, line in follower.retries.items():
         row = follower.jobs.row(index)
         if row >= 0:

@@ -11,7 +11,7 @@ from comfyload.judge.columns.fold import surely_plausible
 from comfyload.record.model import Execution, Line, Manifest, Record
 from comfyload.record.stamps import believed
 from comfyload.web.badges import ended_as
-from comfyload.web.columns import KINDS, JobColumns, Names
+from comfyload.web.columns import KINDS, GrowingColumns, Names
 
 _LONGEST = 300
 """Letters of a name or message that are kept."""
@@ -27,7 +27,7 @@ class JobTable:
     """
 
     def __init__(self) -> None:
-        self.columns = JobColumns()
+        self.columns = GrowingColumns()
         self.workflows, self.servers = Names(_NAMES, ""), Names(_NAMES)
         self.nodes, self.messages = Names(_NAMES, ""), Names(_MESSAGES, "")
         self._cache = CacheJudge([])
