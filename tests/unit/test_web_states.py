@@ -143,10 +143,12 @@ def run_of(path: Path, *records: Record, **changes: Any) -> RunFollower:
         ({"book": "-1"}, Filter(nothing=True)),
         ({"book": "٣"}, Filter(nothing=True)),
         ({"attempt": "9" * 400}, Filter(nothing=True)),
-        ({"attempt": "", "state": ""}, Filter()),
+        ({"attempt": "", "state": "", "kind": None}, Filter()),
+        ({"attempt": 3, "text": 17}, Filter(attempt=3, text="17")),
+        ({"state": ["done"], "book": 1.5, "node": True}, Filter(nothing=True)),
     ],
 )
-def test_a_query_is_read_leniently(given_: dict[str, str], expected: Filter) -> None:
+def test_a_query_is_read_leniently(given_: dict[str, object], expected: Filter) -> None:
     assert Filter.parse(given_) == expected
 
 

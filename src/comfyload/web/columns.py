@@ -125,7 +125,9 @@ class GrowingColumns:
         near = given < len(self._row_of)
         found = np.full(len(given), -1, np.int64)
         found[near] = self._row_of[given[near]]
-        found[~near] = [self._rows_far.get(index, -1) for index in given[~near].tolist()]
+        if self._rows_far:  # a job that was far beyond the others once may not be any more
+            missing = found < 0
+            found[missing] = [self._rows_far.get(index, -1) for index in given[missing].tolist()]
         if (found < 0).any():
             new, first, of_new = np.unique(given[found < 0], return_index=True, return_inverse=True)
             rows = np.empty(len(new), np.int64)

@@ -71,6 +71,7 @@ class RunFollower:
         self._tails = {name: Tail(self.path / name) for name in (RECORDS, EVENTS, SAMPLES)}
         self._clock_zero: float | None = None
         self._looked = -np.inf
+        self._to_come = 0
 
     @property
     def damaged(self) -> int:
@@ -113,6 +114,9 @@ class RunFollower:
                 tail.look()  # what was read was written before
             self._set_clock()
         changed |= read > 0
+        due = self._retries_to_come()
+        changed |= due != self._to_come
+        self._to_come = due
         self.version += changed
         return changed
 
@@ -151,6 +155,11 @@ class RunFollower:
         self.manifest, self._manifest_at = manifest, at
         self._table.know(manifest)
         return True
+
+    def _retries_to_come(self) -> int:
+        """How many jobs still wait to be sent again: that changes without a line."""
+        now = self.now_s
+        return sum(now < line.t + line.wait_s for line in self.retries.values()) if self.alive else 0
 
     def _look_for_holder(self) -> bool:
         now, before = self._wall(), self.alive

@@ -46,13 +46,20 @@ class Filter(Struct, frozen=True, kw_only=True):
     nothing: bool = False
 
     @classmethod
-    def parse(cls, given: Mapping[str, str]) -> Filter:
-        """From a query string; keys that are none of a filter's are ignored, and a wrong value matches no job."""
-        found: dict[str, Any] = {key: given[key].strip() for key in _TEXTS if given.get(key)}
-        for key in ("attempt", "book"):
-            if text := str(given.get(key, "")).strip():
-                number = int(text) if text.isascii() and text.isdigit() and len(text) <= 16 else None
-                found |= {"nothing": True} if number is None else {key: number}
+    def parse(cls, given: Mapping[str, object]) -> Filter:
+        """From a query string, or JSON; keys that are none of a filter's are ignored, a wrong value matches no job."""
+        found: dict[str, Any] = {}
+        for key in (*_TEXTS, *_NONE):
+            value = given.get(key)
+            if value is None or value == "":
+                continue
+            text = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else None
+            if text is not None and key in _TEXTS:
+                found[key] = text
+            elif text is not None and text.isascii() and text.isdigit() and len(text) <= 16:
+                found[key] = int(text)
+            else:
+                found["nothing"] = True
         return cls(**found)
 
     def query(self) -> dict[str, str]:
