@@ -5,6 +5,7 @@ from typing import Literal
 from msgspec import Struct
 
 from comfyload.record.model import Record
+from comfyload.record.outcomes import OUTCOMES, Outcome
 
 Badge = Literal["pending", "rendering", "attention", "done", "ended"]
 
@@ -26,6 +27,15 @@ class JobState(Struct, frozen=True, kw_only=True):
     badge: Badge
 
 
+_KEYS: dict[Outcome, str] = {"timed_out": "timeout"}
+
+
+def _end(outcome: Outcome) -> JobState:
+    row = OUTCOMES[outcome]
+    badge: Badge = "done" if outcome == "completed" else "attention" if row.error else "ended"
+    return JobState(key=_KEYS.get(outcome, outcome), words=row.words, badge=badge)
+
+
 STATES: tuple[JobState, ...] = (
     JobState(key="unknown", words="end unknown", badge="ended"),
     JobState(key="waiting", words="waiting", badge="pending"),
@@ -33,13 +43,8 @@ STATES: tuple[JobState, ...] = (
     JobState(key="queued", words="in the queue", badge="pending"),
     JobState(key="retrying", words="retrying", badge="pending"),
     JobState(key="running", words="running", badge="rendering"),
-    JobState(key="failed", words="failed", badge="attention"),
-    JobState(key="lost", words="lost", badge="attention"),
-    JobState(key="timeout", words="timed out", badge="attention"),
-    JobState(key="completed", words="completed", badge="done"),
+    *map(_end, OUTCOMES),
     JobState(key="cached", words="from cache", badge="done"),
-    JobState(key="cancelled", words="cancelled", badge="ended"),
-    JobState(key="dropped", words="dropped", badge="ended"),
     JobState(key="shed", words="shed", badge="ended"),
     JobState(key="censored", words="cut off", badge="ended"),
 )
@@ -53,9 +58,6 @@ def places_of(badge: Badge) -> list[int]:
     return [place for place, state in enumerate(STATES) if state.badge == badge]
 
 
-_ENDS = {"failed": "failed", "lost": "lost", "timed_out": "timeout", "cancelled": "cancelled", "dropped": "dropped"}
-
-
 def ended_as(record: Record, *, cached: bool) -> int:
     """The place in STATES of a job that has ended; `cached`: all its outputs came from the server's cache."""
     run = record.execution
@@ -67,5 +69,5 @@ def ended_as(record: Record, *, cached: bool) -> int:
     elif kind in ("shed", "dropped"):
         key = kind
     else:
-        key = _ENDS[run.outcome]
+        key = _KEYS.get(run.outcome, run.outcome)
     return PLACES[key]

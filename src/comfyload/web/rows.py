@@ -127,7 +127,7 @@ def _row(view: View, row: int) -> JobRow:
         due_s=_known(jobs.due[row]),
         ended_s=_known(jobs.done[row]),
         latency=_known(jobs.done[row] - jobs.due[row]) if jobs.done[row] >= jobs.due[row] else None,
-        attempt=max(1, int(view.attempt[row])) if state.key not in ("dropped", "shed") else int(view.attempt[row]),
+        attempt=int(view.attempt[row]),
         of=of,
         until_s=until,
         why=why[:300],

@@ -90,7 +90,7 @@ class View:
         self.follower = follower
         self.fine = states_of(follower)
         self.badge: Codes = _BADGE_OF[self.fine]
-        self.attempt = follower.jobs.attempt.copy()
+        self.attempt = np.maximum(follower.jobs.attempt, follower.jobs.fine == 0)
         for row, line in waiting(follower):
             self.attempt[row] = min(line.attempt, np.iinfo(np.uint16).max)
 
