@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -21,7 +21,7 @@ from comfyload.clock import stopwatch
 from comfyload.errors import RunFilesError
 from comfyload.record.codec import encode
 from comfyload.record.environment.host import describe_host
-from comfyload.record.model import FORMAT, Attempt, Execution, Manifest, Record, Server, Span, WorkflowFacts
+from comfyload.record.model import FORMAT, Attempt, Execution, Manifest, Record, RetryLine, Server, Span, WorkflowFacts
 from comfyload.record.plan import Plan, Replay
 from comfyload.record.policy import Policy
 from comfyload.record.run import MANIFEST, RunReader, RunWriter
@@ -94,9 +94,10 @@ class TrafficLedger:
                 recent.extend(_executed(RunReader(folder, salvage=True)))
         yield from recent
 
-    def prepare(self, record: Record, server: str, facts: Server) -> bytes:
+    def prepare(self, record: Record, server: str, facts: Server, retries: Sequence[RetryLine] = ()) -> bytes:
         """What to `write` once the end of the job is in the store, which keeps it, so that a process that dies between
-        the two owes it to the next. `server`: the name of the job's last.
+        the two owes it to the next. `server`: the name of the job's last. `retries`: what was said when it was sent
+        again; the job has a number, and so a place for them, only when it has ended.
         """
         number = int(record.due // DAY_S)
         day = self._day(number, server, facts, record.due % DAY_S)
@@ -109,7 +110,10 @@ class TrafficLedger:
             day.manifest.server = facts
             day.writer.write_manifest(day.manifest)
         date = f"{self._midnight + timedelta(days=number):%Y-%m-%d}"
-        return encode(Owed(date=date, server=server, facts=facts, record=shifted(record, -number * DAY_S)))
+        earlier_s = number * DAY_S
+        retried = [structs.replace(line, t=line.t - earlier_s) for line in retries]
+        owed = Owed(date=date, server=server, facts=facts, record=shifted(record, -earlier_s), retries=retried)
+        return encode(owed)
 
     def write(self, owed: bytes) -> None:
         """Write the record of a job that has ended."""
@@ -127,6 +131,8 @@ class TrafficLedger:
 
     def _write(self, owed: Owed) -> None:
         day = self._day(self._number(owed.date), owed.server, owed.facts, owed.record.due)
+        for line in owed.retries:
+            day.writer.write_event(structs.replace(line, index=day.count))
         day.writer.write_line(structs.replace(owed.record, index=day.count))
         day.count += 1
 
@@ -213,6 +219,7 @@ class Owed(Struct, kw_only=True):
     server: str
     facts: Server
     record: Record
+    retries: list[RetryLine] = []
 
 
 class _Day:

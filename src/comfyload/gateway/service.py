@@ -27,7 +27,7 @@ from comfyload.gateway.live import EventRelay, LiveAttempt
 from comfyload.gateway.memory import MOST_BYTES, Entries
 from comfyload.gateway.sockets import QueueLengths, Sockets
 from comfyload.gateway.store import Store
-from comfyload.record.job_events import JobEvent, Retrying, Sending
+from comfyload.record.job_events import JobEvent, Retrying, Sending, retry_line
 from comfyload.record.model import Execution, Failure, Prompt, Record, Server
 from comfyload.record.policy import Policy
 from comfyload.retry.client import RetryingClient
@@ -249,6 +249,7 @@ class Gateway:
             case Retrying():
                 self.counts["retries"] += 1
                 job.attempts.append(forms.attempt_before(job, event))
+                job.retries.append(retry_line(event, index=0, t=self.clock()))
                 self.live.forget(job.attempt_id)
                 job.next_attempt_at_ms = int((time.time() + event.wait_s) * 1000)
 
@@ -400,4 +401,4 @@ class Gateway:
         record = Record(
             index=0, prompt_id=job.id, workflow=job.workflow, warmup=False, due=job.due, values={}, execution=execution
         )
-        return self.ledger.prepare(record, name, facts or NOWHERE)
+        return self.ledger.prepare(record, name, facts or NOWHERE, job.retries)

@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -25,6 +26,8 @@ _TAKEN = (errno.EAGAIN, errno.EACCES, errno.EDEADLK, getattr(errno, "EDEADLOCK",
 _BYTE = 1 << 30
 """The byte that is locked on Windows, where a locked byte cannot be read: far behind the file's text."""
 _TRIES = 100
+_LOOK_S = 0.02
+"""How long a process that only looks whether the directory is in use (`is_taken`) may hold its lock, at most."""
 
 
 class _Holder(Struct):
@@ -77,15 +80,20 @@ def is_taken(path: Path) -> bool:
 
 def _taken(file: Path) -> int:
     """The locked file. If its last holder removed it between our opening and our locking, try again."""
+    refused = False
     for _ in range(_TRIES):
         descriptor = _opened(file)
         try:
             _lock(descriptor)
         except OSError as error:
             os.close(descriptor)
-            if error.errno in _TAKEN:
+            if error.errno not in _TAKEN:
+                raise
+            if refused:
                 raise _in_use(file) from None
-            raise
+            refused = True
+            time.sleep(_LOOK_S)
+            continue
         if _is(descriptor, file):
             with suppress(OSError):  # a full disk: the lock holds, only its holder has no name
                 _sign(descriptor)

@@ -25,12 +25,14 @@ from comfyload.record.policy import FailureClass, Policy
 from comfyload.retry.attempt_log import id_of
 from comfyload.retry.attempt_runner import AttemptRunner
 from comfyload.retry.classify import KnownFailures, classify
-from comfyload.retry.policy import rule_of
+from comfyload.retry.policy import attempts_left, rule_in_words, rule_of
 from comfyload.retry.pool import Health, PendingPrompt, Pool, ServerBackend, clean
 from comfyload.tasks import end_tasks, within
 
 LEAVING_S = 0.05
 """How often it is looked whether a job, or the jobs of a server, have ended."""
+
+_MOVED = "moved: taken back before it ran, as another server is free"
 
 _UNKNOWN = Failure(kind="lost")
 """Why an attempt failed that does not say why."""
@@ -209,7 +211,7 @@ class RetryingClient:
                 return log.close(execution)
             if class_ == "moved":
                 pending.avoid = {backend}
-                _tell(pending, execution, 0.0)
+                _tell(pending, backend, execution, 0.0, rule=_MOVED)
             elif keyed and there is not None and execution.outcome == "failed":
                 pass  # an attempt of another call, perhaps stopped since it was found: this call makes its own
             elif not await self._again(pending, backend, execution, class_):
@@ -380,7 +382,9 @@ class RetryingClient:
         )
         if wait is None:
             return False
-        _tell(pending, execution, wait)
+        left = attempts_left(pending.policy, class_, pending.ended[class_], pending.charged)
+        of = len(pending.log.attempts) + left
+        _tell(pending, backend, execution, wait, rule=rule_in_words(self._policy, class_), of=of)
         if rule_of(self._policy, class_).free_memory:
             pending.vram = backend.vram
             await within(self._policy.connect_s, backend.client.api.free(), False)
@@ -395,9 +399,26 @@ class RetryingClient:
         self._options.on_queue(t, sum(each.remaining or 0 for each in self._pool.backends))
 
 
-def _tell(pending: PendingPrompt, execution: Execution, wait_s: float) -> None:
+def _tell(
+    pending: PendingPrompt,
+    backend: ServerBackend,
+    execution: Execution,
+    wait_s: float,
+    *,
+    rule: str,
+    of: int | None = None,
+) -> None:
     """Report that the job is sent again."""
     if pending.tell is not None:
         why = execution.failure or _UNKNOWN
-        attempt = len(pending.log.attempts) + 1
-        pending.tell(Retrying(attempt=attempt, why=why.kind, message=why.message, wait_s=wait_s))
+        event = Retrying(
+            attempt=len(pending.log.attempts) + 1,
+            why=why.kind,
+            message=why.message,
+            wait_s=wait_s,
+            of=of,
+            rule=rule,
+            prompt_id=pending.prompt.id,
+            server=backend.name,
+        )
+        pending.tell(event)

@@ -46,6 +46,13 @@ STATES: tuple[State, ...] = (
 """The first is of jobs without a record. Which of those that have none waits or runs, `states.states_of` says."""
 
 PLACES = {state.key: place for place, state in enumerate(STATES)}
+
+
+def places_of(badge: Badge) -> list[int]:
+    """The places in STATES beneath a badge."""
+    return [place for place, state in enumerate(STATES) if state.badge == badge]
+
+
 _ENDS = {"failed": "failed", "lost": "lost", "timed_out": "timeout", "cancelled": "cancelled", "dropped": "dropped"}
 
 

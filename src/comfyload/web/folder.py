@@ -6,8 +6,9 @@ from pathlib import Path
 from msgspec import Struct
 
 from comfyload.errors import RunFilesError
+from comfyload.record.journal import RECORDS
 from comfyload.record.model import Manifest
-from comfyload.record.run import MANIFEST, RunReader
+from comfyload.record.run import EVENTS, MANIFEST, SAMPLES, RunReader
 from comfyload.web.follow import is_held
 
 MOST_LEVELS = 3
@@ -33,13 +34,15 @@ class RunFolder:
 
     def __init__(self, root: Path, archive: Path | None = None) -> None:
         self.root = root
+        self._real = _real(root)
         self._archive = None if archive is None else _real(archive)
         self._known: dict[Path, _Known] = {}
         self._found: dict[str, RunEntry] = {}
 
     def scan(self) -> list[RunEntry]:
         """All that can be read, the newest first. A manifest is read again only if it was replaced."""
-        real, looked, known = _real(self.root), 0, dict[Path, _Known]()
+        self._real = _real(self.root)
+        looked, known = 0, dict[Path, _Known]()
         level = [self.root]
         entries = list[RunEntry]()
         for _ in range(MOST_LEVELS + 1):
@@ -52,7 +55,7 @@ class RunFolder:
                 if entry is not None:
                     entries.append(entry)
                 else:
-                    inner += [path for path in _folders(folder) if self._is_ours(path, real)]
+                    inner += [path for path in _folders(folder) if self._is_ours(path)]
             level = inner
         self._known = known
         entries.sort(key=lambda entry: (entry.manifest.started_utc, entry.id), reverse=True)
@@ -68,8 +71,8 @@ class RunFolder:
         try:
             found = file.stat()
             at = found.st_ino, found.st_mtime_ns, found.st_size
-            if _real(file).parent != _real(folder):
-                return None  # a link to another place
+            if any(self._leads_out(folder / name) for name in (MANIFEST, RECORDS, SAMPLES, EVENTS)):
+                return None
             before = self._known.get(folder)
             manifest = before[1] if before is not None and before[0] == at else RunReader(folder).manifest
         except (OSError, ValueError, RunFilesError):
@@ -83,9 +86,14 @@ class RunFolder:
             modified=_modified(folder, found.st_mtime),
         )
 
-    def _is_ours(self, path: Path, root: Path) -> bool:
-        real = _real(path)
-        return real.is_relative_to(root) and (self._archive is None or not real.is_relative_to(self._archive))
+    def _is_ours(self, path: Path) -> bool:
+        """Whether a folder is looked into: not the archive, and no link to another place."""
+        if self._leads_out(path):
+            return False
+        return self._archive is None or not _real(path).is_relative_to(self._archive)
+
+    def _leads_out(self, path: Path) -> bool:
+        return path.is_symlink() and not _real(path).is_relative_to(self._real)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -98,7 +106,7 @@ def _folders(folder: Path) -> list[Path]:
 
 def _modified(folder: Path, otherwise: float) -> float:
     try:
-        return max(otherwise, (folder / "records.ndjson").stat().st_mtime)
+        return max(otherwise, (folder / RECORDS).stat().st_mtime)
     except OSError:
         return otherwise
 

@@ -6,7 +6,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from comfyload.web.badges import STATES
+from comfyload.record.codec import printable
+from comfyload.web.badges import STATES, places_of
 from comfyload.web.columns import KINDS
 from comfyload.web.follow import RunFollower
 from comfyload.web.states import Filter, View
@@ -51,6 +52,48 @@ def rows(
     return len(passing), [_row(view, int(row)) for row in page]
 
 
+def row_of(follower: RunFollower, index: int) -> Row | None:
+    """One job as the list shows it; None: there is none of that number."""
+    row = follower.jobs.row(index)
+    return None if row < 0 else _row(View(follower), row)
+
+
+class Trouble(Struct, frozen=True, kw_only=True):
+    """Jobs that need attention for one reason: how many, and the one of them that ended last."""
+
+    t_s: float | None
+    index: int
+    kind: str
+    node: str
+    text: str
+    count: int
+
+
+def errors(follower: RunFollower, limit: int = 20) -> list[Trouble]:
+    """The reasons for which jobs need attention, the newest first."""
+    jobs = follower.jobs
+    here = np.flatnonzero(np.isin(jobs.fine, places_of("attention")))
+    if not len(here):
+        return []
+    here = here[np.argsort(jobs.done[here], kind="stable")[::-1]]
+    reasons = np.stack([jobs.kind[here], jobs.node[here], jobs.message[here]]).astype(np.int64)
+    _, first, counts = np.unique(reasons, axis=1, return_index=True, return_counts=True)
+    newest = np.argsort(first)[: max(0, limit)]
+    return [_trouble(follower, int(here[first[at]]), int(counts[at])) for at in newest]
+
+
+def _trouble(follower: RunFollower, row: int, count: int) -> Trouble:
+    jobs = follower.jobs
+    return Trouble(
+        t_s=_known(jobs.done[row]),
+        index=int(jobs.index[row]),
+        kind=KINDS[jobs.kind[row]],
+        node=follower.nodes.texts[jobs.node[row]],
+        text=follower.messages.texts[jobs.message[row]],
+        count=count,
+    )
+
+
 def _ordered(follower: RunFollower, passing: NDArray[np.int64], order: Order, most: int) -> NDArray[np.int64]:
     """The first so many of the jobs."""
     jobs = follower.jobs
@@ -71,12 +114,12 @@ def _row(view: View, row: int) -> Row:
         words = f"retrying {again.attempt}/{again.of}" if again.of is not None else f"retrying, attempt {again.attempt}"
     why = follower.messages.texts[jobs.message[row]] or KINDS[jobs.kind[row]].replace("_", " ")
     if again is not None:
-        why = again.message or again.why.replace("_", " ")
+        why = printable(again.message) or again.why.replace("_", " ")
     line = follower.record(index)
     book = int(jobs.book[row])
     return Row(
         index=index,
-        id="" if line is None else line.prompt_id,
+        id="" if line is None else printable(line.prompt_id),
         badge=state.badge,
         fine=state.key,
         words=words,

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from comfyload.judge.arrays import Flags, Floats
 from comfyload.judge.columns.gpu import SOURCES, gpu_reading
 from comfyload.judge.metrics import PHASES
-from comfyload.web.badges import BADGES, STATES
+from comfyload.record.bounds import MOST_S
+from comfyload.web.badges import BADGES, Badge, places_of
 from comfyload.web.follow import RunFollower
 
 MOST_WIDTH = 4_096
@@ -56,11 +57,10 @@ class Window(Struct, frozen=True):
     width: int
 
     def column(self, t: Floats) -> NDArray[np.int64]:
-        """The column of each instant, from 0; of one outside below 0, or `width` and more."""
-        span = self.end - self.begin
-        place = np.floor((t - self.begin) / span * self.width)
-        place = np.where((t == self.end), self.width - 1, place)
-        return np.nan_to_num(place, nan=-1.0).clip(-1, self.width).astype(np.int64)
+        """The column of each instant, from 0; -1 of one outside."""
+        place = np.floor((t - self.begin) / (self.end - self.begin) * self.width)
+        inside = (t >= self.begin) & (t <= self.end)
+        return np.where(inside, place.clip(0, self.width - 1), -1).astype(np.int64)
 
     def starts(self) -> Floats:
         """Seconds from the beginning to each column."""
@@ -73,7 +73,7 @@ Series = dict[str, Floats]
 def thinned(t: Floats, values: Floats, window: Window) -> tuple[Series, NDArray[np.int64]]:
     """Of each column the least, the most and the last by time; NaN where it has none. And how many each has."""
     column = window.column(t)
-    inside = (column >= 0) & (column < window.width) & np.isfinite(values)
+    inside = (column >= 0) & np.isfinite(values)
     order = np.lexsort((t[inside], column[inside]))
     column, values = column[inside][order], values[inside][order]
     counts = np.bincount(column, minlength=window.width)
@@ -161,8 +161,10 @@ def _window(follower: RunFollower, from_s: float | None, to_s: float | None, wid
     """Whatever is asked for, a part of the run that is not empty."""
     due = follower.jobs.due
     first = min(float(np.nanmin(due)) if np.isfinite(due).any() else 0.0, follower.latest_s)
-    begin = first if from_s is None or not np.isfinite(from_s) else from_s
-    end = follower.latest_s if to_s is None or not np.isfinite(to_s) else to_s
+    begin, end = (
+        min(max(given, -MOST_S), MOST_S) if given is not None and np.isfinite(given) else otherwise
+        for given, otherwise in ((from_s, first), (to_s, follower.latest_s))
+    )
     return Window(begin, end if end - begin > _SHORTEST_S else begin + _SHORTEST_S, min(max(1, width), MOST_WIDTH))
 
 
@@ -172,8 +174,9 @@ _SHORTEST_S = 1e-3
 def _latency(follower: RunFollower, window: Window, _: str) -> Iterator[tuple[str, Floats]]:
     jobs = follower.jobs
     latency = jobs.latency
-    for badge in ("done", "attention", "ended"):
-        of = np.isin(jobs.fine, [place for place, state in enumerate(STATES) if state.badge == badge])
+    ends: tuple[Badge, ...] = ("done", "attention", "ended")
+    for badge in ends:
+        of = np.isin(jobs.fine, places_of(badge))
         if np.isfinite(latency[of]).any():
             series, _counts = thinned(jobs.done[of], latency[of], window)
             yield from _named(BADGES[badge], series)
@@ -185,7 +188,7 @@ def _phases(follower: RunFollower, window: Window, _: str) -> Iterator[tuple[str
     known = [jobs.sent - jobs.due, jobs.queue_wait.astype(np.float64), jobs.execution.astype(np.float64)]
     parts = [*known, np.maximum(jobs.latency - known[0] - known[1] - known[2], 0.0)]
     column = window.column(jobs.done)
-    drawn = _completed(follower) & np.isfinite(parts[-1]) & (column >= 0) & (column < window.width)
+    drawn = _completed(follower) & np.isfinite(parts[-1]) & (column >= 0)
     counts = np.bincount(column[drawn], minlength=window.width)
     for phase, part in zip(PHASES, parts, strict=True):
         total = np.bincount(column[drawn], weights=part[drawn], minlength=window.width)
@@ -193,7 +196,7 @@ def _phases(follower: RunFollower, window: Window, _: str) -> Iterator[tuple[str
 
 
 def _completed(follower: RunFollower) -> Flags:
-    return np.isin(follower.jobs.fine, [place for place, state in enumerate(STATES) if state.badge == "done"])
+    return np.isin(follower.jobs.fine, places_of("done"))
 
 
 def _flow(follower: RunFollower, window: Window, _: str) -> Iterator[tuple[str, Floats]]:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from comfyload.judge.arrays import Flags
 from comfyload.web.badges import BADGES, PLACES, STATES
 from comfyload.web.columns import KINDS, NO_NAME, JobColumns, Names
-from comfyload.web.follow import RunFollower, id_head
+from comfyload.web.follow import RunFollower
+from comfyload.web.table import id_head
 
 Codes = NDArray[np.uint8]
 
