@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from tests.support.commands import call
-from tests.support.result_tab import Tab, opened
+from tests.support.result_tab import Tab, opened, working
 from tests.support.rig import sleeper
 from tests.support.servers import simulator
 
@@ -32,7 +32,7 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
             words = ["-n", "24", "--warmup", "1", "--run-dir", name, "--name", "sleeper", "-q", "--timeout", "30"]
             done = call("run", "--server", url, "--workflow", "graph.json", *words, cwd=folder)
             assert done.returncode in RAN, done.stderr
-    with opened(folder, folder / "archive") as tab:
+    with working() as shared, opened(folder, folder / "archive", *shared) as tab:
         yield tab
 
 

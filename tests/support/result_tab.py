@@ -23,15 +23,15 @@ UI = "/comfyload/ui"
 class Tab:
     """`changed`: runs of which where they stand has changed."""
 
-    def __init__(self, folder: Path, archive: Path | None, runner: asyncio.Runner) -> None:
+    def __init__(self, folder: Path, archive: Path | None, runner: asyncio.Runner, worker: Worker) -> None:
         self.folder = folder
+        self.worker = worker
         self.changed: list[Path] = []
         self._runs = RunFolder(folder, archive)
         self._runner = runner
         runner.run(self._open(archive))
 
     async def _open(self, archive: Path | None) -> None:
-        self.worker = Worker()
         self.results = Results(self._find, archive, self.worker, self.changed.append)
         app = web.Application()
         for method, path, handler in self.results.routes():
@@ -40,7 +40,6 @@ class Tab:
         await self._client.start_server()
 
     def close(self) -> None:
-        self.worker.close()
         self._runner.run(self._client.close())
 
     def _find(self, run_id: str) -> Path | None:
@@ -83,13 +82,28 @@ class Tab:
 
 
 @contextmanager
-def opened(folder: Path, archive: Path | None) -> Iterator[Tab]:
+def working() -> Iterator[tuple[asyncio.Runner, Worker]]:
+    """A loop and a worker, for several tabs one after the other."""
     with asyncio.Runner() as runner:
-        tab = Tab(folder, archive, runner)
+        worker = runner.run(_worker())
         try:
-            yield tab
+            yield runner, worker
         finally:
-            tab.close()
+            worker.close()
+            runner.run(asyncio.sleep(0))  # what was under way is cancelled
+
+
+@contextmanager
+def opened(folder: Path, archive: Path | None, runner: asyncio.Runner, worker: Worker) -> Iterator[Tab]:
+    tab = Tab(folder, archive, runner, worker)
+    try:
+        yield tab
+    finally:
+        tab.close()
+
+
+async def _worker() -> Worker:
+    return Worker()
 
 
 def _url(path: str) -> URL:
