@@ -112,16 +112,22 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
 def test_try(tab: Tab) -> None:
     out = Path("/tmp/w3")
     for name, path in {
-        "page": "runs/one/page", "csv": "runs/one/jobs.csv", "json": "runs/one/jobs.json",
-        "compare": "compare?a=one&b=two", "environment": "environment?a=one&b=two",
-        "trend": "trend?run=one&run=two&run=slow", "archive": "archive",
+        "page": "runs/one/page",
+        "csv": "runs/one/jobs.csv",
+        "json": "runs/one/jobs.json",
+        "compare": "compare?a=one&b=two",
+        "environment": "environment?a=one&b=two",
+        "trend": "trend?run=one&run=two&run=slow",
+        "archive": "archive",
     }.items():
         (out / name).write_bytes(tab.get(path)[0])
     (out / "refused").write_bytes(tab.get("compare?a=one&b=slow", 409)[0])
     for theme in ("light", "dark"):
         for chart in tab.read("runs/one/page")["charts"]:
             if not chart["withheld"]:
-                (out / f"{chart['name']}-{theme}.svg").write_bytes(tab.get(f"runs/one/charts/{chart['name']}.svg?theme={theme}")[0])
+                (out / f"{chart['name']}-{theme}.svg").write_bytes(
+                    tab.get(f"runs/one/charts/{chart['name']}.svg?theme={theme}")[0]
+                )
     (out / "live").write_text(json.dumps(tab.live(tab.folder / "one"), indent=1))
     (out / "saved").write_text(json.dumps(tab.post("archive", {"runs": ["one"], "name": "first"}, 201)))
     (out / "archive2").write_bytes(tab.get("archive")[0])
