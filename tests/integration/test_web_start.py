@@ -199,6 +199,11 @@ def test_a_run_outlives_the_dashboard(server: str, tmp_path: Path) -> None:
     dashboard.stdout.close()
     run = tmp_path / "runs" / found["id"]
     assert RunReader(run).manifest.end is None, "the run ended before the dashboard"
+
+    async def next_dashboard(page: Page) -> None:
+        assert (await page.get(f"starts/{found['id']}"))[1]["state"] == "running"
+
+    play(tmp_path, {"gpu1": server}, next_dashboard)
     until = time.monotonic() + 30
     while RunReader(run).manifest.end is None and time.monotonic() < until:
         time.sleep(0.2)

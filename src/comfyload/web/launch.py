@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -14,13 +13,14 @@ from typing import Literal
 from msgspec import Struct
 
 from comfyload.app.run.options import shareable
-from comfyload.errors import file_errors
 from comfyload.hidden import without_hidden
+from comfyload.record.lock import is_taken
 from comfyload.record.run import MANIFEST
 from comfyload.visible import visible
 from comfyload.web.answers import Refused
 from comfyload.web.form import Filled
 from comfyload.web.plans import GATES, Plans
+from comfyload.web.processes import last_error, spawn
 
 MOST_SAID = 256 << 10
 """Bytes that a run may say on standard error before they are thrown away."""
@@ -29,9 +29,6 @@ SHOWN = 8 << 10
 LOOK_S = 0.1
 STARTS_S = 20.0
 """How long the answer to a start waits for the run's directory, or for its early end."""
-
-_APART = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
-"""On Windows, where there are no sessions, so that Ctrl-C for the dashboard does not reach the run."""
 
 Hold = Callable[[str, subprocess.Popen[bytes]], None]
 """Keeps the process of a run by the run's id, to stop it."""
@@ -77,11 +74,13 @@ class Launcher:
         names = "+".join(Path(choice.file).stem for choice in options.workflows)
         run_id = self._free_id(options.name or re.sub(r"[^\w.+-]+", "_", names)[:60].strip("._") or "run")
         plan = self._plans.start(run_id, shareable(options)[0], filled.gate_set)
-        words = ["--plan", str(plan), "--run-dir", str(self._runs / run_id), "--quiet"]
+        words = ["run", "--plan", str(plan), "--run-dir", str(self._runs / run_id), "--quiet"]
         words += ["--gates", str(plan.with_suffix(GATES))] if filled.gate_set is not None else []
         words += ["--until-proven"] if filled.until_proven else []
         words += ["--archive", str(self._archive)] if self._archive is not None else []
-        process = self._spawn(words, plan.with_suffix(".txt"), options.server, headers)
+        secret = {re.sub(r"\W", "_", name.strip()).upper(): value for name, value in headers.items()}
+        with plan.with_suffix(".txt").open("ab", buffering=0) as said:
+            process = spawn(words, said, {**secret, "COMFYLOAD_SERVER": options.server})
         self._processes[run_id] = server, process
         self._hold(run_id, process)
         return await self._begun(run_id)
@@ -93,7 +92,8 @@ class Launcher:
             return None
         if run_id not in self._processes and not said_in.is_file():
             return None
-        begun, alive = (self._runs / run_id / MANIFEST).is_file(), self._alive(run_id)
+        run = self._runs / run_id
+        begun, alive = (run / MANIFEST).is_file(), self._alive(run_id) or is_taken(run)  # an earlier dashboard's too
         process = self._processes.get(run_id)
         code = None if process is None else process[1].returncode
         said = _tail(said_in)
@@ -125,25 +125,6 @@ class Launcher:
             found = f"{base}-{number}"
         return found
 
-    def _spawn(self, words: list[str], said: Path, server: str, headers: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """Secrets go by the environment: what a process was called with is seen by all."""
-        env = {name: value for name, value in os.environ.items() if name not in ("COMFYLOAD_TOKEN", "FORCE_COLOR")}
-        env |= {re.sub(r"\W", "_", name.strip()).upper(): value for name, value in headers.items()}
-        env |= {"COMFYLOAD_SERVER": server, "NO_COLOR": "1"}
-        with (
-            file_errors("cannot start a run", "is there room on the disk, and may it start processes?"),
-            said.open("ab", buffering=0) as errors,
-        ):
-            return subprocess.Popen(
-                [sys.executable, "-m", "comfyload", "run", *words],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                env=env,
-                start_new_session=True,
-                creationflags=_APART,
-            )
-
     def tidy(self) -> None:
         """Throw away what runs have said too much. Their files are open to append, so that they may be cut."""
         for run_id in self._processes:
@@ -164,10 +145,7 @@ def _tail(path: Path) -> str:
 
 
 def _why(said: str, code: int | None) -> tuple[str, str]:
-    """The error that the command printed last, and its hint."""
-    lines = [line.removeprefix("error: ") for line in said.splitlines() if line.startswith("error: ")]
-    if not lines:
-        how = "" if code is None else f" with {code}"
-        return f"the run ended{how} before it began", "see what it said last" if said else ""
-    error, _, hint = lines[-1].rpartition(" — ")
-    return (error, hint) if error else (hint, "")
+    """Why a run has not begun, and what to do."""
+    how = "" if code is None else f" with {code}"
+    nothing = f"the run ended{how} before it began", "see what it said last" if said else ""
+    return last_error(said) or nothing

@@ -97,10 +97,14 @@ async def begun(
     raise Refused(409, f"the run has not begun within {STARTS_S:g} s", "it may yet: look at the list of runs")
 
 
-def _why(said: str) -> Refused:
-    """The error that the command printed last, with its hint."""
+def last_error(said: str) -> tuple[str, str] | None:
+    """The error that the command printed last, and its hint; None: it printed none."""
     lines = [line.removeprefix("error: ") for line in said.splitlines() if line.startswith("error: ")]
     if not lines:
-        return Refused(409, "the run ended before it had begun")
+        return None
     error, _, hint = visible(without_hidden(lines[-1])).rpartition(" — ")
-    return Refused(409, error, hint) if error else Refused(409, hint)
+    return (error, hint) if error else (hint, "")
+
+
+def _why(said: str) -> Refused:
+    return Refused(409, *(last_error(said) or ("the run ended before it had begun", "")))
