@@ -137,8 +137,9 @@ class _Page:
             runs=folder / "runs", archive=folder / "archive", servers=servers_of([NOBODY]), page=page
         )
         self.page = await self._stack.enter_async_context(dashboard(options))
-        self.page._worker.close()
-        self.page._worker.answer = _computed  # type: ignore[method-assign]
+        for worker in (self.page._worker, self.page._adviser):
+            worker.close()
+            worker.answer = _computed  # type: ignore[method-assign]
         self.page._starting._launcher.start = _nothing_begins  # type: ignore[method-assign,assignment]
         actions.begun = _nothing_begins  # type: ignore[assignment]
         self.token = self.page._token

@@ -190,9 +190,8 @@ def test_odd_messages_are_answered_and_the_socket_goes_on(tmp_path: Path) -> Non
                 {"view": "x", "params": [1]},
                 {"view": "x", "params": None},
             ):
-                message = {"watch": 1, **view}
-                await tab.say(**message)
-                assert "no such view" in (await tab.next())["error"], message
+                await tab.say(watch=1, **view)
+                assert "no such view" in (await tab.next())["error"], view
             for ignored in ({"unwatch": 99}, {"unwatch": "x"}, {"visible": "no"}, {"visible": 0}, {}, {"other": 1}):
                 await tab.say(**ignored)
             assert (await tab.watch(1, "x"))["data"] == {"n": 0}

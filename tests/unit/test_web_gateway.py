@@ -30,7 +30,7 @@ async def gateway(folder: Path, **options: Any) -> AsyncIterator[Port]:
     chosen = DashboardOptions(runs=ledger, archive=folder / "archive", in_gateway=True, page=static)
     async with (
         dashboard(chosen, lambda call: operators is None or call[TENANT] in operators) as made,
-        port(ledger, more=lambda console: made.routes(console.jobs), **options) as found,
+        port(ledger, more=made.routes, **options) as found,
     ):
         yield found
         await made.feed.close()

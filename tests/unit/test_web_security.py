@@ -186,7 +186,7 @@ def _actions(found: Page) -> list[str]:
 def test_every_handler_is_guarded(tmp_path: Path) -> None:
     async def play(found: Page) -> None:
         for method, path, handler in found.dashboard.routes():
-            assert handler.__code__.co_filename.endswith("answers.py"), (method, path)  # type: ignore[attr-defined]
+            assert handler.__code__.co_filename.endswith("answers.py"), (method, path)
 
     on_page(tmp_path, play)
 
@@ -268,8 +268,8 @@ def test_no_path_leads_out_of_the_folder_of_runs(tmp_path: Path) -> None:
                 for view in ("run", "jobs", "chart"):
                     seen = await tab.watch(2, view, run=odd, chart="latency")
                     assert "there is no run" in seen["error"], (view, odd)
-            for odd in (None, 5, ["one"], {"id": "one"}, True):
-                assert "there is no run" in (await tab.watch(2, "run", run=odd))["error"]
+            for other in (None, 5, ["one"], {"id": "one"}, True):
+                assert "there is no run" in (await tab.watch(2, "run", run=other))["error"]
         for odd in ODD:
             for path in (f"{UI}/runs/{odd}/page", f"{UI}/runs/{odd}/charts/latency.svg", f"{UI}/runs/{odd}/jobs.csv",
                          f"{UI}/static/{odd}", f"{UI}/static/js/{odd}", f"{UI}/archive/{odd}/page",

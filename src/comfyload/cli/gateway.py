@@ -56,7 +56,7 @@ def gateway(
                 lambda url: typer.echo(url),
                 read=lambda known: read_options(flags, servers, config, known=known),
                 note=note,
-                more=lambda console: page.routes(console.jobs),
+                more=page.routes,
             )
 
     clock.run(serve())

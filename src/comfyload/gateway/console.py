@@ -179,6 +179,10 @@ class Console:
 
     async def _servers(self, request: web.Request) -> Any:
         self._demand_operator(request)
+        return self.servers()
+
+    def servers(self) -> dict[str, Any]:
+        """The servers, and in what they differ."""
         fleet = self._gateway.fleet
         home = fleet.home
         found = [self._of_server(member) | {"home": member is home} for member in fleet.members]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -27,8 +27,12 @@ DONE = (
 
 _QUERY = ("state", "attention", "limit", "offset", "tenant")
 
-Jobs = Callable[[Mapping[str, str]], Any]
-"""Of the gateway that we stand in: jobs that a query asks for."""
+
+class Inside(Protocol):
+    """The console of the gateway that we stand in: jobs that a query asks for, and its servers."""
+
+    def jobs(self, query: Mapping[str, str]) -> Any: ...
+    def servers(self) -> Any: ...
 
 
 class Gateways:
@@ -37,7 +41,7 @@ class Gateways:
     def __init__(self, servers: Sequence[ServerConfig], token: str) -> None:
         self._operators = {server.name: Operator(str(server.url), token) for server in servers}
         self._found: str | None = None
-        self.inside: Jobs | None = None
+        self.inside: Inside | None = None
 
     def routes(self) -> list[Route]:
         found: list[Route] = [("GET", f"{API}/{path}", self._ask) for path in ASKED]
@@ -48,8 +52,7 @@ class Gateways:
         unended = {"state": "pending,in_progress", "limit": MOST_SHOWN}
         attention = {"attention": "1", "limit": MOST_SHOWN}
         if self.inside is not None:
-            jobs = self.inside
-            first, second = jobs(unended), jobs(attention)
+            first, second = self.inside.jobs(unended), self.inside.jobs(attention)
         else:
             operator = await self._gateway("")
             try:
@@ -59,6 +62,10 @@ class Gateways:
             except UsageError as error:
                 raise Refused(409, error.message, error.hint) from None
         return encode({"unended": first, "attention": second})
+
+    def servers(self) -> Any:
+        """Those of the gateway that we stand in."""
+        return None if self.inside is None else self.inside.servers()
 
     async def _ask(self, request: web.Request) -> web.Response:
         query = {name: request.query[name] for name in _QUERY if name in request.query}

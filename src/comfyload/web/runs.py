@@ -97,6 +97,10 @@ class Runs:
         found = self._folder.find(run_id)
         return None if found is None else found.path
 
+    def inside(self, folder: str) -> list[Path]:
+        """The directories of the runs below a folder of runs that the last scan found, by its id."""
+        return [entry.path for entry in self._entries if entry.id.startswith(f"{folder}/")]
+
     async def look(self, entry: RunEntry, at: Callable[[RunFollower], T]) -> T:
         """What `at` finds in the run, read on to its present end.
 

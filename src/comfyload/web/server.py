@@ -27,14 +27,16 @@ from comfyload.gateway.guard import AccessGuard, Denied
 from comfyload.gateway.login import LOGIN, admitted, login, refusal
 from comfyload.tasks import end_tasks
 from comfyload.web.actions import Actions
+from comfyload.web.advice import Advice
 from comfyload.web.answers import HEADERS, MOST_BODY, Handler, Route, answer, guarded
 from comfyload.web.feed import Feed
 from comfyload.web.files import FOLDER, PageFiles
-from comfyload.web.gateways import Gateways, Jobs
+from comfyload.web.gateways import Gateways, Inside
 from comfyload.web.outputs import Outputs
 from comfyload.web.processes import Processes
 from comfyload.web.results import Results
 from comfyload.web.runs import Runs
+from comfyload.web.servers import Servers
 from comfyload.web.start import Starting
 from comfyload.web.views import Views
 from comfyload.web.worker import Worker
@@ -66,38 +68,53 @@ class DashboardOptions(Struct, frozen=True, kw_only=True):
 class Dashboard:
     """The routes and what stands behind them. `may`: whether a caller that was let in may see everything."""
 
-    def __init__(self, options: DashboardOptions, worker: Worker, may: Callable[[web.Request], bool]) -> None:
+    def __init__(self, options: DashboardOptions, may: Callable[[web.Request], bool]) -> None:
         self._options = options
         self._may = may
-        self._worker = worker
+        self._worker, self._adviser = Worker(), Worker()  # what is advised takes long, and a page must not wait for it
         self._token = secrets.token_urlsafe(32)
         self._files = PageFiles(options.page)
         processes = Processes()
         self._runs = Runs(options.runs, options.archive)
-        self._results = Results(self._runs.path_of, options.archive, worker)
+        self._results = Results(self._runs.path_of, options.archive, self._worker)
+        self._advice = Advice(self._results.path_of, self._runs.inside, options.archive, self._adviser)
         self._actions = Actions(self._runs, processes, options.servers)
         self._outputs = Outputs(self._runs, options.servers)
         self._starting = Starting(options.runs, options.servers, options.archive, processes.hold)
         self._gateways = Gateways(options.servers, options.gateway_token)
-        more = {"gateway": self._gateways.view}
+        inside = self._gateways.servers if options.in_gateway else None
+        self._servers = Servers(options.servers, options.gateway_token, inside)
+        more = {"gateway": self._gateways.view, "servers": self._servers.view}
         self.feed = Feed(Views(self._runs, options.runs, processes, self._results.live_summary, more).table())
 
     async def start(self) -> None:
         """Load what computes pages, so that the first does not wait for it."""
         await self._worker.start()
 
-    def routes(self, jobs: Jobs | None = None) -> list[Route]:
-        """All of them, each guarded. `jobs`: of the gateway that they stand in, which answers its API itself."""
-        self._gateways.inside = jobs
+    async def close(self) -> None:
+        """Close all sockets and connections, and end what is computed."""
+        try:
+            await self.feed.close()
+            await self._advice.close()
+            await self._servers.close()
+        finally:
+            self._worker.close()
+            self._adviser.close()
+
+    def routes(self, inside: Inside | None = None) -> list[Route]:
+        """All of them, each guarded. `inside`: of the gateway that they stand in, which answers its API itself."""
+        self._gateways.inside = inside
         found: list[Route] = [
             ("GET", PAGE, self._files.index),
             ("GET", f"{UI}/static/{{name:.+}}", self._files.file),
             ("GET", f"{UI}/session", self._session),
             ("GET", f"{UI}/ws", self.feed.socket),
             *self._outputs.routes(UI),
-            *((method, path, self._fresh(handler)) for method, path, handler in self._results.routes()),
+            *self._servers.routes(),
         ]
-        if jobs is None:  # a gateway's servers are for its jobs, and no load test's
+        by_run = [*self._results.routes(), *self._advice.routes()]
+        found += [(method, path, self._fresh(handler)) for method, path, handler in by_run]
+        if inside is None:  # a gateway's servers are for its jobs, and no load test's
             found += [*self._actions.routes(UI), *self._starting.routes(), *self._gateways.routes()]
         return [(method, path, guarded(handler, self._token, self._may)) for method, path, handler in found]
 
@@ -133,13 +150,11 @@ async def dashboard(
     options: DashboardOptions, may: Callable[[web.Request], bool] = lambda _: True
 ) -> AsyncIterator[Dashboard]:
     """The dashboard at work, without a socket."""
-    worker = Worker()
+    found = Dashboard(options, may)
     try:
-        found = Dashboard(options, worker, may)
         yield found
-        await found.feed.close()
     finally:
-        worker.close()
+        await found.close()
 
 
 def app_of(found: Dashboard, options: DashboardOptions) -> web.Application:
