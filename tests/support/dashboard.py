@@ -20,6 +20,10 @@ from tests.support.gateway_port import Answer, spoken
 UI = "/comfyload/ui"
 WS = f"{UI}/ws"
 JSON = "Content-Type: application/json"
+CSP_OF_PAGE = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+)
 UPGRADE = (
     *("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13"),
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",

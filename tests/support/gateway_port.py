@@ -14,7 +14,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from comfyload.app.gateway import GatewayOptions, opened
+from comfyload.app.gateway import GatewayOptions, More, opened
 from comfyload.app.gateway_port import listening
 from comfyload.comfy.wire.calls import Transport
 from comfyload.gateway.fleet import ServerConfig
@@ -97,7 +97,12 @@ async def spoken(url: URL, sent: bytes) -> Answer:
 
 @asynccontextmanager
 async def port(
-    folder: Path, *, servers: int = 1, transports: list[Transport] | None = None, **options: Any
+    folder: Path,
+    *,
+    servers: int = 1,
+    transports: list[Transport] | None = None,
+    more: More = lambda _: (),
+    **options: Any,
 ) -> AsyncIterator[Port]:
     """A gateway on a free port, with its ledger in `folder`, before servers called gpu1, gpu2, … in this process."""
     home = Home()
@@ -122,7 +127,7 @@ async def port(
     chosen = GatewayOptions(**{"servers": given, "policy": default(), "ledger": folder, "connect": connect, **options})
     try:
         async with (
-            opened(chosen) as (gateway, intake, front),
+            opened(chosen, more) as (gateway, intake, front),
             listening(front.app(), chosen.host, 0, None) as url,
             aiohttp.ClientSession() as session,
         ):

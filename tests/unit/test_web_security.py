@@ -15,14 +15,10 @@ from comfyload.gateway.guard import COOKIE
 from comfyload.record.run import RunWriter
 from comfyload.web.answers import MOST_BODY
 from comfyload.web.feed import MOST_MESSAGE, MOST_SOCKETS, MOST_WATCHES
-from tests.support.dashboard import JSON, UI, UPGRADE, WS, Page, page
+from tests.support.dashboard import CSP_OF_PAGE, JSON, UI, UPGRADE, WS, Page, page
 from tests.unit.judge_runs import manifest, one_by_one
 
 TOKEN = "t" * 40
-CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
-)
 PATHS = ("/comfyload/", f"{UI}/session", WS, f"{UI}/static/js/app.js", "/")
 
 
@@ -218,14 +214,14 @@ def test_every_answer_has_the_policy(tmp_path: Path) -> None:
         tries = [("GET", path) for path in (*PATHS, f"{UI}/nothing", "/x/../y", f"{UI}/runs/x/page", "/comfyload")]
         for method, path in [*tries, ("DELETE", "/"), ("POST", f"{UI}/runs/x/stop"), ("OPTIONS", "/comfyload/")]:
             answer = await found.ask(path, method=method, body=b"" if method == "POST" else None)
-            assert answer.headers["content-security-policy"] == CSP.lower(), (method, path)
+            assert answer.headers["content-security-policy"] == CSP_OF_PAGE, (method, path)
             assert answer.headers["x-content-type-options"] == "nosniff"
             assert answer.headers["x-frame-options"] == "deny"
             assert answer.headers["referrer-policy"] == "no-referrer"
             assert answer.headers["cross-origin-resource-policy"] == "same-origin"
             assert "access-control-allow-origin" not in answer.headers
         socket = await found.ask(WS, *UPGRADE)
-        assert socket.status == 101 and socket.headers["content-security-policy"] == CSP.lower()
+        assert socket.status == 101 and socket.headers["content-security-policy"] == CSP_OF_PAGE
 
     on_page(tmp_path, play)
 
@@ -237,7 +233,7 @@ def test_what_a_tab_has_already_is_not_sent_again(tmp_path: Path) -> None:
             tag = first.headers["etag"]
             second = await found.ask(path, f"If-None-Match: {tag}")
             assert first.status == 200 and first.body and second.status == 304 and second.body == b""
-            assert second.headers["etag"] == tag and second.headers["content-security-policy"] == CSP.lower()
+            assert second.headers["etag"] == tag and second.headers["content-security-policy"] == CSP_OF_PAGE
             assert (await found.ask(path, 'If-None-Match: "other"')).status == 200
         packed = await found.ask(f"{UI}/static/js/app.js", "Accept-Encoding: gzip")
         assert packed.headers["content-encoding"] == "gzip" and len(packed.body) < 200

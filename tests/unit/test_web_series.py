@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from comfyload.record.model import Sample
 from comfyload.record.run import RunWriter
 from comfyload.web.follow import RunFollower
-from comfyload.web.series import HEADS, MOST_WIDTH, ChartData, Window, chart, charts_of, held, thinned
+from comfyload.web.series import HEADS, MOST_WIDTH, ChartColumns, Window, chart, charts_of, held, thinned
 from tests.unit.judge_runs import failed, job, manifest
 from tests.unit.test_web_follow import caught_up, sent
 
@@ -89,7 +89,7 @@ def followed(path: Path, *lines: Any, samples: tuple[Sample, ...] = (), **change
     return caught_up(path)
 
 
-def drawn(follower: RunFollower, name: str, *window: Any) -> ChartData:
+def drawn(follower: RunFollower, name: str, *window: Any) -> ChartColumns:
     found = chart(follower, name, *window)
     assert found is not None
     assert found.head == HEADS[name]
@@ -99,7 +99,7 @@ def drawn(follower: RunFollower, name: str, *window: Any) -> ChartData:
     return found
 
 
-def column(data: ChartData, name: str) -> list[float]:
+def column(data: ChartColumns, name: str) -> list[float]:
     return [float(value) for value in data.columns[data.names.index(name)]]
 
 

@@ -36,6 +36,7 @@ def run_directory_page() -> str:
             "  handed to the kernel immediately.",
             "- `samples.ndjson`: telemetry, one reading per line.",
             "- `log.ndjson`, if the run had a log: rows of the server's probe and of the application.",
+            "- `label.txt`, if a person gave the run a label on the dashboard: at most 100 characters, and may change.",
             "- `events.ndjson`, if a job was sent again: why, by which rule, and when.",
             "",
             "A crash can leave a last line without a line end; it is ignored.",

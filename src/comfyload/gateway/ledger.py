@@ -96,8 +96,8 @@ class TrafficLedger:
 
     def prepare(self, record: Record, server: str, facts: Server, retries: Sequence[RetryLine] = ()) -> bytes:
         """What to `write` once the end of the job is in the store, which keeps it, so that a process that dies between
-        the two owes it to the next. `server`: the name of the job's last. `retries`: what was said when it was sent
-        again; the job has a number, and so a place for them, only when it has ended.
+        the two owes it to the next. `server`: the name of the job's last. `retries`: lines about each time it was
+        sent again; the job has a number, which they name, only when it has ended.
         """
         number = int(record.due // DAY_S)
         day = self._day(number, server, facts, record.due % DAY_S)

@@ -10,7 +10,7 @@ from aiohttp import web
 from comfyload.gateway.http import Route
 from comfyload.record.archive import PROMOTED
 from comfyload.web.file_state import FileState, Side, archive_state, baseline_state, run_state
-from comfyload.web.reply import UI, Problem, answered, body_of, send, tagged
+from comfyload.web.reply import UI, Unanswered, answered, body_of, send, tagged
 from comfyload.web.worker import Worker
 
 MOST_RUNS = 200
@@ -65,9 +65,9 @@ class Archive:
         texts = [*runs, name] if isinstance(runs, list) else [None]
         texts += [*notes, *notes.values()] if isinstance(notes, dict) else [None]
         if not runs or not all(isinstance(text, str) for text in texts):
-            raise Problem(422, "there is no run to keep", 'write {"runs": ["ID"], "name": "rtx5060ti", "notes": {}}')
+            raise Unanswered(422, "there is no run to keep", 'write {"runs": ["ID"], "name": "rtx5060ti", "notes": {}}')
         if len(runs) > MOST_RUNS:
-            raise Problem(422, f"a baseline has at most {MOST_RUNS} runs")
+            raise Unanswered(422, f"a baseline has at most {MOST_RUNS} runs")
         paths = tuple(str(self._path_of(run)) for run in runs)
         of = self._base(), name, paths, tuple(sorted(notes.items()))
         return send(await self._worker.answer(f"{_VIEWS}:save_answer", *of, keep=False))
@@ -75,7 +75,7 @@ class Archive:
     async def _promote(self, request: web.Request) -> web.StreamResponse:
         name = (await body_of(request)).get("name")
         if not isinstance(name, str) or not name or name == PROMOTED:
-            raise Problem(422, "no baseline is named", 'write {"name": "2026-11-28-rtx5060ti"}')
+            raise Unanswered(422, "no baseline is named", 'write {"name": "2026-11-28-rtx5060ti"}')
         return send(await self._worker.answer(f"{_VIEWS}:promote_answer", self._base(), name, keep=False))
 
     # --- several runs
@@ -109,13 +109,13 @@ class Archive:
     def _sides(self, request: web.Request) -> tuple[Side, Side]:
         given = [request.query.getall(name, []) for name in ("a", "b")]
         if not all(given):
-            raise Problem(400, "a comparison needs two sides", "name them as ?a=RUN&b=baseline:NAME")
+            raise Unanswered(400, "a comparison needs two sides", "name them as ?a=RUN&b=baseline:NAME")
         return self._side(given[0]), self._side(given[1])
 
     def _side(self, named: list[str]) -> Side:
         """The runs and baselines that were named."""
         if len(named) > MOST_RUNS:
-            raise Problem(400, f"at most {MOST_RUNS} runs at once")
+            raise Unanswered(400, f"at most {MOST_RUNS} runs at once")
         return tuple(
             ("baseline", one.removeprefix(_BASELINE)) if one.startswith(_BASELINE) else ("run", str(self._path_of(one)))
             for one in named
@@ -125,7 +125,7 @@ class Archive:
 
     def _base(self) -> str:
         if self._folder is None:
-            raise Problem(404, "there is no archive of baselines", "name one with --archive")
+            raise Unanswered(404, "there is no archive of baselines", "name one with --archive")
         return str(self._folder)
 
     def _base_or_none(self) -> str:
@@ -154,7 +154,7 @@ def _number(request: web.Request, name: str) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 7):
-        raise Problem(400, f"{name} is not a number")
+        raise Unanswered(400, f"{name} is not a number")
     return int(text)
 
 
@@ -164,5 +164,5 @@ def _share(request: web.Request, name: str, usual: float) -> float:
     except ValueError:
         value = -1.0
     if not 0.001 <= value <= 1:
-        raise Problem(400, f"{name} is not a number from 0.001 to 1")
+        raise Unanswered(400, f"{name} is not a number from 0.001 to 1")
     return value

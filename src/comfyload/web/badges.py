@@ -5,6 +5,7 @@ from typing import Literal
 from msgspec import Struct
 
 from comfyload.record.model import Record
+from comfyload.record.outcomes import OUTCOMES, Outcome
 
 Badge = Literal["pending", "rendering", "attention", "done", "ended"]
 
@@ -18,7 +19,7 @@ BADGES: dict[Badge, str] = {
 """In the order in which people read them."""
 
 
-class State(Struct, frozen=True, kw_only=True):
+class JobState(Struct, frozen=True, kw_only=True):
     """A finer state: `key` for tools, `words` for people."""
 
     key: str
@@ -26,22 +27,26 @@ class State(Struct, frozen=True, kw_only=True):
     badge: Badge
 
 
-STATES: tuple[State, ...] = (
-    State(key="unknown", words="end unknown", badge="ended"),
-    State(key="waiting", words="waiting", badge="pending"),
-    State(key="sent", words="sent", badge="pending"),
-    State(key="queued", words="in the queue", badge="pending"),
-    State(key="retrying", words="retrying", badge="pending"),
-    State(key="running", words="running", badge="rendering"),
-    State(key="failed", words="failed", badge="attention"),
-    State(key="lost", words="lost", badge="attention"),
-    State(key="timeout", words="timed out", badge="attention"),
-    State(key="completed", words="completed", badge="done"),
-    State(key="cached", words="from cache", badge="done"),
-    State(key="cancelled", words="cancelled", badge="ended"),
-    State(key="dropped", words="dropped", badge="ended"),
-    State(key="shed", words="shed", badge="ended"),
-    State(key="censored", words="cut off", badge="ended"),
+_KEYS: dict[Outcome, str] = {"timed_out": "timeout"}
+
+
+def _end(outcome: Outcome) -> JobState:
+    row = OUTCOMES[outcome]
+    badge: Badge = "done" if outcome == "completed" else "attention" if row.error else "ended"
+    return JobState(key=_KEYS.get(outcome, outcome), words=row.words, badge=badge)
+
+
+STATES: tuple[JobState, ...] = (
+    JobState(key="unknown", words="end unknown", badge="ended"),
+    JobState(key="waiting", words="waiting", badge="pending"),
+    JobState(key="sent", words="sent", badge="pending"),
+    JobState(key="queued", words="in the queue", badge="pending"),
+    JobState(key="retrying", words="retrying", badge="pending"),
+    JobState(key="running", words="running", badge="rendering"),
+    *map(_end, OUTCOMES),
+    JobState(key="cached", words="from cache", badge="done"),
+    JobState(key="shed", words="shed", badge="ended"),
+    JobState(key="censored", words="cut off", badge="ended"),
 )
 """The first is of jobs without a record. Which of those that have none waits or runs, `states.states_of` says."""
 
@@ -51,9 +56,6 @@ PLACES = {state.key: place for place, state in enumerate(STATES)}
 def places_of(badge: Badge) -> list[int]:
     """The places in STATES beneath a badge."""
     return [place for place, state in enumerate(STATES) if state.badge == badge]
-
-
-_ENDS = {"failed": "failed", "lost": "lost", "timed_out": "timeout", "cancelled": "cancelled", "dropped": "dropped"}
 
 
 def ended_as(record: Record, *, cached: bool) -> int:
@@ -67,5 +69,5 @@ def ended_as(record: Record, *, cached: bool) -> int:
     elif kind in ("shed", "dropped"):
         key = kind
     else:
-        key = _ENDS[run.outcome]
+        key = _KEYS.get(run.outcome, run.outcome)
     return PLACES[key]

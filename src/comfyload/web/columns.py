@@ -67,7 +67,7 @@ class Names:
         return self._numbers.get(text, -1)
 
 
-class JobColumns:
+class GrowingColumns:
     """One row a job, in the order in which the journal names them first. NaN is not known, book -1 of no book.
 
     `due`, `sent`, `done`: instants of the run; `queue_wait`, `execution`: seconds by the server's clock. `fine`: how it
@@ -120,34 +120,33 @@ class JobColumns:
 
     def rows(self, indexes: Sequence[int]) -> NDArray[np.int64]:
         """The row of each of these jobs; those that are not known get one."""
-        self._make_room_for(indexes)
-        near, before = len(self._row_of), self.n
-        new: list[int] = []
-        found = np.empty(len(indexes), np.int64)
-        rows = self._row_of[np.minimum(np.asarray(indexes), near - 1)].tolist() if near else [-1] * len(indexes)
-        for place, (index, row) in enumerate(zip(indexes, rows, strict=True)):
-            if row < 0 or index >= near:
-                row = self.row(index)
-                if row < 0:
-                    row = before + len(new)
-                    new.append(index)
-                    if index < near:
-                        self._row_of[index] = row
-                    else:
-                        self._rows_far[index] = row
-            found[place] = row
-        if new:
-            self._grow(before + len(new))
-            self.index[before:] = new
+        given = np.array(indexes, np.int64)
+        self._make_room_for(given)
+        near = given < len(self._row_of)
+        found = np.full(len(given), -1, np.int64)
+        found[near] = self._row_of[given[near]]
+        if self._rows_far:  # a job that was far beyond the others once may not be any more
+            missing = found < 0
+            found[missing] = [self._rows_far.get(index, -1) for index in given[missing].tolist()]
+        if (found < 0).any():
+            new, first, of_new = np.unique(given[found < 0], return_index=True, return_inverse=True)
+            rows = np.empty(len(new), np.int64)
+            rows[np.argsort(first)] = np.arange(self.n, self.n + len(new))
+            found[found < 0] = rows[of_new]
+            near = new < len(self._row_of)
+            self._row_of[new[near]] = rows[near]
+            self._rows_far.update(zip(new[~near].tolist(), rows[~near].tolist(), strict=True))
+            self._grow(self.n + len(new))
+            self.index[rows] = new
         return found
 
-    def put(self, name: str, rows: NDArray[np.int64], values: Any) -> None:
+    def put(self, name: str, rows: NDArray[np.int64] | int, values: Any) -> None:
         self._whole[name][rows] = values
 
-    def _make_room_for(self, indexes: Sequence[int]) -> None:
+    def _make_room_for(self, indexes: NDArray[np.int64]) -> None:
         """Jobs are numbered from 0 without many holes; an index far beyond is kept in a dict."""
         most = 8 * (self.n + len(indexes)) + 1024
-        highest = max((index for index in indexes if index < most), default=-1)
+        highest = int(indexes[indexes < most].max(initial=-1))
         if highest >= len(self._row_of):
             wider = np.full(highest + 1 + highest // _MORE, -1, np.int32)
             wider[: len(self._row_of)] = self._row_of
@@ -167,7 +166,7 @@ class JobColumns:
             setattr(self, name, whole[: self.n])
 
 
-class Readings:
+class GrowingReadings:
     """The readings of one source under one name, in the order in which they were written; NaN has no value."""
 
     def __init__(self) -> None:

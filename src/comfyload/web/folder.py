@@ -16,7 +16,9 @@ MOST_LEVELS = 3
 MOST_FOLDERS = 20_000
 """Looked into by one scan; what lies beyond is not found."""
 
+_FILES = (MANIFEST, RECORDS, SAMPLES, EVENTS)
 _Known = tuple[tuple[int, int, int], Manifest]
+_Files = dict[str, os.DirEntry[str]]
 
 
 class RunEntry(Struct, frozen=True, kw_only=True):
@@ -36,27 +38,24 @@ class RunFolder:
         self.root = root
         self._real = _real(root)
         self._archive = None if archive is None else _real(archive)
-        self._known: dict[Path, _Known] = {}
+        self._known: dict[str, _Known] = {}
         self._found: dict[str, RunEntry] = {}
 
     def scan(self) -> list[RunEntry]:
         """All that can be read, the newest first. A manifest is read again only if it was replaced."""
         self._real = _real(self.root)
-        looked, known = 0, dict[Path, _Known]()
-        level = [self.root]
-        entries = list[RunEntry]()
+        looked, known = 0, dict[str, _Known]()
+        level, entries = [os.fspath(self.root)], list[RunEntry]()
         for _ in range(MOST_LEVELS + 1):
-            inner = list[Path]()
-            for folder in level:
-                looked += 1
-                if looked > MOST_FOLDERS:
-                    break
-                entry = self._entry(folder, known)
-                if entry is not None:
+            inner = list[str]()
+            for folder in level[: MOST_FOLDERS - looked]:
+                files = _listed(folder)
+                if MANIFEST not in files:
+                    inner += [each.path for each in files.values() if self._is_ours(each)]
+                elif (entry := self._entry(folder, files, known)) is not None:
                     entries.append(entry)
-                else:
-                    inner += [path for path in _folders(folder) if self._is_ours(path)]
-            level = inner
+            looked += len(level)
+            level = inner if looked < MOST_FOLDERS else []
         self._known = known
         entries.sort(key=lambda entry: (entry.manifest.started_utc, entry.id), reverse=True)
         self._found = {entry.id: entry for entry in entries}
@@ -66,50 +65,57 @@ class RunFolder:
         """The run of that id that the last scan found."""
         return self._found.get(run_id)
 
-    def _entry(self, folder: Path, known: dict[Path, _Known]) -> RunEntry | None:
-        file = folder / MANIFEST
+    def _entry(self, folder: str, files: _Files, known: dict[str, _Known]) -> RunEntry | None:
+        """None: its manifest cannot be read, or a file of it lies elsewhere."""
+        if any(name in files and self._leads_out(files[name]) for name in _FILES):
+            return None
+        path, before = Path(folder), self._known.get(folder)
         try:
-            found = file.stat()
+            found = files[MANIFEST].stat()
             at = found.st_ino, found.st_mtime_ns, found.st_size
-            if any(self._leads_out(folder / name) for name in (MANIFEST, RECORDS, SAMPLES, EVENTS)):
-                return None
-            before = self._known.get(folder)
-            manifest = before[1] if before is not None and before[0] == at else RunReader(folder).manifest
+            manifest = before[1] if before is not None and before[0] == at else RunReader(path).manifest
         except (OSError, ValueError, RunFilesError):
             return None
         known[folder] = at, manifest
         return RunEntry(
-            id=folder.relative_to(self.root).as_posix(),
-            path=folder,
+            id=path.relative_to(self.root).as_posix(),
+            path=path,
             manifest=manifest,
-            running=manifest.end is None and is_held(folder, manifest),
-            modified=_modified(folder, found.st_mtime),
+            running=manifest.end is None and is_held(path, manifest),
+            modified=max(found.st_mtime, _changed_at(files.get(RECORDS))),
         )
 
-    def _is_ours(self, path: Path) -> bool:
-        """Whether a folder is looked into: not the archive, and no link to another place."""
-        if self._leads_out(path):
+    def _is_ours(self, found: os.DirEntry[str]) -> bool:
+        """Whether it is a folder that is looked into: not the archive, and no link to another place."""
+        if found.name.startswith(".") or not _is_folder(found) or self._leads_out(found):
             return False
-        return self._archive is None or not _real(path).is_relative_to(self._archive)
+        return self._archive is None or not _real(found.path).is_relative_to(self._archive)
 
-    def _leads_out(self, path: Path) -> bool:
-        return path.is_symlink() and not _real(path).is_relative_to(self._real)
+    def _leads_out(self, found: os.DirEntry[str]) -> bool:
+        return found.is_symlink() and not _real(found.path).is_relative_to(self._real)
 
 
-def _folders(folder: Path) -> list[Path]:
+def _listed(folder: str) -> _Files:
     try:
         with os.scandir(folder) as found:
-            return [folder / each.name for each in found if not each.name.startswith(".") and each.is_dir()]
+            return {each.name: each for each in found}
     except OSError:
-        return []
+        return {}
 
 
-def _modified(folder: Path, otherwise: float) -> float:
+def _is_folder(found: os.DirEntry[str]) -> bool:
     try:
-        return max(otherwise, (folder / RECORDS).stat().st_mtime)
+        return found.is_dir()
     except OSError:
-        return otherwise
+        return False
 
 
-def _real(path: Path) -> Path:
+def _changed_at(found: os.DirEntry[str] | None) -> float:
+    try:
+        return 0.0 if found is None else found.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _real(path: str | Path) -> Path:
     return Path(os.path.realpath(path))

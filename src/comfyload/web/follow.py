@@ -3,7 +3,6 @@
 Nothing is locked and nothing is written: the run does not notice. Files stay open only while they are read.
 """
 
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,34 +10,25 @@ from typing import TypeVar
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from comfyload.errors import RunFilesError
 from comfyload.judge.arrivals import as_it_came
-from comfyload.judge.columns.cache import CacheJudge
 from comfyload.record.codec import UNREADABLE, decode
 from comfyload.record.journal import RECORDS
 from comfyload.record.lock import is_taken
-from comfyload.record.model import Execution, Line, Manifest, Record, RetryLine, Sample, Sent
+from comfyload.record.model import Manifest, Record, RetryLine, Sample, Sent
 from comfyload.record.run import EVENTS, MANIFEST, SAMPLES, RunReader
-from comfyload.record.stamps import believed
-from comfyload.web.badges import ended_as
-from comfyload.web.columns import KINDS, JobColumns, Names, Readings
+from comfyload.web.columns import GrowingReadings
+from comfyload.web.table import JobTable, Rows
 from comfyload.web.tail import Tail, line_at
 
 MOST_LINES = 20_000
 """Read by one `refresh`, about."""
 _HELD_S = 2.0
 """How often it is looked whether a process is at work in the directory."""
-_LONGEST = 300
-"""Letters of a message that are kept."""
-_MESSAGES, _NAMES, _MOST_ATTEMPTS = 20_000, 60_000, 60_000
-"""Different messages, and different names of one sort, that are kept apart."""
-
 _NEWLINE = 10
 
 T = TypeVar("T")
-Rows = NDArray[np.int64]
 
 
 class RunFollower:
@@ -67,12 +57,13 @@ class RunFollower:
         self._read_manifest()
 
     def _forget(self) -> None:
-        self.jobs = JobColumns()
-        self.samples: dict[tuple[str, str], Readings] = {}
+        self._table = JobTable()
+        self.jobs = self._table.columns
+        self.samples: dict[tuple[str, str], GrowingReadings] = {}
         self.retries: dict[int, RetryLine] = {}
-        """Of jobs without a record, what was said last."""
-        self.workflows, self.servers = Names(_NAMES, ""), Names(_NAMES)
-        self.nodes, self.messages = Names(_NAMES, ""), Names(_MESSAGES, "")
+        """Of jobs without a record, the last line about each that failed before."""
+        self.workflows, self.servers = self._table.workflows, self._table.servers
+        self.nodes, self.messages = self._table.nodes, self._table.messages
         self._damaged = 0
         self.behind = self.alive = False
         self.latest_s = 0.0
@@ -80,6 +71,7 @@ class RunFollower:
         self._tails = {name: Tail(self.path / name) for name in (RECORDS, EVENTS, SAMPLES)}
         self._clock_zero: float | None = None
         self._looked = -np.inf
+        self._to_come = 0
 
     @property
     def damaged(self) -> int:
@@ -101,7 +93,7 @@ class RunFollower:
         lost = [tail.look() for tail in self._tails.values()]
         if any(lost):
             self._forget()
-            self._facts()
+            self._table.know(self.manifest)
             for tail in self._tails.values():
                 tail.look()
             changed = True
@@ -122,6 +114,9 @@ class RunFollower:
                 tail.look()  # what was read was written before
             self._set_clock()
         changed |= read > 0
+        due = self._retries_to_come()
+        changed |= due != self._to_come
+        self._to_come = due
         self.version += changed
         return changed
 
@@ -158,14 +153,13 @@ class RunFollower:
         if self._manifest_at is not None and manifest.run_id != self.manifest.run_id:
             self._forget()
         self.manifest, self._manifest_at = manifest, at
-        self._facts()
+        self._table.know(manifest)
         return True
 
-    def _facts(self) -> None:
-        self._cache = CacheJudge(self.manifest.workflows)
-        self.servers.number(self.manifest.server.url)
-        for facts in self.manifest.workflows:
-            self.workflows.number(facts.name)
+    def _retries_to_come(self) -> int:
+        """How many jobs still wait to be sent again: that changes without a line."""
+        now = self.now_s
+        return sum(now < line.t + line.wait_s for line in self.retries.values()) if self.alive else 0
 
     def _look_for_holder(self) -> bool:
         now, before = self._wall(), self.alive
@@ -184,62 +178,14 @@ class RunFollower:
             self._clock_zero = zero if self._clock_zero is None else min(self._clock_zero, zero)
 
     def _take_lines(self, begin: int, block: bytes) -> int:
-        """Add lines of the journal. The first record of a job counts, as for judgement."""
         lines, offsets = self._decode(self._lines, begin, block)
-        if not lines:
-            return block.count(b"\n")
-        rows = self.jobs.rows([line.index for line in lines])
-        is_record = np.fromiter((type(line) is Record for line in lines), np.bool_, len(lines))
-        fresh = self.jobs.fine[rows] == 0
-        sent = np.flatnonzero(fresh & ~is_record)
-        self._add_sent(rows[sent], [lines[place] for place in sent.tolist()], offsets[sent])
-        ended = np.flatnonzero(fresh & is_record)
-        _, first = np.unique(rows[ended], return_index=True)
-        ended = ended[np.sort(first)]
-        records = [line for place in ended.tolist() if isinstance(line := lines[place], Record)]
-        if records:
-            self._add_records(rows[ended], records, offsets[ended])
-        return len(lines)
-
-    def _add_sent(self, rows: Rows, lines: list[Line], offsets: Rows) -> None:
-        put = self.jobs.put
-        put("due", rows, [line.due for line in lines])
-        put("id_head", rows, [id_head(line.prompt_id) for line in lines])
-        put("offset", rows, offsets)
-        put("workflow", rows, 1 if len(self.manifest.workflows) == 1 else 0)
-        self.latest_s = max([self.latest_s, *(line.due for line in lines)])
-
-    def _add_records(self, rows: Rows, records: list[Record], offsets: Rows) -> None:
-        put, runs = self.jobs.put, [record.execution for record in records]
-        times = [believed(run, record.due) for record, run in zip(records, runs, strict=True)]
-        done = np.array([run.done for run in runs], np.float64)
-        put("due", rows, [record.due for record in records])
-        put("sent", rows, np.array([run.sent for run in runs], np.float64))
-        put("done", rows, done)
-        put("queue_wait", rows, [_seconds(of.create_ms, of.start_ms) for of in times])
-        put("execution", rows, [_seconds(of.start_ms, of.end_ms) for of in times])
-        put("book", rows, [-1 if record.book is None else record.book for record in records])
-        put("offset", rows, offsets)
-        put("id_head", rows, [id_head(record.prompt_id) for record in records])
-        put("workflow", rows, [self.workflows.number(record.workflow) for record in records])
-        put("server", rows, [self.servers.number(run.attempts[-1].server) if run.attempts else 0 for run in runs])
-        put("attempt", rows, [min(_times_sent(run), _MOST_ATTEMPTS) for run in runs])
-        put("warmup", rows, [record.warmup for record in records])
-        put("fine", rows, [ended_as(record, cached=self._all_cached(record)) for record in records])
-        for place, run in enumerate(runs):
-            if run.failure is not None:
-                row, failure = rows[place : place + 1], run.failure
-                put("kind", row, KINDS.index(failure.kind))
-                put("node", row, self.nodes.number((failure.node_class or "")[:_LONGEST]))
-                put("message", row, self.messages.number(failure.message[:_LONGEST]))
-        if self.retries:
-            for record in records:
-                self.retries.pop(record.index, None)
-        self.latest_s = max([self.latest_s, *(record.due for record in records), *done[~np.isnan(done)].tolist()])
-
-    def _all_cached(self, record: Record) -> bool:
-        cached = record.execution.cached
-        return bool(cached) and self._cache.cache_class(record) == "cached"
+        if lines:
+            latest_s, ended = self._table.enter(lines, offsets)
+            self.latest_s = max(self.latest_s, latest_s)
+            if self.retries:
+                for index in ended:
+                    self.retries.pop(index, None)
+        return block.count(b"\n")
 
     def _take_events(self, begin: int, block: bytes) -> int:
         lines, offsets = self._decode(self._event, begin, block)
@@ -260,7 +206,7 @@ class RunFollower:
             t.append(line.t)
             values.append(np.nan if line.value is None else line.value)
         for key, (t, values) in by_name.items():
-            self.samples.setdefault(key, Readings()).add(t, values)
+            self.samples.setdefault(key, GrowingReadings()).add(t, values)
             self.latest_s = max([self.latest_s, *t])
         return block.count(b"\n")
 
@@ -294,20 +240,3 @@ class RunFollower:
 def is_held(path: Path, manifest: Manifest) -> bool:
     """Whether a process is at work in the directory; a gateway is at work in the folder of its days."""
     return is_taken(path) or (as_it_came(manifest.plan) and is_taken(path.parent))
-
-
-def id_head(prompt_id: str) -> int:
-    """The first 16 hexadecimal digits of an id, as a number; of another text one that is as good as its own."""
-    digits = prompt_id.replace("-", "")[:16]
-    try:
-        return int(digits.ljust(16, "0"), 16)
-    except ValueError:
-        return hash(prompt_id) & 0xFFFF_FFFF_FFFF_FFFF
-
-
-def _seconds(begin: int | None, end: int | None) -> float:
-    return math.nan if begin is None or end is None or end < begin else (end - begin) / 1000
-
-
-def _times_sent(run: Execution) -> int:
-    return len(run.attempts) or int(run.sent is not None)

@@ -19,7 +19,7 @@ Json = dict[str, Any]
 def job_of(follower: RunFollower, index: int) -> Json | None:
     """Everything as JSON, its texts printable; None: there is no such job, or its line cannot be read any more.
 
-    Keys: those of a `Row`; `values` of its inputs; `durations` of its metrics in seconds; `attempts`; `nodes`;
+    Keys: those of a `JobRow`; `values` of its inputs; `durations` of its metrics in seconds; `attempts`; `nodes`;
     `outputs`, whose place is their number; `message` in full; `failure` as the record has it.
     """
     line = follower.record(index)

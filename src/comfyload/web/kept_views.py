@@ -80,9 +80,10 @@ def _row(path: Path, state: str, words: str) -> dict[str, Any]:
 
 def baseline_answer(base: str, name: str, number: int | None, state: FileState) -> Answer:
     """The Page of a baseline, or of one of its runs."""
-    by_hand = _inside(base, name)
-    if isinstance(by_hand, ByHand):
-        return _by_hand_answer(by_hand)
+    found = _inside(base, name)
+    if isinstance(found, ByHand):
+        return _by_hand_answer(found)
+    name = found.folder
     page, pictures, labels = _baseline(base, name, number, state)
     runs = [{"n": n, "label": label} for n, label in enumerate(labels)] if len(labels) > 1 else []
     heads = [chart_head(chart) for chart in pictures]
@@ -261,7 +262,7 @@ def trend_answer(base: str, runs: Side, metrics: tuple[str, ...], state: FileSta
 
 
 def trend_chart_answer(
-    base: str, runs: Side, metrics: tuple[str, ...], number: int, dark: bool, state: FileState
+    base: str, runs: Side, metrics: tuple[str, ...], state: FileState, number: int, dark: bool
 ) -> Answer:
     """The picture of one series."""
     series = _trend(base, runs, metrics, state)

@@ -16,7 +16,7 @@ _AGAIN_S = 2
 """After how long one who was refused for want of room may ask again."""
 
 
-class Problem(Exception):
+class Unanswered(Exception):
     """The answer to a request that cannot be done."""
 
     def __init__(self, status: int, error: str, hint: str = "") -> None:
@@ -33,7 +33,7 @@ def answered(handler: Handler) -> Handler:
     async def answer(request: web.Request) -> web.StreamResponse:
         try:
             return await handler(request)
-        except Problem as problem:
+        except Unanswered as problem:
             return _error(problem.status, problem.error, problem.hint)
         except ComfyloadError as error:
             return _error(422, error.message, error.hint)
@@ -79,19 +79,19 @@ async def body_of(request: web.Request) -> dict[str, Any]:
     """The JSON object that was sent.
 
     Raises:
-        Problem: it is none.
+        Unanswered: it is none.
     """
     content = await request.content.read(_MOST_BODY + 1)
     while len(content) <= _MOST_BODY and not request.content.at_eof():
         content += await request.content.read(_MOST_BODY + 1 - len(content))
     if len(content) > _MOST_BODY:
-        raise Problem(400, f"the body is larger than {_MOST_BODY >> 10} KiB")
+        raise Unanswered(400, f"the body is larger than {_MOST_BODY >> 10} KiB")
     try:
         found = json.loads(content)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise Problem(400, "the body is not a JSON object")
+        raise Unanswered(400, "the body is not a JSON object")
     return found
 
 

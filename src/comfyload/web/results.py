@@ -18,7 +18,7 @@ from comfyload.judge.columns.ledger import clean
 from comfyload.web.archive import Archive
 from comfyload.web.file_state import FileState, run_state
 from comfyload.web.label import label_of, write_label
-from comfyload.web.reply import UI, Problem, answered, body_of, has, not_modified, send, tagged
+from comfyload.web.reply import UI, Unanswered, answered, body_of, has, not_modified, send, tagged
 from comfyload.web.worker import KEPT, Busy, Worker, refusal
 
 Find = Callable[[str], Path | None]
@@ -75,7 +75,7 @@ class Results:
         """The directory of a run that was found."""
         path = self._find(run_id)
         if path is None:
-            raise Problem(404, f"there is no run {clean(run_id, 200)!r}", "it may have been moved or removed")
+            raise Unanswered(404, f"there is no run {clean(run_id, 200)!r}", "it may have been moved or removed")
         return path
 
     # --- one run
@@ -97,7 +97,7 @@ class Results:
         run_id = request.match_info["id"]
         path, text = self.path_of(run_id), (await body_of(request)).get("label")
         if not isinstance(text, str):
-            raise Problem(422, "the label is not a text", 'write {"label": "after the update"}')
+            raise Unanswered(422, "the label is not a text", 'write {"label": "after the update"}')
         label = await asyncio.to_thread(write_label, path, text)
         self._changed(path)
         return web.json_response({"id": run_id, "label": label})

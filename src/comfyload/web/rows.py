@@ -16,7 +16,7 @@ Order = Literal["newest", "slowest", "due"]
 MOST_ROWS = 200
 
 
-class Row(Struct, frozen=True, kw_only=True):
+class JobRow(Struct, frozen=True, kw_only=True):
     """One job in a list. Instants are of the run's clock; None is not known.
 
     `words`: the finer state. `attempt` of `of`: which attempt it is at, or was sent, and the most that the policy
@@ -43,7 +43,7 @@ class Row(Struct, frozen=True, kw_only=True):
 
 def rows(
     follower: RunFollower, flt: Filter, offset: int = 0, limit: int = 100, order: Order = "newest"
-) -> tuple[int, list[Row]]:
+) -> tuple[int, list[JobRow]]:
     """How many jobs pass, and those of the page."""
     view = View(follower)
     passing = np.flatnonzero(view.matching(flt))
@@ -52,7 +52,7 @@ def rows(
     return len(passing), [_row(view, int(row)) for row in page]
 
 
-def row_of(follower: RunFollower, index: int) -> Row | None:
+def row_of(follower: RunFollower, index: int) -> JobRow | None:
     """One job as the list shows it; None: there is none of that number."""
     row = follower.jobs.row(index)
     return None if row < 0 else _row(View(follower), row)
@@ -104,7 +104,7 @@ def _ordered(follower: RunFollower, passing: NDArray[np.int64], order: Order, mo
     return passing[::-1][:most]
 
 
-def _row(view: View, row: int) -> Row:
+def _row(view: View, row: int) -> JobRow:
     follower, jobs = view.follower, view.follower.jobs
     state, index = STATES[view.fine[row]], int(jobs.index[row])
     again = follower.retries.get(index)
@@ -117,7 +117,7 @@ def _row(view: View, row: int) -> Row:
         why = printable(again.message) or again.why.replace("_", " ")
     line = follower.record(index)
     book = int(jobs.book[row])
-    return Row(
+    return JobRow(
         index=index,
         id="" if line is None else printable(line.prompt_id),
         badge=state.badge,
@@ -127,7 +127,7 @@ def _row(view: View, row: int) -> Row:
         due_s=_known(jobs.due[row]),
         ended_s=_known(jobs.done[row]),
         latency=_known(jobs.done[row] - jobs.due[row]) if jobs.done[row] >= jobs.due[row] else None,
-        attempt=max(1, int(view.attempt[row])) if state.key not in ("dropped", "shed") else int(view.attempt[row]),
+        attempt=int(view.attempt[row]),
         of=of,
         until_s=until,
         why=why[:300],

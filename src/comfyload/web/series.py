@@ -33,7 +33,7 @@ class ChartHead(Struct, frozen=True, kw_only=True):
     draw: Literal["points", "steps", "layers"]
 
 
-class ChartData(Struct, frozen=True, kw_only=True):
+class ChartColumns(Struct, frozen=True, kw_only=True):
     """`columns` of `n` numbers each, NaN where there is none. The first is `t`: seconds after `from_s`, ascending. Of
     each series there are `X.min`, `X.max` and `X.last`, of layers the mean `X`. `to_s`: where the picture ends.
     """
@@ -137,7 +137,7 @@ def charts_of(follower: RunFollower) -> list[ChartHead]:
 
 def chart(
     follower: RunFollower, name: str, from_s: float | None = None, to_s: float | None = None, width: int = 800
-) -> ChartData | None:
+) -> ChartColumns | None:
     """A chart between two instants (None: the run's first and latest); None: there is no chart of that name."""
     head = HEADS.get(name)
     if head is None:
@@ -148,7 +148,7 @@ def chart(
     for values in series.values():
         kept |= np.isfinite(values)
     columns = [(window.starts() + (window.end - window.begin) / window.width / 2), *series.values()]
-    return ChartData(
+    return ChartColumns(
         head=head,
         from_s=window.begin,
         to_s=window.end,
@@ -158,7 +158,7 @@ def chart(
 
 
 def _window(follower: RunFollower, from_s: float | None, to_s: float | None, width: int) -> Window:
-    """Whatever is asked for, a part of the run that is not empty."""
+    """Whatever is wanted, a part of the run that is not empty."""
     due = follower.jobs.due
     first = min(float(np.nanmin(due)) if np.isfinite(due).any() else 0.0, follower.latest_s)
     begin, end = (

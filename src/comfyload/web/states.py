@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from comfyload.judge.arrays import Flags
 from comfyload.web.badges import BADGES, PLACES, STATES
-from comfyload.web.columns import KINDS, NO_NAME, JobColumns, Names
-from comfyload.web.follow import RunFollower, id_head
+from comfyload.web.columns import KINDS, NO_NAME, GrowingColumns, Names
+from comfyload.web.follow import RunFollower
+from comfyload.web.table import id_head
 
 Codes = NDArray[np.uint8]
 
@@ -45,13 +46,20 @@ class Filter(Struct, frozen=True, kw_only=True):
     nothing: bool = False
 
     @classmethod
-    def parse(cls, given: Mapping[str, str]) -> Filter:
-        """From a query string; keys that are none of a filter's are ignored, and a wrong value matches no job."""
-        found: dict[str, Any] = {key: given[key].strip() for key in _TEXTS if given.get(key)}
-        for key in ("attempt", "book"):
-            if text := str(given.get(key, "")).strip():
-                number = int(text) if text.isascii() and text.isdigit() and len(text) <= 16 else None
-                found |= {"nothing": True} if number is None else {key: number}
+    def parse(cls, given: Mapping[str, object]) -> Filter:
+        """From a query string, or JSON; keys that are none of a filter's are ignored, a wrong value matches no job."""
+        found: dict[str, Any] = {}
+        for key in (*_TEXTS, *_NONE):
+            value = given.get(key)
+            if value is None or value == "":
+                continue
+            text = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else None
+            if text is not None and key in _TEXTS:
+                found[key] = text
+            elif text is not None and text.isascii() and text.isdigit() and len(text) <= 16:
+                found[key] = int(text)
+            else:
+                found["nothing"] = True
         return cls(**found)
 
     def query(self) -> dict[str, str]:
@@ -82,7 +90,7 @@ class View:
         self.follower = follower
         self.fine = states_of(follower)
         self.badge: Codes = _BADGE_OF[self.fine]
-        self.attempt = follower.jobs.attempt.copy()
+        self.attempt = np.maximum(follower.jobs.attempt, follower.jobs.fine == 0)
         for row, line in waiting(follower):
             self.attempt[row] = min(line.attempt, np.iinfo(np.uint16).max)
 
@@ -103,7 +111,7 @@ class View:
         column, number = self._chosen(group, flt, jobs)
         return np.asarray(column == number)
 
-    def _chosen(self, group: str, flt: Filter, jobs: JobColumns) -> tuple[NDArray[Any], int]:
+    def _chosen(self, group: str, flt: Filter, jobs: GrowingColumns) -> tuple[NDArray[Any], int]:
         """The column of a group, and the number in it that is chosen; one that no job has, where no job can have it."""
         if group == "state":
             if flt.state in BADGES:
@@ -196,7 +204,7 @@ def chips(follower: RunFollower, flt: Filter) -> list[Chip]:
 
 
 def waiting(follower: RunFollower) -> Iterator[tuple[int, Any]]:
-    """Rows of jobs without a record that failed before, and what was said of them last."""
+    """Rows of jobs without a record that failed before, and the last line about each."""
     for index, line in follower.retries.items():
         row = follower.jobs.row(index)
         if row >= 0:

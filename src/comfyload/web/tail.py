@@ -24,16 +24,17 @@ class Tail:
         self._skipping = False
 
     def look(self) -> bool:
-        """Look at the file. Whether it is another one than before, or lost what was read of it."""
+        """Look at the file. Whether it is another one than was read, or lost what was read: then begin anew."""
         try:
             found = self.path.stat()
         except (OSError, ValueError):
-            lost = self.offset > 0
             self.size = 0
-            return lost
-        identity, before = (found.st_dev, found.st_ino), self._identity
+            return self.offset > 0
+        identity = found.st_dev, found.st_ino
+        if self.offset and (identity != self._identity or found.st_size < self.offset):
+            return True
         self.size, self.changed_at, self._identity = found.st_size, found.st_mtime, identity
-        return (before is not None and before != identity and self.offset > 0) or found.st_size < self.offset
+        return False
 
     @property
     def behind(self) -> bool:

@@ -59,7 +59,13 @@ class Views:
         self._more = more or {}
 
     def table(self) -> dict[str, View]:
-        own: dict[str, View] = {"runs": self._list, "run": self._run, "jobs": self._jobs, "chart": self._chart}
+        own: dict[str, View] = {
+            "runs": self._list,
+            "run": self._run,
+            "jobs": self._jobs,
+            "job": self._job,
+            "chart": self._chart,
+        }
         return own | dict(self._more)
 
     async def _list(self, _: Params) -> bytes:

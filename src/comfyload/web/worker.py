@@ -87,7 +87,9 @@ class Worker:
 
     def tag(self, compute: Compute, *arguments: Any) -> str:
         """An ETag of the answer: another one for other arguments, and after a restart."""
-        return hashlib.sha256(f"{self._salt} {_key(compute, arguments)}".encode()).hexdigest()[:32]
+        return hashlib.sha256(f"{self._salt} {_key(compute, arguments)}".encode("utf-8", "surrogatepass")).hexdigest()[
+            :32
+        ]
 
     async def answer(self, compute: Compute, *arguments: Any, keep: bool = True) -> Answer:
         """What the function returns for these arguments. They hold the state of the files that it reads, so that an

@@ -45,7 +45,9 @@ def trend_chart(series: TrendSeries, name: str = "trend") -> Chart:
 
 
 def _layers(title: str) -> alt.LayerChart | alt.FacetChart:
-    base = alt.Chart(data("points")).encode(x=alt.X("t:T", title=None, axis=alt.Axis(tickCount=6)))
+    base = alt.Chart(data("points")).encode(
+        x=alt.X("t:T", title=None, scale=alt.Scale(type="utc"), axis=alt.Axis(tickCount=6))
+    )
     y = alt.Y("value:Q", title=title, scale=alt.Scale(zero=False, nice=True))
     interval = base.transform_filter("isValid(datum.low) && isValid(datum.high)")
     rule = alt.Chart(data("steps")).encode(x="t:T", color=alt.Color("colour:N", scale=None))

@@ -187,11 +187,11 @@ export function Cards({ run, filter, now, none }) {
 /** @param {any} props */
 function Card({ run, row, offset, now, here, onFocus }) {
   const from = [row.workflow, row.server && host(row.server)].filter(Boolean).join(" · ");
-  return html`<a class="card is-${row.badge} fine-${row.fine}" href=${address(["run", run, "job", row.index])} data-offset=${offset}
+  return html`<a class="card is-${(row.again ?? row).badge}" href=${address(["run", run, "job", row.index])} data-offset=${offset}
     tabindex=${here ? 0 : -1} onFocus=${onFocus}>
-    <${Badge} badge=${row.badge} fine=${row.fine} />
+    <${Badge} badge=${(row.again ?? row).badge} fine=${(row.again ?? row).fine} />
     <span class="card-title">#${counted(row.index)}${row.book == null || row.book === "" ? "" : ` · book ${row.book}`}</span>
-    <span class="card-words"><${Fine} row=${row} now=${now} />${row.why && html`<i> ${row.why}</i>`}</span>
+    <span class="card-words">${row.again ? html`again: ${row.again.words} · before: ` : ""}<${Fine} row=${row} now=${now} />${row.why && html`<i> ${row.why}</i>`}</span>
     <span class="card-from">${from}</span>
     <span class="card-time">${row.latency == null ? "" : span(row.latency)}</span>
   </a>`;

@@ -45,20 +45,22 @@ function faint(colour, alpha) {
  */
 export function LiveChart({ run, head, from, to, tall = false, onZoom }) {
   const [width, setWidth] = useState(0);
-  const params = { run, chart: head.name, from_s: from || 0, to_s: to || 0, width: Math.max(100, Math.round(width / 20) * 20) };
+  const params = { run, chart: head.name, from_s: from || null, to_s: to || null, width: Math.max(100, Math.round(width / 20) * 20) };
   const { data, error } = useWatch("chart", width ? params : { ...params, width: 400 }, `${run} ${head.name}`);
   return html`<${Plot} title=${head.title} unit=${head.unit} data=${data} error=${error} tall=${tall} sync=${run} draw=${head.draw ?? data?.draw ?? "line"}
     onWidth=${setWidth} onZoom=${onZoom} from=${from} to=${to} />`;
 }
 
 /** @param {any} props A chart of columns that are here. */
-export function Plot({ title, unit, data, error, tall, sync, onWidth, onZoom, from, to, draw = "line" }) {
+export function Plot({ title, unit, data, error, tall, sync, onWidth, onZoom, from, to, draw = "line", gaps = false, xText = clock, lines = null, top = 0 }) {
   const box = useRef(/** @type {HTMLElement | null} */ (null));
   const plot = useRef(/** @type {any} */ (null));
   const readout = useRef(/** @type {HTMLElement | null} */ (null));
   const [size, setSize] = useState(0);
   const [tallness, setTallness] = useState(0);
   const found = useMemo(() => (data ? seriesOf(data) : null), [data]);
+  const marks = useRef(lines);
+  marks.current = lines;
   const names = found ? found.series.map((s) => s.name).join("\n") : "";
 
   useLayoutEffect(() => {
@@ -74,16 +76,16 @@ export function Plot({ title, unit, data, error, tall, sync, onWidth, onZoom, fr
   useLayoutEffect(() => {
     if (!found || !size || !found.series.length) return;
     const element = /** @type {HTMLElement} */ (box.current);
-    const made = new uPlot(options({ found, size, height: element.clientHeight, sync, onZoom, readout, draw }), columnsOf(found, draw), element);
+    const made = new uPlot(options({ found, size, height: element.clientHeight, sync, onZoom, readout, draw, gaps, xText, marks, top }), columnsOf(found, draw), element);
     plot.current = made;
     return () => {
       plot.current = null;
       made.destroy();
     };
-  }, [names, dark.value, size > 0, sync, draw]);
+  }, [names, dark.value, size > 0, sync, draw, top]);
   useLayoutEffect(() => {
     if (plot.current && found) plot.current.setData(columnsOf(found, draw));
-  }, [found]);
+  }, [found, lines?.x, lines?.y]);
   useLayoutEffect(() => {
     if (plot.current && size) plot.current.setSize({ width: size, height: tallness });
   }, [size, tallness]);
@@ -126,7 +128,7 @@ function columnsOf(found, draw) {
 const colourOf = (name, i) => ({ Done: "--done", "Needs attention": "--attention", Ended: "--ended" })[name] ?? `--series-${i % 6}`;
 
 /** @param {any} given */
-function options({ found, size, height, sync, onZoom, readout, draw }) {
+function options({ found, size, height, sync, onZoom, readout, draw, gaps, xText, marks, top }) {
   const text = token("--muted");
   const grid = { stroke: token("--grid"), width: 1 };
   const ticks = { show: false };
@@ -145,7 +147,7 @@ function options({ found, size, height, sync, onZoom, readout, draw }) {
       return;
     }
     const paths = draw === "steps" ? uPlot.paths.stepped({ align: 1 }) : undefined;
-    series.push({ label: s.name, stroke: colour, width: 1.5, paths, points: { show: false }, of: i });
+    series.push({ label: s.name, stroke: colour, width: 1.5, paths, points: { show: false }, of: i, spanGaps: gaps });
     if (draw === "layers") {
       series[at].layer = i > 0;
       series[at].fill = faint(colour, 0.3);
@@ -165,19 +167,20 @@ function options({ found, size, height, sync, onZoom, readout, draw }) {
     series,
     bands,
     legend: { show: false },
-    padding: [8, 6, 0, 0],
+    padding: [8, 16, 0, 0],
     cursor: {
       sync: sync ? { key: sync, scales: ["x", null] } : undefined,
       drag: { x: Boolean(onZoom), y: false, setScale: false },
       points: { size: 5 },
       y: false,
     },
-    scales: { x: { time: false }, y: { range: (/** @type {any} */ _, /** @type {number} */ __, /** @type {number} */ most) => [0, most > 0 ? most * 1.08 : 1] } },
+    scales: { x: { time: false }, y: { range: (/** @type {any} */ _, /** @type {number} */ __, /** @type {number} */ most) => [0, most > 0 ? (top ? Math.min(most * 1.08, top) : most * 1.08) : 1] } },
     axes: [
-      { stroke: text, grid: { show: false }, ticks, font, size: 22, gap: 4, space: 60, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map(clock) },
+      { stroke: text, grid: { show: false }, ticks, font, size: 22, gap: 4, space: 60, incrs: xText === clock ? TIMES : undefined, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map(xText) },
       { stroke: text, grid, ticks, font, size: 40, gap: 4, space: 30, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map(short) },
     ],
     hooks: {
+      draw: [(/** @type {any} */ u) => drawMarks(u, marks.current)],
       setCursor: [(/** @type {any} */ u) => read(u, readout.current)],
       setSelect: [
         (/** @type {any} */ u) => {
@@ -192,8 +195,31 @@ function options({ found, size, height, sync, onZoom, readout, draw }) {
   };
 }
 
+/** Steps of an axis of time, in seconds. */
+const TIMES = [0.001, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400];
+
 /** @param {number} seconds */
-const clock = (seconds) => (seconds < 60 ? `${Number(seconds.toFixed(2))} s` : span(seconds));
+export const clock = (seconds) => (seconds < 60 ? `${Number(seconds.toFixed(2))} s` : span(seconds));
+
+/** A limit across, or an instant down, as dashes. @param {any} u @param {{ x?: number, y?: number } | null} marks */
+function drawMarks(u, marks) {
+  if (!marks) return;
+  const { ctx, bbox } = u;
+  ctx.save();
+  ctx.setLineDash([6, 5]);
+  ctx.lineWidth = 1.5 * devicePixelRatio;
+  for (const [axis, colour] of [["y", token("--attention")], ["x", token("--ink")]]) {
+    const at = marks[/** @type {"x" | "y"} */ (axis)];
+    if (at === undefined || at < u.scales[axis].min || at > u.scales[axis].max) continue;
+    const place = u.valToPos(at, axis, true);
+    ctx.strokeStyle = colour;
+    ctx.beginPath();
+    ctx.moveTo(axis === "y" ? bbox.left : place, axis === "y" ? place : bbox.top);
+    ctx.lineTo(axis === "y" ? bbox.left + bbox.width : place, axis === "y" ? place : bbox.top + bbox.height);
+    ctx.stroke();
+  }
+  ctx.restore();
+}
 
 /** Values at the cursor, or none. @param {any} u @param {HTMLElement | null} place */
 function read(u, place) {

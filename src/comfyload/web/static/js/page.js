@@ -30,23 +30,30 @@ export function Page({ page, charts = [], chartsAt = "" }) {
   const tables = (page.tables ?? []).filter((/** @type {any} */ table) => !table.detail);
   const details = (page.tables ?? []).filter((/** @type {any} */ table) => table.detail);
   const facts = (page.facts ?? []).filter((/** @type {any} */ line) => !line.detail);
+  const numbers = (page.facts ?? []).filter((/** @type {any} */ line) => line.detail);
   const body = html`
     <${States} states=${page.states} />
     <${PageTiles} tiles=${page.tiles} notes=${notes} />
-    ${(page.short ?? []).map((/** @type {string} */ line) => html`<p key=${line} class="short">${line}</p>`)}
-    ${drawn.length > 0 && html`<${Picture} chart=${drawn[0]} at=${chartsAt} first />`}
-    ${(page.bars ?? []).map((/** @type {any} */ bars) => html`<${Bars} key=${bars.key} bars=${bars} />`)}
-    <${Remarks} remarks=${(page.remarks ?? []).filter((/** @type {any} */ r) => !r.detail)} boxed />
-    ${tables.map((/** @type {any} */ table) => html`<${Table} key=${table.key} table=${table} notes=${notes} />`)}
+    ${page.short?.length > 0 && html`<p class="short">${page.short.join(" · ")}</p>`}
+    ${(drawn.length > 0 || page.bars?.length > 0) && html`<div class="front">
+      ${drawn.length > 0 && html`<${Picture} chart=${drawn[0]} at=${chartsAt} first />`}
+      ${page.bars?.length > 0 && html`<div class="stack">${page.bars.map((/** @type {any} */ bars) => html`<${Bars} key=${bars.key} bars=${bars} />`)}</div>`}</div>`}
+    ${tables.filter(ofGates).map((/** @type {any} */ table) => html`<${Table} key=${table.key} table=${table} notes=${notes} />`)}
+    <${Remarks} remarks=${(page.remarks ?? []).filter((/** @type {any} */ r) => !r.detail)} boxed most=${5} />
+    ${tables.filter((/** @type {any} */ table) => !ofGates(table)).map((/** @type {any} */ table) => html`<${Table} key=${table.key} table=${table} notes=${notes} />`)}
     ${drawn.length > 1 && html`<section class="pictures" aria-label="Pictures">${drawn.slice(1).map((chart) => html`<${Picture} key=${chart.name} chart=${chart} at=${chartsAt} />`)}</section>`}
-    ${facts.length > 0 && html`<section class="panel"><h2>Facts</h2><dl class="facts wide">${facts.map((/** @type {any} */ line) => html`<div key=${line.label}><dt>${line.label}</dt><dd><${Value} value=${line.value} notes=${notes} /></dd></div>`)}</dl></section>`}
-    ${details.map((/** @type {any} */ table) => html`<${Folded} key=${table.key} title=${table.title || table.key}><${Table} table=${table} notes=${notes} bare /><//>`)}
+    ${facts.length > 0 && html`<section class="panel"><h2>Facts</h2><${Facts} lines=${facts} notes=${notes} /></section>`}
+    ${numbers.length > 0 && html`<${Folded} title="All numbers"><${Facts} lines=${numbers} notes=${notes} /><//>`}
+    ${details.map((/** @type {any} */ table) => html`<${Folded} key=${table.key} title=${table.title || named(table.key)}><${Table} table=${table} notes=${notes} bare /><//>`)}
     <${Remarks} remarks=${(page.remarks ?? []).filter((/** @type {any} */ r) => r.detail)} boxed title="More to know" />
     ${withheld.length > 0 && html`<${Folded} title="Pictures that were not drawn"><ul class="plain">${withheld.map((chart) => html`<li key=${chart.name}><b>${chart.title}</b>: ${chart.withheld}</li>`)}</ul><//>`}
     ${(page.notes ?? []).map((/** @type {string} */ note) => html`<p key=${note} class="note">${note}</p>`)}
     <${Next} next=${page.next} places=${page.places} />`;
   return html`<div class="page">${body}<${Footnotes} notes=${notes} /></div>`;
 }
+
+/** A reader wants the gates on the first screen. @param {{ key: string }} table */
+const ofGates = (table) => table.key.startsWith("gates");
 
 /** @param {{ notes: Notes }} props Drawn after all that has notes. */
 function Footnotes({ notes }) {
@@ -68,10 +75,18 @@ function PageTiles({ tiles, notes }) {
     <dd><b>${tile.value.words}</b>${(tile.value.interval || tile.value.note) && html` <small>${tile.value.interval || tile.value.note}</small>`}</dd></div>`)}</dl>`;
 }
 
+/** @param {{ lines: any[], notes: Notes }} props */
+function Facts({ lines, notes }) {
+  return html`<dl class="facts wide">${lines.map((line) => html`<div key=${line.label}><dt>${line.label}</dt><dd><${Value} value=${{ look: line.look, ...line.value }} notes=${notes} /></dd></div>`)}</dl>`;
+}
+
 /** @param {{ value: any, notes: Notes }} props */
 function Value({ value, notes }) {
   return html`<span class=${value.look && value.look !== "plain" ? `look-${value.look} toned` : undefined}>${value.words}</span>${value.interval && html` <small class="interval">${value.interval}</small>`}${value.note && html`<sup><a href=${`#note-${notes.number(value.note)}`} onClick=${jump} aria-label=${`Footnote ${notes.number(value.note)}`}>${notes.number(value.note)}</a></sup>`}`;
 }
+
+/** @param {string} key */
+const named = (key) => key.charAt(0).toUpperCase() + key.slice(1).replaceAll("_", " ");
 
 /** The address is the view's: a footnote is only scrolled to. @param {any} event */
 function jump(event) {
@@ -81,16 +96,20 @@ function jump(event) {
 
 /** @param {any} props */
 function Bars({ bars }) {
-  return html`<section class="panel"><h2>${bars.title}</h2>${bars.bars.map((/** @type {any} */ bar) => html`<div key=${bar.label} class="bar-line"><span>${bar.label}</span>
+  return html`<section class="panel"><h2>${named(bars.title)}</h2>${bars.bars.map((/** @type {any} */ bar) => html`<div key=${bar.label} class="bar-line"><span>${bar.label}</span>
     <span class="bar-track" aria-hidden="true"><span class="bar-fill" style=${{ width: `${Math.min(100, bar.share * 100)}%` }}></span></span><b>${bar.words}</b></div>`)}</section>`;
 }
 
 /** @param {any} props */
-export function Remarks({ remarks, boxed = false, title = "To know" }) {
+export function Remarks({ remarks, boxed = false, title = "To know", most = Number.POSITIVE_INFINITY }) {
+  const [all, showAll] = useState(false);
   if (!remarks?.length) return null;
+  const weight = { invalid: 0, warning: 1, info: 2 };
+  const sorted = [...remarks].sort((a, b) => weight[/** @type {keyof weight} */ (a.level)] - weight[/** @type {keyof weight} */ (b.level)]);
+  const shown = all || sorted.length <= most + 1 ? sorted : sorted.slice(0, most);
   return html`<section class=${boxed ? "panel" : undefined}><h2>${title}</h2><ul class="remarks">
-    ${remarks.map((/** @type {any} */ remark) => html`<li key=${remark.text} class="level-${remark.level}"><${Icon} name=${remark.level === "info" ? "info" : "alert"} /><div><span class="unseen">${remark.level}: </span>${remark.text}${remark.hint && html`<p>${remark.hint}</p>`}</div></li>`)}
-  </ul></section>`;
+    ${shown.map((/** @type {any} */ remark) => html`<li key=${remark.text} class="level-${remark.level}"><${Icon} name=${remark.level === "info" ? "info" : "alert"} /><div><span class="unseen">${remark.level}: </span>${remark.text}${remark.hint && html`<p>${remark.hint}</p>`}</div></li>`)}
+  </ul>${shown.length < sorted.length && html`<button type="button" class="button quiet small" onClick=${() => showAll(true)}>${sorted.length - shown.length} more</button>`}</section>`;
 }
 
 /** @param {{ table: any, notes: Notes, bare?: boolean }} props */
@@ -100,7 +119,7 @@ export function Table({ table, notes = new Notes(), bare = false }) {
     ${titled && html`<thead><tr>${table.columns.map((/** @type {any} */ column) => html`<th key=${column.title} scope="col" class=${column.right ? "num" : undefined}>${column.title}</th>`)}</tr></thead>`}
     <tbody>${table.rows.map((/** @type {any[]} */ row) => html`<tr>${row.map((cell, i) => {
       const column = table.columns[i] ?? {};
-      const kind = column.right ? "num" : column.prose ? "prose" : undefined;
+      const kind = [column.right ? "num" : column.prose ? "prose" : "", cell.words ? "" : "is-empty"].join(" ").trim() || undefined;
       const inside = html`<span><${Value} value=${cell} notes=${notes} /></span>`;
       return i === 0 && cell.words ? html`<th scope="row" class=${kind}>${inside}</th>` : html`<td class=${kind} data-title=${column.title}>${inside}</td>`;
     })}</tr>`)}</tbody>

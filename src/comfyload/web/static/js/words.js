@@ -65,5 +65,5 @@ export function short(value) {
   if (!Number.isFinite(value)) return "–";
   const size = Math.abs(value);
   if (size >= 1000) return counted(Math.round(value));
-  return String(Number(value.toPrecision(size >= 100 ? 3 : 2)));
+  return String(Number(value.toPrecision(3)));
 }

@@ -4,10 +4,13 @@ import { ofRun, post, url } from "../http.js";
 import { Action, Badge, Failing, Icon, Loading, tell } from "../parts.js";
 import { address, refine } from "../router.js";
 import { useWatch } from "../socket.js";
-import { html, useRef } from "../ui.js";
+import { html, useRef, useState } from "../ui.js";
 import { counted, host, span } from "../words.js";
 import { Waterfall } from "../waterfall.js";
 import { again, useClock } from "./now.js";
+
+/** @type {Record<string, string>} */
+const BADGE_OF = { completed: "done", failed: "attention", lost: "attention", timed_out: "attention", cancelled: "ended", dropped: "ended" };
 
 /** @param {{ place: import("../router.js").Place }} props */
 export function View({ place }) {
@@ -28,64 +31,96 @@ export function View({ place }) {
   return html`${crumbs}<${Job} run=${run} index=${index} job=${data} now=${now} chosen=${Number(place.query.attempt)} />`;
 }
 
+/** Attempts of the job, then those of each time that it was sent once more. @param {string} run @param {number} index @param {any} job */
+function tried(run, index, job) {
+  /** @type {any[]} */
+  const all = [];
+  for (const [place, number, of, more] of [[run, index, job, 0], ...(job.again ?? []).map((/** @type {any} */ a, /** @type {number} */ i) => [a.run, a.index, a.job, i + 1])]) {
+    if (!of) continue;
+    const attempts = of.attempts?.length ? of.attempts : more ? [{ attempt: 1, outcome: null, words: of.words }] : [];
+    attempts.forEach((/** @type {any} */ attempt, /** @type {number} */ i) => {
+      const label = more ? `Again${more > 1 ? ` ${more}` : ""}${attempts.length > 1 ? `, attempt ${attempt.attempt}` : ""}` : `Attempt ${attempt.attempt}`;
+      all.push({ label, attempt, job: of, last: i === attempts.length - 1, run: place, index: number });
+    });
+  }
+  return all;
+}
+
 /** @param {any} props */
 function Job({ run, index, job, now, chosen }) {
-  const attempts = job.attempts ?? [];
-  const at = Math.max(0, chosen >= 1 ? attempts.findIndex((/** @type {any} */ a) => a.attempt === chosen) : attempts.length - 1);
-  const attempt = attempts[at] ?? {};
-  const nodes = attempt.nodes ?? job.nodes ?? [];
-  const from = attempt.sent_s ?? job.due_s;
-  const message = attempt.message ?? job.message;
+  const tries = tried(run, index, job);
+  const at = chosen >= 1 && chosen <= tries.length ? chosen - 1 : Math.max(0, tries.length - 1);
+  const shown = tries[at] ?? { attempt: {}, job, last: true, run, index };
+  const { attempt, job: of, last } = shown;
+  const nodes = last ? (of.nodes ?? []) : [];
+  const begin = of.started_s ?? attempt.sent_s ?? of.due_s ?? 0;
+  const message = attempt.error || (last ? of.message : "");
+  const several = tries.length > 1;
+  const newest = tries.at(-1)?.job ?? job;
   return html`
     <header class="head">
-      <div class="head-words"><h1>#${counted(index)} <${Badge} badge=${job.badge} fine=${job.fine} /></h1>
-        <p><${Fine} row=${job} now=${now} />${job.latency != null && html` after <b>${span(job.latency)}</b>`} <span class="muted">· ${[job.workflow, job.server && host(job.server), job.book].filter(Boolean).join(" · ")}</span></p></div>
+      <div class="head-words"><h1>#${counted(index)} <${Badge} badge=${newest.badge} fine=${newest.fine} /></h1>
+        <p><${Fine} row=${newest} now=${now} />${newest.latency != null && html` after <b>${span(newest.latency)}</b>`} <span class="muted">· ${[job.workflow, job.server && host(job.server), job.book != null && `book ${job.book}`].filter(Boolean).join(" · ")}</span></p></div>
       <div class="head-acts"><${Acts} run=${run} index=${index} job=${job} /></div>
     </header>
-    ${attempts.length > 1 && html`<${Tabs} attempts=${attempts} at=${at} now=${now} />`}
-    <div class="split" role=${attempts.length > 1 ? "tabpanel" : undefined} id="attempt" aria-labelledby=${attempts.length > 1 ? `attempt-${at}` : undefined}>
+    ${several && html`<${Tabs} tries=${tries} at=${at} now=${now} />`}
+    <div class="split" role=${several ? "tabpanel" : undefined} id="attempt" aria-labelledby=${several ? `attempt-${at}` : undefined}>
       <div class="stack">
-        ${message && html`<section class="panel message"><h2><${Icon} name="alert" />What the server said</h2><pre tabindex="0">${message}</pre>
-          ${attempt.rule && html`<p class="rule"><b>Policy:</b> ${attempt.rule}${attempt.wait_s != null && html` · waits ${span(attempt.wait_s)}`}</p>`}</section>`}
-        <section class="panel"><h2>Nodes</h2>${nodes.length
-          ? html`<${Waterfall} nodes=${nodes} from=${from} to=${attempt.ended_s ?? from} failed=${attempt.failed_node ?? job.failed_node ?? ""} />`
-          : html`<p class="muted">${job.ended_s == null ? "No node has run yet." : "No node ran."}</p>`}</section>
-        <${Outputs} run=${run} index=${index} outputs=${attempt.outputs ?? job.outputs ?? []} />
+        ${message && html`<section class="panel message"><h2><${Icon} name="alert" />What the server said</h2><pre tabindex="0" role="group" aria-label="Message">${message}</pre>
+          ${attempt.rule && html`<p class="rule"><b>Policy:</b> ${attempt.rule}${attempt.wait_s != null && html` · wait ${span(attempt.wait_s)}`}</p>`}</section>`}
+        ${(nodes.length > 0 || last) && html`<section class="panel"><h2>Nodes</h2>${nodes.length
+          ? html`<${Waterfall} nodes=${nodes} from=${begin} to=${attempt.ended_s ?? begin} failed=${attempt.node ?? of.failure?.node ?? ""} />`
+          : html`<p class="muted">${of.ended_s == null ? "Which nodes ran is known when the job has ended." : "No node ran."}</p>`}</section>`}
+        ${last && html`<${Outputs} run=${shown.run} index=${shown.index} outputs=${of.outputs ?? []} />`}
       </div>
-      <aside class="beside" aria-label="Facts"><section><h2>Facts</h2><dl class="facts">
-        ${[...(job.facts ?? []), ...ofAttempt(attempt)].map(([label, words]) => html`<div key=${label}><dt>${label}</dt><dd>${words}</dd></div>`)}
-      </dl></section></aside>
+      <aside class="beside" aria-label="Facts">
+        <${Facts} title=${several ? shown.label : "Facts"} facts=${ofAttempt(attempt)} />
+        ${last && html`<${Facts} title="Times" facts=${(of.durations ?? []).filter((/** @type {any} */ d) => d.seconds != null).map((/** @type {any} */ d) => [d.words, span(d.seconds)])} />`}
+        <${Facts} title="Inputs" facts=${Object.entries(of.values ?? {}).map(([key, value]) => [key, typeof value === "object" ? JSON.stringify(value) : String(value)])} />
+      </aside>
     </div>`;
 }
 
-/** @param {any} attempt @returns {[string, string][]} */
+/** @param {{ title: string, facts: [string, any][] }} props */
+function Facts({ title, facts }) {
+  if (!facts.length) return null;
+  return html`<section><h2>${title}</h2><dl class="facts">${facts.map(([label, words]) => html`<div key=${label}><dt>${label}</dt><dd>${words}</dd></div>`)}</dl></section>`;
+}
+
+/** @param {any} attempt @returns {[string, any][]} */
 function ofAttempt(attempt) {
+  const into = (/** @type {number | null} */ at) => at != null && `${span(at)} into the run`;
   const facts = /** @type {[string, any][]} */ ([
-    ["Prompt", attempt.prompt_id],
+    ["Ended as", attempt.words],
+    ["Failure", [attempt.kind?.replaceAll("_", " "), attempt.type !== attempt.kind && attempt.type, attempt.status].filter(Boolean).join(" · ")],
+    ["Node", [attempt.node_class, attempt.node].filter(Boolean).join(" ")],
+    ["Prompt", attempt.id],
     ["Server", attempt.server && host(attempt.server)],
-    ["Sent", attempt.sent_s != null && `${span(attempt.sent_s)} into the run`],
-    ["Ended", attempt.ended_s != null && `${span(attempt.ended_s)} into the run`],
+    ["Sent", into(attempt.sent_s)],
+    ["Ended", into(attempt.ended_s)],
+    ["Executed", attempt.executed_s != null && span(attempt.executed_s)],
+    ["Held back", attempt.waited_s > 0 && span(attempt.waited_s)],
   ]);
   return facts.filter(([, words]) => words);
 }
 
 /** @param {any} props */
-function Tabs({ attempts, at, now }) {
+function Tabs({ tries, at, now }) {
   const list = useRef(/** @type {HTMLElement | null} */ (null));
   const choose = (/** @type {number} */ to) => {
-    const next = (to + attempts.length) % attempts.length;
-    refine({ attempt: attempts[next].attempt });
+    const next = (to + tries.length) % tries.length;
+    refine({ attempt: next + 1 });
     /** @type {HTMLElement | undefined} */ (list.current?.children[next])?.focus();
   };
   const onKey = (/** @type {KeyboardEvent} */ event) => {
-    const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: attempts.length - 1 }[event.key];
+    const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: tries.length - 1 }[event.key];
     if (to === undefined) return;
     event.preventDefault();
     choose(to);
   };
   return html`<div class="tabs" role="tablist" aria-label="Attempts" ref=${list} onKeyDown=${onKey}>
-    ${attempts.map((/** @type {any} */ attempt, /** @type {number} */ i) => html`<button key=${attempt.attempt} type="button" role="tab" id=${`attempt-${i}`} aria-controls="attempt" aria-selected=${i === at ? "true" : "false"} tabindex=${i === at ? 0 : -1} onClick=${() => choose(i)}>
-      <b>Attempt ${attempt.attempt}</b> <span class="badge is-${attempt.badge}">${attempt.until_s != null ? html`<${Fine} row=${attempt} now=${now} />` : attempt.words}</span>
+    ${tries.map((/** @type {any} */ { label, attempt, job }, /** @type {number} */ i) => html`<button key=${label} type="button" role="tab" id=${`attempt-${i}`} aria-controls="attempt" aria-selected=${i === at ? "true" : "false"} tabindex=${i === at ? 0 : -1} onClick=${() => choose(i)}>
+      <b>${label}</b> <span class="badge is-${BADGE_OF[attempt.outcome] ?? job.badge}">${attempt.outcome ? attempt.words : html`<${Fine} row=${job} now=${now} />`}</span>
     </button>`)}
   </div>`;
 }
@@ -94,19 +129,22 @@ function Tabs({ attempts, at, now }) {
 function Outputs({ run, index, outputs }) {
   if (!outputs.length) return null;
   return html`<section class="panel"><h2>Outputs</h2><ul class="outputs">
-    ${outputs.map((/** @type {any} */ output) => {
-      const at = url(`${ofRun(run)}/jobs/${index}/outputs/${output.n}`);
-      return html`<li key=${output.n}><a href=${at} target="_blank" rel="noopener"><img src=${at} alt="" loading="lazy" onError=${(/** @type {any} */ e) => e.currentTarget.replaceWith(Object.assign(document.createElement("span"), { className: "no-picture", textContent: "no picture" }))} /><span>${output.name}</span></a></li>`;
-    })}
+    ${outputs.map((/** @type {any} */ output, /** @type {number} */ n) => html`<${Output} key=${n} output=${output} at=${url(`${ofRun(run)}/jobs/${index}/outputs/${n}`)} />`)}
   </ul></section>`;
+}
+
+/** @param {any} props A picture, or the file's name where it is none or is not there any more. */
+function Output({ output, at }) {
+  const [gone, setGone] = useState(output.kind && output.kind !== "image" && output.kind !== "images");
+  return html`<li><a href=${at} target="_blank" rel="noopener">
+    ${gone ? html`<span class="no-picture">no picture</span>` : html`<img src=${at} alt="" loading="lazy" onError=${() => setGone(true)} />`}<span>${output.file}</span></a></li>`;
 }
 
 /** @param {any} props */
 function Acts({ run, index, job }) {
-  const acts = job.actions ?? [];
+  const acts = job.actions ?? (job.ended_s == null ? [] : ["again"]);
   const copy = async () => {
-    const text = JSON.stringify(job.attempts ?? [], null, 2);
-    await navigator.clipboard.writeText(text);
+    await navigator.clipboard.writeText(JSON.stringify(job.attempts ?? [], null, 2));
     tell("Copied: the attempts as a JSON array.");
   };
   const of = `${ofRun(run)}/jobs/${index}`;

@@ -1,13 +1,14 @@
 // What runs at this moment, or the run that is looked at: picture first, then the jobs, then what to know of them.
 import { Cards } from "../cards.js";
 import { LiveChart } from "../chart.js";
-import { ofRun, post, url } from "../http.js";
+import { GatewayJobs } from "../gateway.js";
+import { ofRun, post, url, useGet } from "../http.js";
 import { Action, Chip, Empty, Failing, Icon, Loading, RunState, tell, tick } from "../parts.js";
 import { Remarks } from "../page.js";
 import { address, go, refine } from "../router.js";
 import { useWatch } from "../socket.js";
 import { html, useEffect, useRef, useState } from "../ui.js";
-import { BADGES, VERDICTS, counted, span } from "../words.js";
+import { BADGES, VERDICTS, counted, host, span } from "../words.js";
 
 const FILTERS = ["state", "attempt", "kind", "workflow", "server", "node", "book", "text"];
 const GROUPS = { state: "State", attempt: "Attempt", kind: "Failure", node: "Node", workflow: "Workflow", server: "Server", book: "Book" };
@@ -16,8 +17,10 @@ const ORDERS = { newest: "newest first", slowest: "slowest first", due: "as they
 /** @param {{ place: import("../router.js").Place }} props */
 export function View({ place }) {
   const { data, error } = useWatch("runs", {});
+  const { data: session } = useGet("session");
   const chosen = place.view === "run" ? place.path[0] : place.query.run;
-  if (error && !data) return html`<${Failing} error=${error} />`;
+  if (place.query.of === "gateway" || (session?.gateway && !chosen)) return html`<${GatewayJobs} query=${place.query} />`;
+  if (error && !data) return html`<h1 class="unseen">Now</h1><${Failing} error=${error} />`;
   if (!data) return html`<${Loading} />`;
   const runs = /** @type {any[]} */ (data.runs);
   const going = runs.filter((run) => run.running);
@@ -164,7 +167,7 @@ function Chips({ chips, query, filtered, clear }) {
   if (!shown.length && !filtered) return null;
   return html`<div class="chips" role="group" aria-label="Filters">
     ${shown.map(([group, all]) => html`<span class="chip-group" key=${group} role="group" aria-label=${GROUPS[/** @type {keyof GROUPS} */ (group)]}>
-      ${all.map((/** @type {any} */ chip) => html`<${Chip} key=${chip.key} label=${chip.label} count=${chip.count} on=${query[group] === String(chip.key)} look=${group === "state" ? chip.key : ""}
+      ${all.map((/** @type {any} */ chip) => html`<${Chip} key=${chip.key} label=${chip.group === "server" ? host(chip.label) : chip.label} count=${chip.count} on=${query[group] === String(chip.key)} look=${group === "state" ? chip.key : ""}
         onClick=${() => refine({ [group]: query[group] === String(chip.key) ? "" : chip.key })} />`)}
     </span>`)}
     ${filtered && html`<button type="button" class="button quiet small" onClick=${clear}><${Icon} name="close" />Clear</button>`}

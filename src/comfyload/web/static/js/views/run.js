@@ -12,7 +12,7 @@ export function View({ place }) {
   const run = place.path[0] ?? "";
   const { data: list } = useWatch("runs", {});
   const entry = list?.runs.find((/** @type {any} */ one) => one.id === run);
-  const { data, error } = useGet(`${ofRun(run)}/page`, `${entry?.state} ${entry?.running ? Math.floor(entry.jobs / 50) : ""}`);
+  const { data, error } = useGet(`${ofRun(run)}/page`, `${entry?.state} ${entry?.running ? Math.floor((entry.jobs ?? 0) / 50) : ""}`);
   return html`
     <nav class="crumbs" aria-label="Where this is"><a data-back href=${address(["runs"])}>Runs</a> <span aria-hidden="true">/</span> <span>${run}</span></nav>
     <header class="head"><div class="head-words"><h1>${data?.page.title ?? entry?.name ?? run} ${entry && html`<${RunState} state=${entry.state} />`}</h1>

@@ -35,7 +35,7 @@ export function View({ place }) {
         <a class="button primary" href=${address(["start"])}><${Icon} name="start" />Start a run</a>
       </div></header>
     ${all.length === 0 ? html`<${Empty} title="No run yet"><p>What <code>comfyload run</code> writes into <code>${data.folder}</code> is listed here.</p><//>` : html`
-    <section class="panel list">
+    <section class="panel list runs-list">
       <div class="bar"><label class="search"><${Icon} name="search" /><span class="unseen">Search runs</span><input type="search" data-search placeholder="name, label, load or server" value=${text} onInput=${(/** @type {any} */ e) => refine({ text: e.currentTarget.value })} /></label>
         <span class="chip-group" role="group" aria-label="State">
           ${inTrouble > 0 && html`<${Chip} label=${BADGES.attention.word} count=${inTrouble} on=${state === "attention"} look="attention" onClick=${() => refine({ state: state === "attention" ? "" : "attention" })} />`}
@@ -55,7 +55,7 @@ function Entry({ run, on, toggle }) {
     <input type="checkbox" checked=${on} onChange=${toggle} aria-label=${`Mark ${run.name}`} />
     <a class="run-main" data-item href=${where}><b>${run.name}</b>${run.label && html` <span class="label">${run.label}</span>`}<small>${[moment(run.started_utc), run.load, run.server && host(run.server)].filter(Boolean).join(" · ")}</small></a>
     <span class="run-state"><${RunState} state=${run.state} /></span>
-    <span class="run-jobs"><b>${counted(run.jobs)}</b> jobs${run.attention > 0 && html` <a class="badge is-attention" href=${address(["run", run.id, "watch"], { state: "attention" })}><${Icon} name="alert" />${counted(run.attention)}<span class="unseen"> need attention</span></a>`}
+    <span class="run-jobs"><b>${run.jobs == null ? "–" : counted(run.jobs)}</b> ${run.jobs === 1 ? "job" : "jobs"}${run.attention > 0 && html` <a class="badge is-attention" href=${address(["run", run.id, "watch"], { state: "attention" })}><${Icon} name="alert" />${counted(run.attention)}<span class="unseen"> need attention</span></a>`}
       <span class="stacked" aria-hidden="true">${Object.keys(BADGES).map((badge) => html`<i key=${badge} class="is-${badge}" style=${{ width: `${(100 * (run.counts[badge] ?? 0)) / all}%` }}></i>`)}</span></span>
     <${Spark} values=${run.spark} />
   </li>`;

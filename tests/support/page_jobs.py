@@ -115,7 +115,7 @@ class Jobs:
             "until_s": due + latency if fine == "retrying" else None,
             "why": ERROR if fine in ("failed", "retrying") else "",
             "server": SERVERS[index % 2],
-            "book": "",
+            "book": None,
         }
 
     def rows(self, now_s: float, params: dict[str, Any]) -> dict[str, Any]:
@@ -206,10 +206,10 @@ class Jobs:
             if self.count
             else [],
             "nodes": [
-                {"node": "KSampler", "runs": done, "mean": "2.1 s", "share": 0.62},
-                {"node": "SaveImage", "runs": done, "mean": "0.71 s", "share": 0.21},
-                {"node": "VAEDecode", "runs": done, "mean": "0.34 s", "share": 0.1},
-                {"node": "CLIPTextEncode", "runs": done, "mean": "0.05 s", "share": 0.02},
+                {"node": "3", "class": "KSampler", "workflow": "book_small", "runs": done, "mean": "2.1 s", "share": "62 %", "part": 0.62},
+                {"node": "9", "class": "SaveImage", "workflow": "book_small", "runs": done, "mean": "0.71 s", "share": "21 %", "part": 0.21},
+                {"node": "8", "class": "VAEDecode", "workflow": "book_small", "runs": done, "mean": "0.34 s", "share": "10 %", "part": 0.1},
+                {"node": "6", "class": "CLIPTextEncode", "workflow": "book_small", "runs": done, "mean": "0.05 s", "share": "2 %", "part": 0.02},
             ]
             if done
             else [],
@@ -259,35 +259,51 @@ def job_of(jobs: Jobs, now_s: float, index: int) -> dict[str, Any] | None:
     latency, failed = jobs.latency(index), row["fine"] in ("failed", "retrying")
     nodes = [("4", "CheckpointLoaderSimple", 0.0), ("6", "CLIPTextEncode", 0.03), ("3", "KSampler", 0.62)]
     nodes += [] if failed else [("8", "VAEDecode", 0.1), ("9", "SaveImage", 0.2)]
-    spans, at = [], 0.25 * latency
+    spans: list[dict[str, Any]] = []
+    at = row["due_s"] + 0.25 * latency
     for node, name, share in nodes:
-        taken = share * 0.75 * latency
-        spans.append({"node": node, "class": name, "start_s": at, "end_s": at + taken, "cached": share == 0.0})
+        cached, taken = share == 0.0, share * 0.75 * latency
+        times = {"begin_s": None if cached else at, "end_s": None if cached else at + taken}
+        spans.append({"node": node, "class": name, "cached": cached, **times})
         at += taken
-    attempts = [
-        {
-            "attempt": 1,
-            "prompt_id": f"{index:08x}-0000-4000-8000-000000000000",
-            "server": row["server"],
-            "fine": "failed" if failed else row["fine"],
-            "badge": "attention" if failed else row["badge"],
-            "words": "failed" if failed else row["words"],
-            "sent_s": row["due_s"] + 0.01,
-            "ended_s": row["ended_s"],
-            "why": row["why"],
-            "rule": "server errors: tried again after 5 s, at most 3 times" if failed else "",
-            "wait_s": 14.0 if failed else None,
-        }
-    ]
+    outcome = "failed" if failed else {"attention": "lost", "done": "completed"}.get(row["badge"])
+    first = {
+        "attempt": 1,
+        "id": f"{index:08x}-0000-4000-8000-000000000000",
+        "server": row["server"],
+        "outcome": outcome,
+        "words": outcome or "under way",
+        "sent_s": row["due_s"] + 0.01,
+        "ended_s": row["ended_s"],
+        "executed_s": 0.75 * latency if outcome == "completed" else None,
+        "waited_s": 0.0,
+        "kind": "oom" if failed else None,
+        "type": "OutOfMemoryError" if failed else "",
+        "error": row["why"],
+        "node": "3" if failed else None,
+        "node_class": "KSampler" if failed else None,
+        "rule": "out of memory: tried again after 14 s, at most 3 times" if failed else "",
+        "of": 3 if failed else None,
+        "wait_s": 14.0 if failed else None,
+        "until_s": row["until_s"],
+    }
+    attempts = [first]
     if row["fine"] == "retrying":
-        attempts.append({**attempts[0], "attempt": 2, "badge": "pending", "fine": "retrying", "words": row["words"]})
+        attempts.append(
+            {**first, "attempt": 2, "outcome": None, "words": "under way", "error": "", "rule": "", "id": ""}
+        )
     return {
         **row,
         "now_s": round(now_s, 2),
-        "facts": [["Due", f"{row['due_s']:.2f} s"], ["Workflow", row["workflow"]], ["Seed", "4213377"]],
+        "started_s": row["due_s"] + 0.25 * latency,
+        "values": {"3.seed": 4213377 + index},
+        "durations": [
+            {"key": "latency", "words": "latency", "seconds": row["latency"]},
+            {"key": "execution", "words": "execution", "seconds": 0.75 * latency},
+        ],
+        "failure": {"kind": "oom", "node": "3"} if failed else None,
         "attempts": attempts,
-        "nodes": spans,
-        "outputs": [{"n": 0, "name": "output/page_00001_.png"}] if row["badge"] == "done" else [],
+        "nodes": spans if row["ended_s"] is not None else [],
+        "outputs": [{"node": "9", "file": "output/page_00001_.png", "kind": "image"}] if row["badge"] == "done" else [],
         "message": row["why"],
-        "actions": ["again"] if row["ended_s"] else [],
     }
