@@ -80,6 +80,10 @@ class Runs:
         entries = self._folder.scan()
         return entries, {entry.id: label for entry in entries if (label := label_of(entry.path))}
 
+    def inside(self, folder: str) -> list[Path]:
+        """The directories of the runs right below a folder, by its id, as of the last scan."""
+        return [entry.path for entry in self._entries if entry.id.rpartition("/")[0] == folder]
+
     async def find(self, run_id: object) -> RunEntry:
         """The run of that id, which is looked up in the list and never joined to a path.
 

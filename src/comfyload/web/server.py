@@ -27,6 +27,7 @@ from comfyload.gateway.guard import AccessGuard, Denied
 from comfyload.gateway.login import LOGIN, admitted, login, refusal
 from comfyload.tasks import end_tasks
 from comfyload.web.actions import Actions
+from comfyload.web.advice import Advice
 from comfyload.web.answers import HEADERS, MOST_BODY, Handler, Route, answer, guarded
 from comfyload.web.feed import Feed
 from comfyload.web.files import FOLDER, PageFiles
@@ -35,6 +36,7 @@ from comfyload.web.outputs import Outputs
 from comfyload.web.processes import Processes
 from comfyload.web.results import Results
 from comfyload.web.runs import Runs
+from comfyload.web.servers import Servers
 from comfyload.web.start import Starting
 from comfyload.web.views import Views
 from comfyload.web.worker import Worker
@@ -66,7 +68,9 @@ class DashboardOptions(Struct, frozen=True, kw_only=True):
 class Dashboard:
     """The routes and what stands behind them. `may`: whether a caller that was let in may see everything."""
 
-    def __init__(self, options: DashboardOptions, worker: Worker, may: Callable[[web.Request], bool]) -> None:
+    def __init__(
+        self, options: DashboardOptions, worker: Worker, advisor: Worker, may: Callable[[web.Request], bool]
+    ) -> None:
         self._options = options
         self._may = may
         self._worker = worker
@@ -79,12 +83,20 @@ class Dashboard:
         self._outputs = Outputs(self._runs, options.servers)
         self._starting = Starting(options.runs, options.servers, options.archive, processes.hold)
         self._gateways = Gateways(options.servers, options.gateway_token)
-        more = {"gateway": self._gateways.view}
+        self._advice = Advice(self._runs.path_of, self._runs.inside, options.archive, advisor)
+        self._servers = Servers(options.servers, options.gateway_token)
+        more = {"gateway": self._gateways.view, "servers": self._servers.view}
         self.feed = Feed(Views(self._runs, options.runs, processes, self._results.live_summary, more).table())
 
     async def start(self) -> None:
         """Load what computes pages, so that the first does not wait for it."""
         await self._worker.start()
+
+    async def close(self) -> None:
+        """End what goes on for open tabs."""
+        await self.feed.close()
+        await self._advice.close()
+        await self._servers.close()
 
     def routes(self, jobs: Jobs | None = None) -> list[Route]:
         """All of them, each guarded. `jobs`: of the gateway that they stand in, which answers its API itself."""
@@ -95,10 +107,14 @@ class Dashboard:
             ("GET", f"{UI}/session", self._session),
             ("GET", f"{UI}/ws", self.feed.socket),
             *self._outputs.routes(UI),
-            *((method, path, self._fresh(handler)) for method, path, handler in self._results.routes()),
+            *(
+                (method, path, self._fresh(handler))
+                for method, path, handler in (*self._results.routes(), *self._advice.routes())
+            ),
         ]
         if jobs is None:  # a gateway's servers are for its jobs, and no load test's
             found += [*self._actions.routes(UI), *self._starting.routes(), *self._gateways.routes()]
+            found += self._servers.routes()
         return [(method, path, guarded(handler, self._token, self._may)) for method, path, handler in found]
 
     def _fresh(self, handler: Handler) -> Handler:
@@ -133,13 +149,14 @@ async def dashboard(
     options: DashboardOptions, may: Callable[[web.Request], bool] = lambda _: True
 ) -> AsyncIterator[Dashboard]:
     """The dashboard at work, without a socket."""
-    worker = Worker()
+    worker, advisor = Worker(), Worker()  # a policy takes half a minute, for which no page of a run waits
     try:
-        found = Dashboard(options, worker, may)
+        found = Dashboard(options, worker, advisor, may)
         yield found
-        await found.feed.close()
+        await found.close()
     finally:
         worker.close()
+        advisor.close()
 
 
 def app_of(found: Dashboard, options: DashboardOptions) -> web.Application:
