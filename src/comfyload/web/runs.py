@@ -85,6 +85,10 @@ class Runs:
         entries = self._folder.scan()
         return entries, {entry.id: label for entry in entries if (label := label_of(entry.path))}
 
+    def inside(self, folder: str) -> list[Path]:
+        """The directories of the runs right below a folder, by its id, as of the last scan."""
+        return [entry.path for entry in self._entries if entry.id.rpartition("/")[0] == folder]
+
     async def find(self, run_id: object) -> RunEntry:
         """The run of that id, which is looked up in the list and never joined to a path.
 
@@ -101,10 +105,6 @@ class Runs:
         """The directory of a run that the last scan found."""
         found = self._folder.find(run_id)
         return None if found is None else found.path
-
-    def inside(self, folder: str) -> list[Path]:
-        """The directories of the runs below a folder of runs that the last scan found, by its id."""
-        return [entry.path for entry in self._entries if entry.id.startswith(f"{folder}/")]
 
     async def look(self, entry: RunEntry, at: Callable[[RunFollower], T]) -> T:
         """What `at` finds in the run, read on to its present end.
@@ -134,8 +134,8 @@ class Runs:
         return found[::-1]
 
     async def sums(self, entries: list[RunEntry]) -> dict[str, Sums]:
-        """The runs in a few numbers, by their ids. Those that have changed are read on beside; what was known of them
-        stands until then, and one that was never read is left out.
+        """The runs in a few numbers, by their ids. Those that have changed are read on meanwhile; what was known of
+        them stands until then, and one that was never read is left out.
         """
         if self._summing is None or self._summing.done():
             changed = [entry for entry in entries if self._sums.get(entry.id, (-1.0,))[0] != entry.modified]
