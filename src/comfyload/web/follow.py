@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class RunFollower:
-    """`refresh` reads on; everything else shows what was read so far.
+    """`refresh` reads on; everything else shows what was read so far. Not for several threads at once.
 
     `version` rises with each change. `behind`: there is more to read. `damaged`: lines that could not be read. `alive`:
     a process is at work in the directory. `latest_s`: the latest instant in any file.
@@ -87,8 +87,8 @@ class RunFollower:
             return self.latest_s
         return max(self.latest_s, self._wall() - self._clock_zero)
 
-    def refresh(self) -> bool:
-        """Read what was appended, about MOST_LINES lines at most. Whether anything changed."""
+    def refresh(self, most: int = MOST_LINES) -> bool:
+        """Read what was appended, about so many lines at most. Whether anything changed, be it by time alone."""
         changed = self._read_manifest()
         lost = [tail.look() for tail in self._tails.values()]
         if any(lost):
@@ -98,7 +98,7 @@ class RunFollower:
                 tail.look()
             changed = True
         changed |= self._look_for_holder()
-        left, read = MOST_LINES, 0
+        left, read = most, 0
         for name, take in ((RECORDS, self._take_lines), (EVENTS, self._take_events), (SAMPLES, self._take_samples)):
             tail = self._tails[name]
             while left > 0 and tail.behind:
