@@ -76,7 +76,7 @@ class Tail:
 
 
 def lines_at(path: Path, offsets: Iterable[int]) -> Iterator[bytes]:
-    """The lines of a file that begin there, without their ends; empty where none is whole, none if it cannot be read."""
+    """The lines of a file that begin there, without their ends; empty where none is whole, no more where it fails."""
     try:
         with open_plain(path) as file:
             for offset in offsets:
