@@ -206,10 +206,42 @@ class Jobs:
             if self.count
             else [],
             "nodes": [
-                {"node": "3", "class": "KSampler", "workflow": "book_small", "runs": done, "mean": "2.1 s", "share": "62 %", "part": 0.62},
-                {"node": "9", "class": "SaveImage", "workflow": "book_small", "runs": done, "mean": "0.71 s", "share": "21 %", "part": 0.21},
-                {"node": "8", "class": "VAEDecode", "workflow": "book_small", "runs": done, "mean": "0.34 s", "share": "10 %", "part": 0.1},
-                {"node": "6", "class": "CLIPTextEncode", "workflow": "book_small", "runs": done, "mean": "0.05 s", "share": "2 %", "part": 0.02},
+                {
+                    "node": "3",
+                    "class": "KSampler",
+                    "workflow": "book_small",
+                    "runs": done,
+                    "mean": "2.1 s",
+                    "share": "62 %",
+                    "part": 0.62,
+                },
+                {
+                    "node": "9",
+                    "class": "SaveImage",
+                    "workflow": "book_small",
+                    "runs": done,
+                    "mean": "0.71 s",
+                    "share": "21 %",
+                    "part": 0.21,
+                },
+                {
+                    "node": "8",
+                    "class": "VAEDecode",
+                    "workflow": "book_small",
+                    "runs": done,
+                    "mean": "0.34 s",
+                    "share": "10 %",
+                    "part": 0.1,
+                },
+                {
+                    "node": "6",
+                    "class": "CLIPTextEncode",
+                    "workflow": "book_small",
+                    "runs": done,
+                    "mean": "0.05 s",
+                    "share": "2 %",
+                    "part": 0.02,
+                },
             ]
             if done
             else [],

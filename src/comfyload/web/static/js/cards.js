@@ -33,7 +33,7 @@ class Pages {
     for (const [page, watch] of [...this.watched]) {
       if (pages.includes(page)) continue;
       if (watch.data.peek()) this.kept.set(page, watch.data.peek());
-      if (this.kept.size > KEPT_PAGES) this.kept.delete(this.kept.keys().next().value);
+      if (this.kept.size > KEPT_PAGES) this.kept.delete(/** @type {number} */ (this.kept.keys().next().value));
       end(watch);
       this.watched.delete(page);
     }
@@ -119,6 +119,7 @@ export function Cards({ run, filter, now, none }) {
   useEffect(() => {
     const leap = Math.abs(at - lastTop.current) > 3000;
     lastTop.current = at;
+    /** @type {number[]} */
     const need = [];
     const from = Math.floor(Math.max(0, first - 20) / PAGE);
     const to = Math.floor(Math.max(0, Math.min(count - 1, last + 20)) / PAGE);

@@ -40,7 +40,7 @@ function faint(colour, alpha) {
 }
 
 /**
- * @param {{ run: string, head: { name: string, title: string, unit: string }, from: number, to: number, tall?: boolean, onZoom: (from: number, to: number) => void, bind?: object }} props
+ * @param {{ run: string, head: { name: string, title: string, unit: string, draw?: string }, from: number, to: number, tall?: boolean, onZoom: (from: number, to: number) => void, bind?: object }} props
  * `from`, `to`: instants of the run; 0 and 0: all of it.
  */
 export function LiveChart({ run, head, from, to, tall = false, onZoom }) {

@@ -42,7 +42,7 @@ export function listen(turnTheme) {
     if (writing(event.target) || helpShown.value) return;
     if (prefixed && performance.now() - prefixed < 1500) {
       prefixed = 0;
-      const view = VIEWS[/** @type {keyof VIEWS} */ (event.key)];
+      const view = VIEWS[/** @type {keyof typeof VIEWS} */ (event.key)];
       if (view) {
         event.preventDefault();
         go(address([view]));

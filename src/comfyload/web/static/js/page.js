@@ -65,7 +65,7 @@ function Footnotes({ notes }) {
 export function States({ states }) {
   if (!states?.length) return null;
   return html`<ul class="answers">${states.map((/** @type {any} */ state) => html`<li key=${state.word} class="look-${state.look}">
-    <${Icon} name=${LOOK_ICONS[/** @type {keyof LOOK_ICONS} */ (state.look)]} /><b>${state.word}</b>${state.sentence && html`<span>${state.sentence}</span>`}</li>`)}</ul>`;
+    <${Icon} name=${LOOK_ICONS[/** @type {keyof typeof LOOK_ICONS} */ (state.look)]} /><b>${state.word}</b>${state.sentence && html`<span>${state.sentence}</span>`}</li>`)}</ul>`;
 }
 
 /** @param {any} props */
@@ -105,7 +105,7 @@ export function Remarks({ remarks, boxed = false, title = "To know", most = Numb
   const [all, showAll] = useState(false);
   if (!remarks?.length) return null;
   const weight = { invalid: 0, warning: 1, info: 2 };
-  const sorted = [...remarks].sort((a, b) => weight[/** @type {keyof weight} */ (a.level)] - weight[/** @type {keyof weight} */ (b.level)]);
+  const sorted = [...remarks].sort((a, b) => weight[/** @type {keyof typeof weight} */ (a.level)] - weight[/** @type {keyof typeof weight} */ (b.level)]);
   const shown = all || sorted.length <= most + 1 ? sorted : sorted.slice(0, most);
   return html`<section class=${boxed ? "panel" : undefined}><h2>${title}</h2><ul class="remarks">
     ${shown.map((/** @type {any} */ remark) => html`<li key=${remark.text} class="level-${remark.level}"><${Icon} name=${remark.level === "info" ? "info" : "alert"} /><div><span class="unseen">${remark.level}: </span>${remark.text}${remark.hint && html`<p>${remark.hint}</p>`}</div></li>`)}

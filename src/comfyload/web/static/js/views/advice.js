@@ -19,7 +19,7 @@ export function View({ place }) {
   if (!list) return html`<h1>Advice</h1><${Loading} />`;
   const ended = list.runs.filter((/** @type {any} */ run) => !run.running);
   const of = place.query.run || (archive?.promoted ? `baseline:${archive.promoted}` : ended[0]?.id) || "";
-  const Tab = { capacity: Capacity, saturation: Saturation, policy: Policy }[/** @type {keyof TABS} */ (tab)];
+  const Tab = { capacity: Capacity, saturation: Saturation, policy: Policy }[/** @type {keyof typeof TABS} */ (tab)];
   return html`<header class="head"><div class="head-words"><h1>Advice</h1><p class="muted">What follows from measured times. Nothing is sent to a server.</p></div></header>
     <div class="tabs" role="group" aria-label="About what">${Object.entries(TABS).map(([key, words]) => html`<button key=${key} type="button" aria-pressed=${key === tab ? "true" : "false"} onClick=${() => refine({ tab: key === "capacity" ? "" : key })}>${words}</button>`)}</div>
     ${ended.length === 0 && !archive?.baselines.length

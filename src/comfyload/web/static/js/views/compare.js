@@ -2,7 +2,7 @@
 import { Plot } from "../chart.js";
 import { useGet } from "../http.js";
 import { Empty, Failing, Icon, Loading } from "../parts.js";
-import { Page } from "../page.js";
+import { Page, States } from "../page.js";
 import { address, refine } from "../router.js";
 import { useWatch } from "../socket.js";
 import { html, useMemo, useState } from "../ui.js";
@@ -21,7 +21,7 @@ export function View({ place }) {
     ${!a || !b ? html`<${Empty} title="Choose two" icon="compare"><p>Runs or baselines. B is held against A: is it faster, slower, or the same?</p><//>`
       : error ? html`<${Refusal} error=${error} accept=${accept} />`
       : !data ? html`<${Loading} what="the comparison" />`
-      : html`<${Overlaid} a=${a} b=${b} /><${Page} page=${data.page} />`}
+      : html`<${States} states=${data.page.states} /><${Overlaid} a=${a} b=${b} /><${Page} page=${{ ...data.page, states: [] }} />`}
     ${a && b && html`<${Environment} a=${a} b=${b} />`}`;
 }
 

@@ -166,7 +166,7 @@ function Chips({ chips, query, filtered, clear }) {
   const shown = groups.filter(([, all]) => all.length > 1 || (all.length && (all[0].on || !["workflow", "server"].includes(all[0].group))));
   if (!shown.length && !filtered) return null;
   return html`<div class="chips" role="group" aria-label="Filters">
-    ${shown.map(([group, all]) => html`<span class="chip-group" key=${group} role="group" aria-label=${GROUPS[/** @type {keyof GROUPS} */ (group)]}>
+    ${shown.map(([group, all]) => html`<span class="chip-group" key=${group} role="group" aria-label=${GROUPS[/** @type {keyof typeof GROUPS} */ (group)]}>
       ${all.map((/** @type {any} */ chip) => html`<${Chip} key=${chip.key} label=${chip.group === "server" ? host(chip.label) : chip.label} count=${chip.count} on=${query[group] === String(chip.key)} look=${group === "state" ? chip.key : ""}
         onClick=${() => refine({ [group]: query[group] === String(chip.key) ? "" : chip.key })} />`)}
     </span>`)}

@@ -59,7 +59,8 @@ function Members({ members, differ, gateway }) {
     await post(`../api/servers/${encodeURIComponent(name)}/${what}${gateway ? `?gateway=${encodeURIComponent(gateway)}` : ""}`);
     tell(what === "drain" ? `${name} takes no new job.` : `${name} takes jobs again.`);
   };
-  return html`${differ?.length > 0 && html`<p class="note"><${Icon} name="alert" /> They differ: ${differ.map((/** @type {any} */ one) => (typeof one === "string" ? one : JSON.stringify(one))).join("; ")}</p>`}
+  const differing = Object.entries(differ ?? {});
+  return html`${differing.length > 0 && html`<section class="panel after"><h2><${Icon} name="alert" />They differ</h2><dl class="facts wide">${differing.map(([key, values]) => html`<div key=${key}><dt>${key}</dt><dd>${Object.entries(values).map(([name, value]) => `${name}: ${value ?? "unknown"}`).join(" · ")}</dd></div>`)}</dl></section>`}
     <div class="servers">${members.map((/** @type {any} */ member) => html`<section key=${member.name} class="panel server"><header><h2>${member.name}</h2><${State} state=${member.state ?? "asking"} /></header>
       <p class="muted">${host(member.url ?? "")}</p>
       ${member.why && html`<p class="look-bad toned">${member.why}</p>`}
