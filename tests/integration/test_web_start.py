@@ -22,6 +22,7 @@ from comfyload.record.model import Record
 from comfyload.record.run import RunReader
 from comfyload.web.plans import Plans
 from comfyload.web.start import Starting
+from tests.integration.test_baseline_cli import RAN
 from tests.support.commands import call
 from tests.support.rig import SLEEPER, sleeper
 from tests.support.servers import simulator
@@ -123,7 +124,7 @@ def test_a_run_from_the_page_is_one_from_the_command(server: str, tmp_path: Path
         )
         assert status == 201 and found["state"] == "running", found
         over = await ended(page, found["id"])
-        assert (over["state"], over["code"], over["error"]) == ("ended", 0, ""), over
+        assert (over["state"], over["error"]) == ("ended", "") and over["code"] in RAN, over
         reader = RunReader(tmp_path / "runs" / found["id"])
         assert reader.manifest.end == "complete" and sum(isinstance(line, Record) for line in reader.lines()) == 3
         assert reader.manifest.name == "book" and [facts.name for facts in reader.manifest.workflows] == ["book"]
@@ -217,7 +218,7 @@ def test_secrets_reach_the_run_and_no_file(server: str, tmp_path: Path) -> None:
         assert found["missing"] == ["the value of the header X-Pass: export X_PASS"]
         status, found = await page.post("runs", form(jobs=1))
         assert status == 201, found
-        assert (await ended(page, found["id"]))["code"] == 0
+        assert (await ended(page, found["id"]))["code"] in RAN
         await page.post("plans", form(jobs=1) | {"name": "mine"})
 
     play(tmp_path, {"gpu1": server}, story, {"X-Pass": "s3cret-token"})

@@ -26,7 +26,7 @@ from comfyload.web.folder import RunFolder
 from comfyload.web.follow import RunFollower
 from comfyload.web.rows import rows
 from comfyload.web.states import Filter, View
-from tests.unit.judge_runs import failed, job, manifest
+from tests.unit.judge_runs import FACTS, failed, job, manifest
 
 RETRY: dict[str, Any] = {
     "prompt_id": "id-0",
@@ -111,6 +111,8 @@ def test_whatever_parts_a_file_is_written_in_the_same_is_read(tmp_path_factory: 
             at += size
             follower.refresh()
     assert content(follower) == content(caught_up(whole))
+    records = [line for line in RunReader(whole).lines() if isinstance(line, Record)]
+    assert [follower.record(record.index) for record in records] == records
     assert follower.damaged == 0
 
 
@@ -457,15 +459,18 @@ def test_a_hundred_thousand_jobs_are_read_soon_and_take_little_memory(tmp_path: 
             lines += msgspec.json.encode(sent(index, 0.01 * index)) + b"\n" + msgspec.json.encode(record) + b"\n"
         assert writer.path == tmp_path
         (tmp_path / "records.ndjson").write_bytes(lines)
-    took = np.inf
+    took = plain = np.inf
     for _ in range(3):
         gc.collect()
         began = time.process_time()
         follower = caught_up(tmp_path)
         took = min(took, time.process_time() - began)
+        began = time.process_time()
+        assert sum(1 for _ in RunReader(tmp_path).lines()) == 200_000
+        plain = min(plain, time.process_time() - began)
     assert follower.jobs.n == 100_000 and follower.damaged == 0
     assert follower.jobs.nbytes <= 100 * 100_000
-    assert took < 1.5
+    assert took < max(1.5, 5 * plain), "a fast machine reads and decodes them in 0.2 s"
     assert np.count_nonzero(follower.jobs.kind) == 2_000
 
 
@@ -480,7 +485,8 @@ def test_runs_are_found_three_levels_deep_and_the_newest_comes_first(tmp_path: P
         ("b/e", "2026-01-01"),
         ("1/2/3/4", "2026-01-09"),
     ):
-        with under_way(root / name, started_utc=f"{started}T00:00:00+00:00"):
+        large = [msgspec.structs.replace(FACTS, graph={"1": {}})]
+        with under_way(root / name, started_utc=f"{started}T00:00:00+00:00", workflows=large):
             pass
     (root / "broken").mkdir()
     (root / "broken" / "manifest.json").write_text("{")
@@ -489,6 +495,7 @@ def test_runs_are_found_three_levels_deep_and_the_newest_comes_first(tmp_path: P
     assert [entry.id for entry in folder.scan()] == ["b/c/d", "a", "b/e"]
     found = folder.find("b/c/d")
     assert found is not None and found.path == root / "b/c/d" and not found.running
+    assert found.manifest.workflows == [FACTS]
     for wrong in ("../a", "/a", "b/c/../c/d", "", "1/2/3/4", "b\\e"):
         assert folder.find(wrong) is None
     with alone_in(root / "a"):

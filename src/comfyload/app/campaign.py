@@ -79,7 +79,7 @@ class Campaign:
 
     @classmethod
     def recorded(cls, options: CampaignOptions, runs: Sequence[Measured]) -> Campaign:
-        """One whose runs were made before; `result` says of them what it said then.
+        """One whose runs were made before; `result` is what it was then.
 
         Raises:
             NothingMeasured: no run with users is among them, from which a prediction could follow.

@@ -124,7 +124,7 @@ class Advice:
         return found
 
     def _begin(self, key: Key) -> None:
-        """Simulate what will be asked for next; what was begun for other runs ends."""
+        """Simulate what is needed next; what was begun for other runs ends."""
         if len(self._known(key)) >= AHEAD:
             return
         if self._ahead is not None and not self._ahead.done():

@@ -100,7 +100,7 @@ def policy_answer(
     blind: bool,
     state: FileState,
 ) -> Answer:
-    """The retry policy that `comfyload policy` makes, and how it does in trouble beside the naive ones."""
+    """The retry policy that `comfyload policy` makes, and how it does in trouble, compared with the naive ones."""
     on = _basis(base, side, shares, state)
     made = synthesise(
         on.pools,

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from comfyload.errors import RunFilesError
 from comfyload.record.journal import RECORDS
@@ -22,7 +22,9 @@ _Files = dict[str, os.DirEntry[str]]
 
 
 class RunEntry(Struct, frozen=True, kw_only=True):
-    """A run. `id`: its path below the folder, with '/'. `modified`: when its journal was written last, Unix seconds."""
+    """A run. `id`: its path below the folder, with '/'. `manifest`: without the workflows' graphs. `modified`: when its
+    journal was written last, Unix seconds.
+    """
 
     id: str
     path: Path
@@ -73,7 +75,7 @@ class RunFolder:
         try:
             found = files[MANIFEST].stat()
             at = found.st_ino, found.st_mtime_ns, found.st_size
-            manifest = before[1] if before is not None and before[0] == at else RunReader(path).manifest
+            manifest = before[1] if before is not None and before[0] == at else _without_graphs(path)
         except (OSError, ValueError, RunFilesError):
             return None
         known[folder] = at, manifest
@@ -93,6 +95,13 @@ class RunFolder:
 
     def _leads_out(self, found: os.DirEntry[str]) -> bool:
         return found.is_symlink() and not _real(found.path).is_relative_to(self._real)
+
+
+def _without_graphs(path: Path) -> Manifest:
+    """The manifest of a run, without what is large in some: there may be thousands of runs."""
+    manifest = RunReader(path).manifest
+    manifest.workflows = [structs.replace(facts, graph=None) for facts in manifest.workflows]
+    return manifest
 
 
 def _listed(folder: str) -> _Files:

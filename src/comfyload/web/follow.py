@@ -4,7 +4,7 @@ Nothing is locked and nothing is written: the run does not notice. Files stay op
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ from comfyload.record.model import Manifest, Record, RetryLine, Sample, Sent
 from comfyload.record.run import EVENTS, MANIFEST, SAMPLES, RunReader
 from comfyload.web.columns import GrowingReadings
 from comfyload.web.table import JobTable, Rows
-from comfyload.web.tail import Tail, line_at
+from comfyload.web.tail import Tail, lines_at
 
 MOST_LINES = 20_000
 """Read by one `refresh`, about."""
@@ -31,8 +31,12 @@ _NEWLINE = 10
 T = TypeVar("T")
 
 
+class _Named(msgspec.Struct):
+    prompt_id: str
+
+
 class RunFollower:
-    """`refresh` reads on; everything else shows what was read so far.
+    """`refresh` reads on; everything else shows what was read so far. Not for several threads at once.
 
     `version` rises with each change. `behind`: there is more to read. `damaged`: lines that could not be read. `alive`:
     a process is at work in the directory. `latest_s`: the latest instant in any file.
@@ -50,6 +54,7 @@ class RunFollower:
         self.version = 0
         self._wall = wall
         self._lines = msgspec.json.Decoder(Sent | Record)
+        self._named = msgspec.json.Decoder(_Named)
         self._sample = msgspec.json.Decoder(Sample)
         self._event = msgspec.json.Decoder(RetryLine)
         self._forget()
@@ -87,8 +92,8 @@ class RunFollower:
             return self.latest_s
         return max(self.latest_s, self._wall() - self._clock_zero)
 
-    def refresh(self) -> bool:
-        """Read what was appended, about MOST_LINES lines at most. Whether anything changed."""
+    def refresh(self, most: int = MOST_LINES) -> bool:
+        """Read what was appended, about so many lines at most. Whether anything changed, be it by time alone."""
         changed = self._read_manifest()
         lost = [tail.look() for tail in self._tails.values()]
         if any(lost):
@@ -98,7 +103,7 @@ class RunFollower:
                 tail.look()
             changed = True
         changed |= self._look_for_holder()
-        left, read = MOST_LINES, 0
+        left, read = most, 0
         for name, take in ((RECORDS, self._take_lines), (EVENTS, self._take_events), (SAMPLES, self._take_samples)):
             tail = self._tails[name]
             while left > 0 and tail.behind:
@@ -126,11 +131,16 @@ class RunFollower:
         line = None if row < 0 else self._decoded(RECORDS, int(self.jobs.offset[row]), self._lines)
         return line if line is not None and line.index == index else None
 
+    def ids(self, rows: Rows) -> list[str]:
+        """The ids of jobs, read again from the journal; "" where one cannot be read any more."""
+        found = self._decoded_all(RECORDS, self.jobs.offset[rows].tolist(), self._named)
+        ids = ["" if line is None else line.prompt_id for line in found]
+        return ids + [""] * (len(rows) - len(ids))
+
     def retries_of(self, index: int) -> list[RetryLine]:
         """All that was written of the job when it was sent again, in order."""
         offsets = [at for at, of in zip(self._event_offset, self._event_index, strict=True) if of == index]
-        found = [self._decoded(EVENTS, offset, self._event) for offset in offsets]
-        return [line for line in found if line is not None]
+        return [line for line in self._decoded_all(EVENTS, offsets, self._event) if line is not None]
 
     # --- reading
 
@@ -231,10 +241,16 @@ class RunFollower:
         return values, begin + np.array(good, np.int64)
 
     def _decoded(self, name: str, offset: int, decoder: msgspec.json.Decoder[T]) -> T | None:
-        try:
-            return decode(line_at(self.path / name, offset), decoder)
-        except msgspec.MsgspecError:
-            return None
+        for found in self._decoded_all(name, [offset], decoder):
+            return found
+        return None
+
+    def _decoded_all(self, name: str, offsets: list[int], decoder: msgspec.json.Decoder[T]) -> Iterator[T | None]:
+        for line in lines_at(self.path / name, offsets):
+            try:
+                yield decode(line, decoder)
+            except msgspec.MsgspecError:
+                yield None
 
 
 def is_held(path: Path, manifest: Manifest) -> bool:

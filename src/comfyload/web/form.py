@@ -19,7 +19,7 @@ from comfyload.record.flag import OptionFlag, flags_of
 from comfyload.record.options import RunOptions, WorkflowChoice
 
 APART = ("server", "workflow")
-"""Given beside the fields: a server by its name, workflows by their content."""
+"""Given apart from the fields: a server by its name, workflows by their content."""
 ELSEWHERE = ("run_dir", "header", "ca_file", "insecure", "upload", "comfyui_dir", "scrape", "metrics_log", "gates")
 """What names files of this machine, other servers, or secrets: a page does not choose them."""
 FILES = ("data", "policy", "replay")

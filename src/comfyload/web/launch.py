@@ -22,7 +22,7 @@ from comfyload.web.form import Filled
 from comfyload.web.plans import GATES, Plans
 from comfyload.web.processes import last_error, spawn
 
-MOST_SAID = 256 << 10
+MOST_OUTPUT = 256 << 10
 """Bytes that a run may say on standard error before they are thrown away."""
 SHOWN = 8 << 10
 """Of them, the last that are shown."""
@@ -39,7 +39,7 @@ State = Literal["starting", "running", "ended", "failed"]
 class Start(Struct, frozen=True, kw_only=True):
     """A run that was started here. `failed`: it ended without a run directory. `code`: of its exit, None: not known.
 
-    `said`: the last that it said; of a run that failed, why and what to do are `error` and `hint`.
+    `output`: the end of what it printed; of a run that failed, why and what to do are `error` and `hint`.
     """
 
     id: str
@@ -47,7 +47,7 @@ class Start(Struct, frozen=True, kw_only=True):
     code: int | None = None
     error: str = ""
     hint: str = ""
-    said: str = ""
+    output: str = ""
 
 
 class Launcher:
@@ -79,29 +79,29 @@ class Launcher:
         words += ["--until-proven"] if filled.until_proven else []
         words += ["--archive", str(self._archive)] if self._archive is not None else []
         secret = {re.sub(r"\W", "_", name.strip()).upper(): value for name, value in headers.items()}
-        with plan.with_suffix(".txt").open("ab", buffering=0) as said:
-            process = spawn(words, said, {**secret, "COMFYLOAD_SERVER": options.server})
+        with plan.with_suffix(".txt").open("ab", buffering=0) as output:
+            process = spawn(words, output, {**secret, "COMFYLOAD_SERVER": options.server})
         self._processes[run_id] = server, process
         self._hold(run_id, process)
         return await self._begun(run_id)
 
     def look(self, run_id: str) -> Start | None:
         """How a start went; None: none is known by this id."""
-        said_in = self._plans.started(run_id).with_suffix(".txt")
-        if said_in.stem != run_id:  # no name of a run
+        output_file = self._plans.started(run_id).with_suffix(".txt")
+        if output_file.stem != run_id:  # no name of a run
             return None
-        if run_id not in self._processes and not said_in.is_file():
+        if run_id not in self._processes and not output_file.is_file():
             return None
         run = self._runs / run_id
         begun, alive = (run / MANIFEST).is_file(), self._alive(run_id) or is_taken(run)  # an earlier dashboard's too
         process = self._processes.get(run_id)
         code = None if process is None else process[1].returncode
-        said = _tail(said_in)
+        output = _tail(output_file)
         state: State = "running" if begun else "starting"
         if not alive:
             state = "ended" if begun else "failed"
-        error, hint = _why(said, code) if state == "failed" else ("", "")
-        return Start(id=run_id, state=state, code=code, error=error, hint=hint, said=said)
+        error, hint = _why(output, code) if state == "failed" else ("", "")
+        return Start(id=run_id, state=state, code=code, error=error, hint=hint, output=output)
 
     async def _begun(self, run_id: str) -> Start:
         until = asyncio.get_running_loop().time() + STARTS_S
@@ -126,12 +126,12 @@ class Launcher:
         return found
 
     def tidy(self) -> None:
-        """Throw away what runs have said too much. Their files are open to append, so that they may be cut."""
+        """Throw away what runs have printed too much. Their files are open to append, so that they may be cut."""
         for run_id in self._processes:
-            said = self._plans.started(run_id).with_suffix(".txt")
+            output = self._plans.started(run_id).with_suffix(".txt")
             with suppress(OSError):
-                if said.stat().st_size > MOST_SAID:
-                    os.truncate(said, 0)
+                if output.stat().st_size > MOST_OUTPUT:
+                    os.truncate(output, 0)
 
 
 def _tail(path: Path) -> str:
@@ -144,8 +144,8 @@ def _tail(path: Path) -> str:
     return "\n".join(visible(without_hidden(line)) for line in text.splitlines())
 
 
-def _why(said: str, code: int | None) -> tuple[str, str]:
+def _why(output: str, code: int | None) -> tuple[str, str]:
     """Why a run has not begun, and what to do."""
     how = "" if code is None else f" with {code}"
-    nothing = f"the run ended{how} before it began", "see what it said last" if said else ""
-    return last_error(said) or nothing
+    nothing = f"the run ended{how} before it began", "see what it printed last" if output else ""
+    return last_error(output) or nothing

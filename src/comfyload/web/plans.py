@@ -73,7 +73,7 @@ class Plans:
         return next((self._read(path) for path in self._files() if path.stem == name), None)
 
     def save(self, name: str, options: RunOptions, gates: GateSet | None, *, replace: bool = False) -> SavedPlan:
-        """Write a plan as `run --save-plan` does, and its gates beside it.
+        """Write a plan as `run --save-plan` does, and its gates in a second file.
 
         Raises:
             UsageError: the name is none, or there is a plan of that name, or it cannot be written.

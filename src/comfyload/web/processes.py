@@ -19,7 +19,7 @@ STARTS_S = 30.0
 """How long the answer to a start waits for the run's directory, or for its early end."""
 
 SHOWN = 8 << 10
-"""Bytes of what a process said last that are read."""
+"""Bytes of what a process printed last that are read."""
 
 _KEPT_APART = ("COMFYLOAD_TOKEN", "FORCE_COLOR")
 """Variables that a run does not get."""
@@ -54,7 +54,7 @@ class Processes:
         return True
 
 
-def spawn(words: list[str], said: IO[bytes], more: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+def spawn(words: list[str], output: IO[bytes], more: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
     """Begin `comfyload WORDS`. `more`: variables of its environment, as what a process is called with is seen by all.
 
     Raises:
@@ -66,7 +66,7 @@ def spawn(words: list[str], said: IO[bytes], more: Mapping[str, str] | None = No
             [sys.executable, "-m", "comfyload", *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=said,
+            stderr=output,
             env={**env, "NO_COLOR": "1", **(more or {})},
             start_new_session=sys.platform != "win32",
             creationflags=_APART,
@@ -81,8 +81,8 @@ async def begun(
     Raises:
         Refused: it ended before, in its own words, or nothing was found for long.
     """
-    with tempfile.TemporaryFile() as said:
-        process = spawn(words, said, more)
+    with tempfile.TemporaryFile() as output:
+        process = spawn(words, output, more)
         loop = asyncio.get_running_loop()
         until = loop.time() + STARTS_S
         while loop.time() < until:
@@ -91,20 +91,20 @@ async def begun(
             if made is not None:
                 return made, process
             if ended:
-                said.seek(max(0, said.seek(0, os.SEEK_END) - SHOWN))
-                raise _why(said.read().decode("utf-8", "replace"))
+                output.seek(max(0, output.seek(0, os.SEEK_END) - SHOWN))
+                raise _why(output.read().decode("utf-8", "replace"))
             await asyncio.sleep(LOOK_S)
     raise Refused(409, f"the run has not begun within {STARTS_S:g} s", "it may yet: look at the list of runs")
 
 
-def last_error(said: str) -> tuple[str, str] | None:
+def last_error(output: str) -> tuple[str, str] | None:
     """The error that the command printed last, and its hint; None: it printed none."""
-    lines = [line.removeprefix("error: ") for line in said.splitlines() if line.startswith("error: ")]
+    lines = [line.removeprefix("error: ") for line in output.splitlines() if line.startswith("error: ")]
     if not lines:
         return None
     error, _, hint = visible(without_hidden(lines[-1])).rpartition(" — ")
     return (error, hint) if error else (hint, "")
 
 
-def _why(said: str) -> Refused:
-    return Refused(409, *(last_error(said) or ("the run ended before it had begun", "")))
+def _why(output: str) -> Refused:
+    return Refused(409, *(last_error(output) or ("the run ended before it had begun", "")))

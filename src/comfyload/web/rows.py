@@ -49,13 +49,14 @@ def rows(
     passing = np.flatnonzero(view.matching(flt))
     first = max(0, offset)
     page = _ordered(follower, passing, order, first + min(max(0, limit), MOST_ROWS))[first:]
-    return len(passing), [_row(view, int(row)) for row in page]
+    ids = follower.ids(page)
+    return len(passing), [_row(view, row, prompt_id) for row, prompt_id in zip(page.tolist(), ids, strict=True)]
 
 
 def row_of(follower: RunFollower, index: int) -> JobRow | None:
     """One job as the list shows it; None: there is none of that number."""
     row = follower.jobs.row(index)
-    return None if row < 0 else _row(View(follower), row)
+    return None if row < 0 else _row(View(follower), row, *follower.ids(np.array([row])))
 
 
 class Trouble(Struct, frozen=True, kw_only=True):
@@ -104,7 +105,7 @@ def _ordered(follower: RunFollower, passing: NDArray[np.int64], order: Order, mo
     return passing[::-1][:most]
 
 
-def _row(view: View, row: int) -> JobRow:
+def _row(view: View, row: int, prompt_id: str) -> JobRow:
     follower, jobs = view.follower, view.follower.jobs
     state, index = STATES[view.fine[row]], int(jobs.index[row])
     again = follower.retries.get(index)
@@ -115,11 +116,10 @@ def _row(view: View, row: int) -> JobRow:
     why = follower.messages.texts[jobs.message[row]] or KINDS[jobs.kind[row]].replace("_", " ")
     if again is not None:
         why = printable(again.message) or again.why.replace("_", " ")
-    line = follower.record(index)
     book = int(jobs.book[row])
     return JobRow(
         index=index,
-        id="" if line is None else printable(line.prompt_id),
+        id=printable(prompt_id),
         badge=state.badge,
         fine=state.key,
         words=words,

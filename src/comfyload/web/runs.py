@@ -14,6 +14,7 @@ from msgspec import Struct
 from comfyload import clock
 from comfyload.errors import RunFilesError
 from comfyload.record.model import AgainOf
+from comfyload.tasks import end_tasks
 from comfyload.web.answers import Refused
 from comfyload.web.folder import RunEntry, RunFolder
 from comfyload.web.follow import RunFollower
@@ -29,8 +30,11 @@ REFRESH_S = 0.1
 MOST_FOLLOWED = 32
 """Runs whose jobs are kept; the one that nobody has looked at for longest goes first."""
 
-SUMMARIES_S = 0.5
-"""How long the list may be held up by runs that were not summed up yet; the others come with the next state."""
+SUMS_S = 0.2
+"""How long the list waits for runs that are read; the others come with a later state."""
+
+KEPT = 8
+"""Of the runs that are read for the list, those whose jobs are kept."""
 
 _SPARKS = 32
 
@@ -65,6 +69,7 @@ class Runs:
         self._entries: list[RunEntry] = []
         self._followed: OrderedDict[str, _Followed] = OrderedDict()
         self._sums: dict[str, tuple[float, Sums]] = {}
+        self._summing: asyncio.Task[None] | None = None
         self.labels: dict[str, str] = {}
         """What people wrote on runs, by their ids."""
 
@@ -79,6 +84,10 @@ class Runs:
     def _scan(self) -> tuple[list[RunEntry], dict[str, str]]:
         entries = self._folder.scan()
         return entries, {entry.id: label for entry in entries if (label := label_of(entry.path))}
+
+    def inside(self, folder: str) -> list[Path]:
+        """The directories of the runs right below a folder, by its id, as of the last scan."""
+        return [entry.path for entry in self._entries if entry.id.rpartition("/")[0] == folder]
 
     async def find(self, run_id: object) -> RunEntry:
         """The run of that id, which is looked up in the list and never joined to a path.
@@ -96,10 +105,6 @@ class Runs:
         """The directory of a run that the last scan found."""
         found = self._folder.find(run_id)
         return None if found is None else found.path
-
-    def inside(self, folder: str) -> list[Path]:
-        """The directories of the runs below a folder of runs that the last scan found, by its id."""
-        return [entry.path for entry in self._entries if entry.id.startswith(f"{folder}/")]
 
     async def look(self, entry: RunEntry, at: Callable[[RunFollower], T]) -> T:
         """What `at` finds in the run, read on to its present end.
@@ -129,22 +134,31 @@ class Runs:
         return found[::-1]
 
     async def sums(self, entries: list[RunEntry]) -> dict[str, Sums]:
-        """The runs in a few numbers, by their ids; one that was not read yet may be left out for now."""
-        until = clock.now() + SUMMARIES_S
-        found = {}
-        for entry in entries:
-            at, known = self._sums.get(entry.id, (-1.0, None))
-            if (known is None or at != entry.modified) and clock.now() < until:
-                try:
-                    known = await (self.look(entry, _sums) if entry.running else asyncio.to_thread(_read_sums, entry))
-                except (Refused, RunFilesError):
-                    continue
-                self._sums[entry.id] = entry.modified, known
-            if known is not None:
-                found[entry.id] = known
-        if len(self._sums) > 2 * len(entries):
-            self._sums = {entry.id: self._sums[entry.id] for entry in entries if entry.id in self._sums}
-        return found
+        """The runs in a few numbers, by their ids. Those that have changed are read on meanwhile; what was known of
+        them stands until then, and one that was never read is left out.
+        """
+        if self._summing is None or self._summing.done():
+            changed = [entry for entry in entries if self._sums.get(entry.id, (-1.0,))[0] != entry.modified]
+            self._summing = asyncio.create_task(self._sum_up(changed))
+        await asyncio.wait([self._summing], timeout=SUMS_S)
+        there = {entry.id for entry in entries}
+        self._sums = {run_id: known for run_id, known in self._sums.items() if run_id in there}
+        return {run_id: sums for run_id, (_, sums) in self._sums.items()}
+
+    async def _sum_up(self, entries: list[RunEntry]) -> None:
+        for place, entry in enumerate(entries):
+            try:
+                # Who sees the list looks at one of the newest next: they are not read twice.
+                kept = entry.running or place < KEPT
+                found = await (self.look(entry, _sums) if kept else asyncio.to_thread(_read_sums, entry))
+            except (Refused, RunFilesError):
+                continue
+            self._sums[entry.id] = entry.modified, found
+
+    async def close(self) -> None:
+        """End what is read."""
+        if self._summing is not None:
+            await end_tasks([self._summing])
 
 
 def _look(followed: _Followed, at: Callable[[RunFollower], T], fresh: bool) -> T:

@@ -95,6 +95,7 @@ class Dashboard:
         """Close all sockets and connections, and end what is computed."""
         try:
             await self.feed.close()
+            await self._runs.close()
             await self._advice.close()
             await self._servers.close()
         finally:

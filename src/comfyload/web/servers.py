@@ -1,4 +1,4 @@
-"""The servers that are configured, as they are now; asked every two seconds, and only while somebody looks."""
+"""The servers that are configured, as they are now; polled every two seconds, and only while somebody looks."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ FIRST_S = 2.0
 WAITS_S = 10.0
 """For one server, all calls together."""
 PROBE_AGAIN_S = 30.0
-"""After which a server without a probe is asked for it again."""
+"""After which a server without a probe is checked again."""
 PAGE, PAGES = 250, 8
 """Rows of the probe that are read at once, and how often at most each time."""
 MOST_DEVICES = 64
@@ -77,7 +77,7 @@ class Servers:
     """`token`: for gateways among them. `inside`: of the gateway in which we stand; then its servers are shown."""
 
     def __init__(self, servers: Sequence[ServerConfig], token: str = "", inside: Inside | None = None) -> None:
-        self._watched = [Watched(server, token) for server in servers]
+        self._watched = [ServerWatch(server, token) for server in servers]
         self._inside = inside
 
     def routes(self) -> list[Route]:
@@ -88,7 +88,7 @@ class Servers:
         return encode(await self.now())
 
     async def now(self) -> dict[str, Any]:
-        """All of them; those that were asked less than two seconds ago are not asked again."""
+        """All of them; those that were polled less than two seconds ago are not polled again."""
         if self._inside is not None:
             return {"servers": [], "gateway": self._inside()}
         await asyncio.gather(*(server.look() for server in self._watched))
@@ -103,7 +103,7 @@ class Servers:
         return answer(await self.now())
 
 
-class Watched:
+class ServerWatch:
     """A server, and what is known of it; `found` is what a page shows."""
 
     def __init__(self, server: ServerConfig, token: str) -> None:
@@ -111,11 +111,11 @@ class Watched:
         self._operator = Operator(str(server.url), token)
         self._stack = AsyncExitStack()
         self._http: Http | None = None
-        self._asked = -EVERY_S
-        self._asking: asyncio.Task[None] | None = None
+        self._last_poll = -EVERY_S
+        self._polling: asyncio.Task[None] | None = None
         self._gateway: bool | None = None
         self._probe: str | None = None
-        self._probe_asked = -PROBE_AGAIN_S
+        self._probe_checked = -PROBE_AGAIN_S
         self._models = Models()
         self.found: dict[str, Any] = {
             "name": server.name,
@@ -128,18 +128,18 @@ class Watched:
 
     async def look(self) -> None:
         """Ask it if that is due; only the first time is its answer waited for."""
-        first = self._asking is None
-        if (self._asking is None or self._asking.done()) and clock.now() - self._asked >= EVERY_S:
-            self._asked = clock.now()
-            self._asking = asyncio.create_task(self._ask())
-        if first and self._asking is not None:
-            await asyncio.wait([self._asking], timeout=FIRST_S)
+        first = self._polling is None
+        if (self._polling is None or self._polling.done()) and clock.now() - self._last_poll >= EVERY_S:
+            self._last_poll = clock.now()
+            self._polling = asyncio.create_task(self._poll())
+        if first and self._polling is not None:
+            await asyncio.wait([self._polling], timeout=FIRST_S)
 
     async def close(self) -> None:
-        await end_tasks([] if self._asking is None else [self._asking])
+        await end_tasks([] if self._polling is None else [self._polling])
         await self._stack.aclose()
 
-    async def _ask(self) -> None:
+    async def _poll(self) -> None:
         """What is known of a server that does not answer stays, with its state."""
         try:
             async with asyncio.timeout(WAITS_S):
@@ -154,10 +154,10 @@ class Watched:
         if self._gateway is None:
             self._gateway = await is_gateway(http)
         if self._gateway:
-            said = await self._operator.ask("servers")
-            members = said.get("servers")
+            reply = await self._operator.ask("servers")
+            members = reply.get("servers")
             return {"kind": "gateway", "state": "up", "members": members if isinstance(members, list) else [],
-                    "differ": said.get("differ") or []}  # fmt: skip
+                    "differ": reply.get("differ") or []}  # fmt: skip
         began = clock.now()
         try:
             server = await identify(http, http.name, [])
@@ -182,10 +182,10 @@ class Watched:
         return self._http
 
     async def _look_at_probe(self, http: Transport) -> None:
-        """Read on in the probe's rows; whether there is one is asked again after a while."""
-        if self._probe != "there" and clock.now() - self._probe_asked < PROBE_AGAIN_S:
+        """Read on in the probe's rows; whether there is one is checked again after a while."""
+        if self._probe != "there" and clock.now() - self._probe_checked < PROBE_AGAIN_S:
             return
-        self._probe_asked = clock.now()
+        self._probe_checked = clock.now()
         for _ in range(PAGES):
             path = f"events?after={self._models.after}&limit={PAGE}&boot={self._models.boot}"
             try:

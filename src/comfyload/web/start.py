@@ -49,7 +49,7 @@ class WorkflowText(Struct, frozen=True, forbid_unknown_fields=True):
     weight: float = 1.0
 
 
-class Asked(Struct, frozen=True, forbid_unknown_fields=True):
+class StartForm(Struct, frozen=True, forbid_unknown_fields=True):
     """A form as it was filled in. `options`: by the names of its fields."""
 
     server: str = ""
@@ -57,7 +57,7 @@ class Asked(Struct, frozen=True, forbid_unknown_fields=True):
     options: dict[str, Any] = {}
 
 
-class Saved(Asked, frozen=True, forbid_unknown_fields=True):
+class PlanForm(StartForm, frozen=True, forbid_unknown_fields=True):
     """A form to be saved under a name."""
 
     name: str = ""
@@ -105,7 +105,7 @@ class Starting:
         return answer({"fields": [to_builtins(field) for field in fields()], "servers": servers})
 
     async def _preflight(self, request: web.Request) -> web.Response:
-        filled = await asyncio.to_thread(self._filled, await _body(request, Asked))
+        filled = await asyncio.to_thread(self._filled, await _body(request, StartForm))
         async with self._preflights:
             # In a thread with a loop of its own, because a large graph takes long to look at.
             with self._errors_shown():
@@ -131,16 +131,16 @@ class Starting:
         )
 
     async def _plan(self, request: web.Request) -> web.Response:
-        filled = await asyncio.to_thread(self._filled, await _body(request, Asked))
+        filled = await asyncio.to_thread(self._filled, await _body(request, StartForm))
         return answer(self._described(filled))
 
     async def _start(self, request: web.Request) -> web.Response:
-        asked = await _body(request, Asked)
-        if not asked.workflows:
+        form = await _body(request, StartForm)
+        if not form.workflows:
             raise Refused(422, "no workflow is given", "drop a workflow's file on the page")
-        filled = await asyncio.to_thread(self._filled, asked)
+        filled = await asyncio.to_thread(self._filled, form)
         self._runs.mkdir(parents=True, exist_ok=True)
-        found = await self._launcher.start(filled, asked.server, self._servers[asked.server].headers)
+        found = await self._launcher.start(filled, form.server, self._servers[form.server].headers)
         self._launcher.tidy()
         return answer(to_builtins(found), 422 if found.state == "failed" else 201)
 
@@ -155,11 +155,11 @@ class Starting:
         return answer({"folder": str(self._plans.folder), "plans": [self._in_list(plan) for plan in plans]})
 
     async def _save(self, request: web.Request) -> web.Response:
-        asked = await _body(request, Saved)
-        filled = await asyncio.to_thread(self._filled, asked)
+        form = await _body(request, PlanForm)
+        filled = await asyncio.to_thread(self._filled, form)
         options, _ = shareable(filled.options)
         try:
-            plan = self._plans.save(asked.name, options, filled.gate_set, replace=asked.replace)
+            plan = self._plans.save(form.name, options, filled.gate_set, replace=form.replace)
         except PlanExists as error:
             raise Refused(409, error.message, error.hint) from None
         return answer(self._in_list(plan), 201)
@@ -178,20 +178,20 @@ class Starting:
 
     # --- from a form to options, and back
 
-    def _filled(self, asked: Asked) -> Filled:
-        server = self._servers.get(asked.server)
+    def _filled(self, form: StartForm) -> Filled:
+        server = self._servers.get(form.server)
         if server is None:
             names = ", ".join(self._servers) or "none: give --server URL when you start the dashboard"
-            raise Refused(404, f"no server is called {asked.server[:80]!r}", f"there are {names}")
-        if len(asked.workflows) > MOST_WORKFLOWS:
+            raise Refused(404, f"no server is called {form.server[:80]!r}", f"there are {names}")
+        if len(form.workflows) > MOST_WORKFLOWS:
             raise Refused(422, f"more than {MOST_WORKFLOWS} workflows", "make several runs of them")
-        workflows = [self._kept(one) for one in asked.workflows]
+        workflows = [self._kept(one) for one in form.workflows]
         twice = next((one.file for one in workflows if _stems(workflows).count(Path(one.file).stem) > 1), None)
         if twice is not None:
             raise Refused(422, f"two workflows are called {Path(twice).stem!r}", "give their files different names")
         headers = [f"{name}={value}" for name, value in server.headers.items()]
         with self._errors_shown():
-            filled = fill(asked.options, workflows, str(server.url), headers, self._plans.keep)
+            filled = fill(form.options, workflows, str(server.url), headers, self._plans.keep)
         options = structs.replace(filled.options, ca_file=server.ca_file, insecure=server.insecure)
         return structs.replace(filled, options=options)
 

@@ -1,5 +1,6 @@
 """One growing file, of which only what was appended is read. It is open only while it is read, and never written."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from comfyload.record.journal import MOST_LINE_BYTES, open_plain
@@ -74,12 +75,13 @@ class Tail:
         return b""
 
 
-def line_at(path: Path, offset: int) -> bytes:
-    """The line of a file that begins there, without its end; nothing if it cannot be read, or is not whole."""
+def lines_at(path: Path, offsets: Iterable[int]) -> Iterator[bytes]:
+    """The lines of a file that begin there, without their ends; empty where none is whole, no more where it fails."""
     try:
         with open_plain(path) as file:
-            file.seek(offset)
-            line = file.readline(MOST_LINE_BYTES + 1)
+            for offset in offsets:
+                file.seek(offset)
+                line = file.readline(MOST_LINE_BYTES + 1)
+                yield line[:-1] if line.endswith(b"\n") else b""
     except OSError:
-        return b""
-    return line[:-1] if line.endswith(b"\n") else b""
+        return
