@@ -141,7 +141,7 @@ function options({ found, size, height, sync, onZoom, readout, draw, gaps, xText
     const colour = token(colourOf(s.name, i));
     const at = series.length;
     if (draw === "points") {
-      const dots = { stroke: colour, paths: () => null, points: { show: true, size: 4, width: 0, fill: faint(colour, 0.75) } };
+      const dots = { stroke: colour, paths: () => null, points: { show: true, size: size > 500 ? 6 : 4, width: 0, fill: faint(colour, 0.75) } };
       series.push({ ...dots, label: s.name, of: i });
       if (s.low && s.high) series.push(dots, dots);
       return;

@@ -60,7 +60,7 @@ function Job({ run, index, job, now, chosen }) {
   return html`
     <header class="head">
       <div class="head-words"><h1>#${counted(index)} <${Badge} badge=${newest.badge} fine=${newest.fine} /></h1>
-        <p><${Fine} row=${newest} now=${now} />${newest.latency != null && html` after <b>${span(newest.latency)}</b>`} <span class="muted">· ${[job.workflow, job.server && host(job.server), job.book != null && `book ${job.book}`].filter(Boolean).join(" · ")}</span></p></div>
+        <p><${Fine} row=${newest} now=${now} />${newest.latency != null && html` after <b>${span(newest.latency)}</b>`} <span class="muted">· ${[job.workflow, job.server && host(job.server)].filter(Boolean).join(" · ")}${job.book != null && html` · <a href=${address(["run", run, "watch"], { book: job.book })}>all of book ${job.book}</a>`}</span></p></div>
       <div class="head-acts"><${Acts} run=${run} index=${index} job=${job} /></div>
     </header>
     ${several && html`<${Tabs} tries=${tries} at=${at} now=${now} />`}
