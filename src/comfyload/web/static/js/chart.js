@@ -46,7 +46,7 @@ function faint(colour, alpha) {
 export function LiveChart({ run, head, from, to, tall = false, onZoom }) {
   const [width, setWidth] = useState(0);
   const params = { run, chart: head.name, from_s: from || null, to_s: to || null, width: Math.max(100, Math.round(width / 20) * 20) };
-  const { data, error } = useWatch("chart", width ? params : { ...params, width: 400 }, `${run} ${head.name}`);
+  const { data, error } = useWatch("chart", width ? params : null, `${run} ${head.name}`);
   return html`<${Plot} title=${head.title} unit=${head.unit} data=${data} error=${error} tall=${tall} sync=${run} draw=${head.draw ?? data?.draw ?? "line"}
     onWidth=${setWidth} onZoom=${onZoom} from=${from} to=${to} />`;
 }

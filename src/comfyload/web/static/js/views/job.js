@@ -1,7 +1,7 @@
 // One job: what happened to it, attempt by attempt.
 import { Fine } from "../cards.js";
 import { ofRun, post, url } from "../http.js";
-import { Action, Badge, Failing, Icon, Loading, tell } from "../parts.js";
+import { Action, Badge, Failing, Icon, Loading, copyText, tell } from "../parts.js";
 import { address, refine } from "../router.js";
 import { useWatch } from "../socket.js";
 import { html, useRef, useState } from "../ui.js";
@@ -144,7 +144,7 @@ function Output({ output, at }) {
 function Acts({ run, index, job }) {
   const acts = job.actions ?? (job.ended_s == null ? [] : ["again"]);
   const copy = async () => {
-    await navigator.clipboard.writeText(JSON.stringify(job.attempts ?? [], null, 2));
+    await copyText(JSON.stringify(job.attempts ?? [], null, 2));
     tell("Copied: the attempts as a JSON array.");
   };
   const of = `${ofRun(run)}/jobs/${index}`;
