@@ -17,7 +17,7 @@ from comfyload.report.plan_text import load_words
 from comfyload.tasks import within
 from comfyload.web.answers import Refused
 from comfyload.web.badges import STATES
-from comfyload.web.feed import Columns, Params, View
+from comfyload.web.feed import ColumnFrame, Params, View
 from comfyload.web.folder import RunEntry
 from comfyload.web.follow import RunFollower
 from comfyload.web.job import job_of
@@ -109,8 +109,8 @@ class Views:
     async def _jobs(self, params: Params) -> bytes:
         entry, flt = await self._runs.find(params.get("run")), _filter(params)
         offset, limit = _number(params, "offset", 0), min(_number(params, "limit", 100), MOST_ROWS)
-        asked = params.get("order")
-        order = cast(Order, asked) if asked in get_args(Order) else "newest"
+        order_name = params.get("order")
+        order = cast(Order, order_name) if order_name in get_args(Order) else "newest"
         total, found = await self._runs.look(entry, lambda follower: rows(follower, flt, offset, limit, order))
         newest = await self._newest(entry, {row.index for row in found})
         shown = [to_builtins(row) | {"again": newest.get(row.index)} for row in found]
@@ -143,7 +143,7 @@ class Views:
         actions = [] if entry.running or as_it_came(entry.manifest.plan) else ["again"]
         return encode({**found, "outputs": outputs, "actions": actions, "again": again})
 
-    async def _chart(self, params: Params) -> Columns:
+    async def _chart(self, params: Params) -> ColumnFrame:
         entry, name = await self._runs.find(params.get("run")), params.get("chart")
         begin, end, width = _seconds(params, "from_s"), _seconds(params, "to_s"), _number(params, "width", 800)
         drawn = await self._runs.look(entry, lambda follower: chart(follower, str(name), begin, end, width))
@@ -156,7 +156,7 @@ class Views:
             "from_s": drawn.from_s,
             "to_s": drawn.to_s,
         }
-        return Columns(head, b"".join(column.astype("<f4", copy=False).tobytes() for column in drawn.columns))
+        return ColumnFrame(head, b"".join(column.astype("<f4", copy=False).tobytes() for column in drawn.columns))
 
 
 # --- a run in words
