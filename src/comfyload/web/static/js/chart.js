@@ -92,7 +92,7 @@ export function Plot({ title, unit, data, error, tall, sync, onWidth, onZoom, fr
 
   const zoomed = Boolean(from || to);
   return html`<figure class="chart ${tall ? "is-tall" : ""}">
-    <figcaption><h3>${title}</h3><span class="unit">${unit}</span>
+    <figcaption><h2>${title}</h2><span class="unit">${unit}</span>
       <span class="legend" ref=${readout}>${found?.series.map((s, i) => html`<span key=${s.name} class="legend-key" style=${{ "--key": `var(${colourOf(s.name, i)})` }}><i aria-hidden="true"></i>${s.name} <b data-series=${i}></b></span>`)}</span>
       ${zoomed && onZoom && html`<button type="button" class="button quiet small" onClick=${() => onZoom(0, 0)}>whole run</button>`}
     </figcaption>

@@ -16,11 +16,11 @@ export function Waterfall({ nodes, from, to, failed = "" }) {
     <ol aria-label="Nodes, in the order in which they ran">
       ${nodes.map((node) => {
         const took = node.begin_s != null && node.end_s != null ? node.end_s - node.begin_s : null;
-        const words = node.words ?? (node.cached ? "from the cache" : took == null ? (node.begin_s == null ? "" : "running") : span(took));
+        const words = node.words ?? (node.cached ? "from the cache" : took == null ? (node.begin_s == null || node.node === failed ? "" : "running") : span(took));
         return html`<li key=${node.node} class=${`fall-row ${node.cached ? "is-cached" : ""} ${node.node === failed ? "is-failed" : ""}`}>
           <span class="fall-name">${node.class || "node"} <small>${node.node}</small></span>
           <span class="fall-lane">${node.begin_s != null && !node.cached && html`<span class="fall-bar" style=${{ left: share(node.begin_s), width: share(first + ((node.end_s ?? last) - node.begin_s)) }}></span>`}</span>
-          <span class="fall-words">${words}${node.node === failed ? ", failed" : ""}</span>
+          <span class="fall-words">${[words, node.node === failed && "failed"].filter(Boolean).join(", ")}</span>
         </li>`;
       })}
     </ol>

@@ -42,7 +42,8 @@ export const counted = (count) => GROUPS.format(count).replaceAll(",", "\u202f")
 export function span(seconds) {
   if (!Number.isFinite(seconds)) return "–";
   const s = Math.abs(seconds);
-  if (s < 1) return `${Number(seconds.toPrecision(2))} s`;
+  if (s === 0) return "0 s";
+  if (s < 1) return `${Number((1000 * seconds).toPrecision(s < 0.1 ? 2 : 3))} ms`;
   if (s < 60) return `${seconds.toFixed(s < 10 ? 1 : 0)} s`;
   const whole = Math.round(s);
   const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
