@@ -77,7 +77,7 @@ class Views:
 
     async def _run(self, params: Params) -> bytes:
         entry, flt = await self._runs.find(params.get("run")), _filter(params)
-        found = await self._runs.look(entry, lambda follower: _run_of(follower, flt))
+        found = dict(await self._runs.look(entry, lambda follower: _run_of(follower, flt), ("run", flt)))
         again = await self._runs.again(entry)
         of = entry.manifest.again_of
         found |= {
@@ -111,7 +111,8 @@ class Views:
         offset, limit = _number(params, "offset", 0), min(_number(params, "limit", 100), MOST_ROWS)
         order_name = params.get("order")
         order = cast(Order, order_name) if order_name in get_args(Order) else "newest"
-        total, found = await self._runs.look(entry, lambda follower: rows(follower, flt, offset, limit, order))
+        key = ("jobs", flt, offset, limit, order)
+        total, found = await self._runs.look(entry, lambda follower: rows(follower, flt, offset, limit, order), key)
         newest = await self._newest(entry, {row.index for row in found})
         shown = [to_builtins(row) | {"again": newest.get(row.index)} for row in found]
         return encode({"total": total, "offset": offset, "rows": shown})
@@ -146,7 +147,8 @@ class Views:
     async def _chart(self, params: Params) -> ColumnFrame:
         entry, name = await self._runs.find(params.get("run")), params.get("chart")
         begin, end, width = _seconds(params, "from_s"), _seconds(params, "to_s"), _number(params, "width", 800)
-        drawn = await self._runs.look(entry, lambda follower: chart(follower, str(name), begin, end, width))
+        key = ("chart", str(name), begin, end, width)
+        drawn = await self._runs.look(entry, lambda follower: chart(follower, str(name), begin, end, width), key)
         if drawn is None:
             raise Refused(404, f"there is no chart {str(name)[:60]!r}")
         head = {
