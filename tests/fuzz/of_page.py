@@ -15,7 +15,7 @@ from comfyload.app.gateway_config import servers_of
 from comfyload.record.lock import LOCK
 from comfyload.web import actions
 from comfyload.web.answers import HEADERS, Refused
-from comfyload.web.feed import MOST_WATCHES, Columns, _Tab
+from comfyload.web.feed import MOST_WATCHES, ColumnFrame, _Tab
 from comfyload.web.label import LABEL
 from comfyload.web.server import Dashboard, DashboardOptions, _protect, app_of, dashboard
 from comfyload.web.worker import Answer, as_json
@@ -99,14 +99,14 @@ class _Page:
         feed, tab = self.page.feed, _Tab()
         for line in data.split(b"\n"):
             feed._take(tab, line.decode("utf-8", "replace"))
-        assert len(tab.watches) <= MOST_WATCHES and len(tab.said) <= 10
+        assert len(tab.watches) <= MOST_WATCHES and len(tab.notices) <= 10
         try:
             for watch in list(tab.watches.values()):
                 try:
                     state = await feed._views[watch.view](watch.params)
                 except Refused:
                     continue
-                if isinstance(state, Columns):
+                if isinstance(state, ColumnFrame):
                     assert len(state.columns) == 4 * state.head["n"] * len(state.head["names"])
                 else:
                     json.loads(state)

@@ -15,7 +15,7 @@ import numpy as np
 
 from comfyload.web import feed
 from comfyload.web.answers import Refused
-from comfyload.web.feed import Columns, Params, State, View
+from comfyload.web.feed import ColumnFrame, Params, State, View
 from tests.support.dashboard import WS, Page, Tab, page
 
 
@@ -146,7 +146,7 @@ def test_columns_come_in_one_binary_frame_at_a_multiple_of_four(tmp_path: Path) 
         async with found.tab() as tab:
             for size in range(4):
                 columns = np.array([1.5, np.nan, -2.0], "<f4")
-                views.state = Columns({"names": ["a" * (size + 1)], "n": 3}, columns.tobytes())
+                views.state = ColumnFrame({"names": ["a" * (size + 1)], "n": 3}, columns.tobytes())
                 frame = await tab.watch(size, "x", size=size)
                 assert frame["offset"] % 4 == 0 and frame["n"] == 3 and frame["watch"] == size
                 np.testing.assert_array_equal(np.frombuffer(frame["columns"], "<f4"), columns)

@@ -45,7 +45,7 @@ REFUSED_S = 2.0
 does not outlive it."""
 
 More = Callable[[Console], Sequence[Route]]
-"""Makes routes under `/comfyload/` that stand beside those of the console, and may ask it."""
+"""Makes the routes of a page under `/comfyload/`, which may call the console."""
 
 SETTLE_S = 5.0
 LOOPBACKS = ("127.0.0.1", "::1", "localhost")
@@ -162,7 +162,7 @@ async def serve_gateway(
 ) -> None:
     """Serve until SIGINT or SIGTERM; a second one ends it without waiting for jobs. `say` gets the address once it
     listens, `note` what an operator should know later. `read`: what the options are at a SIGHUP, given the names of
-    servers by their addresses. `more`: the page beside the console.
+    servers by their addresses. `more`: the page that shows the console.
 
     Raises:
         UsageError: it cannot listen there, or its certificate cannot be read.

@@ -56,7 +56,7 @@ def again(
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
-    """Send jobs of a run once more, as a run of its own beside it: the same workflows, seeds and values.
+    """Send jobs of a run once more, as a run of its own next to it: the same workflows, seeds and values.
 
     Without --job, all that failed, were lost or timed out, and have not ended well in such a run since.
 

@@ -114,8 +114,8 @@ def open_page(runs: Path, archive: Path, server: str) -> str:
     with contextlib.suppress(psutil.Error, OSError):
         psutil.Process(process.pid).nice(getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", 10))
     assert process.stdout is not None
-    with process.stdout as said:
-        url = said.readline().strip()
+    with process.stdout as output:
+        url = output.readline().strip()
     if not url:
         raise UsageError("the dashboard did not begin", "see what it says: comfyload ui")
     has_screen = sys.platform in ("win32", "darwin") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))

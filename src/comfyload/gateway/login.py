@@ -47,7 +47,7 @@ def refusal(request: web.Request, denied: Denied) -> web.Response:
 
 
 async def login(request: web.Request, guard: AccessGuard) -> web.StreamResponse:
-    """Show the form, or take what was written into it; then the page opens that was asked for."""
+    """Show the form, or take what was written into it; then the page opens that was wanted."""
     to = DASHBOARD if request.query.get("to") == DASHBOARD else "/"  # never an address that a link made up
     if guard.open:
         return web.Response(status=303, headers={"Location": to})

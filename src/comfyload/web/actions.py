@@ -55,7 +55,7 @@ class Actions:
 
     async def _again(self, request: web.Request) -> web.Response:
         entry = await self._runs.find(request.match_info["id"])
-        jobs = _asked(await request.read()).jobs
+        jobs = _decoded(await request.read()).jobs
         if jobs != "failed" and not 0 < len(jobs) <= MOST_NAMED:
             raise Refused(400, f"name from 1 to {MOST_NAMED} jobs, or all with failed")
         check_again(entry.path, entry.manifest)
@@ -83,7 +83,7 @@ class Actions:
         return {re.sub(r"\W", "_", name.strip()).upper(): value for name, value in headers.items()}
 
 
-def _asked(body: bytes) -> _Again:
+def _decoded(body: bytes) -> _Again:
     try:
         return msgspec.json.decode(body, type=_Again)
     except UNREADABLE:

@@ -56,7 +56,7 @@ class Refused(Exception):
 
 
 def refused(error: Exception) -> Refused:
-    """What is said of the error; a defect of ours is logged, and said in no more words."""
+    """The error in words for the page; a defect of ours is logged, and only named."""
     if isinstance(error, Refused):
         return error
     if isinstance(error, ComfyloadError):

@@ -32,20 +32,20 @@ STALLED_S = 30.0
 Params = Mapping[str, Any]
 
 
-class Columns(Struct, frozen=True):
-    """A state of many numbers: what is said of them, and columns of Float32, one behind the other (NaN: none)."""
+class ColumnFrame(Struct, frozen=True):
+    """A state of many numbers: their names, and columns of Float32, one behind the other (NaN: none)."""
 
     head: dict[str, Any]
     columns: bytes
 
 
-State = bytes | Columns
+State = bytes | ColumnFrame
 """What a view shows now; bytes are JSON."""
 
 View = Callable[[Params], Awaitable[State]]
 
 
-class _Wrong(Struct, frozen=True):
+class _NoState(Struct, frozen=True):
     """There is no state, and why."""
 
     error: str
@@ -58,7 +58,7 @@ class _Topic:
     def __init__(self) -> None:
         self.tabs: set[_Tab] = set()
         self.seq = 0
-        self.state: State | _Wrong | None = None
+        self.state: State | _NoState | None = None
         self.task: asyncio.Task[None] | None = None
 
 
@@ -77,7 +77,7 @@ class _Tab:
     def __init__(self) -> None:
         self.watches: dict[int, _Watch] = {}
         self.visible = True
-        self.said: list[bytes] = []
+        self.notices: list[bytes] = []
         self.ready = asyncio.Event()
 
 
@@ -133,21 +133,21 @@ class Feed:
 
     def _take(self, tab: _Tab, text: str) -> None:
         try:
-            said = msgspec.json.decode(text)
+            message = msgspec.json.decode(text)
         except UNREADABLE:
-            said = None
-        if not isinstance(said, dict):
+            message = None
+        if not isinstance(message, dict):
             return _say(tab, {"error": "a message is a JSON object"})
-        if isinstance(visible := said.get("visible"), bool):
+        if isinstance(visible := message.get("visible"), bool):
             self._show(tab, visible)
-        if _is_number(number := said.get("unwatch")) and number in tab.watches:
+        if _is_number(number := message.get("unwatch")) and number in tab.watches:
             self._leave(tab, tab.watches.pop(number))
-        if "watch" in said:
-            self._watch(tab, said)
+        if "watch" in message:
+            self._watch(tab, message)
         return None
 
-    def _watch(self, tab: _Tab, said: dict[str, Any]) -> None:
-        number, view, params = said["watch"], said.get("view"), said.get("params", {})
+    def _watch(self, tab: _Tab, message: dict[str, Any]) -> None:
+        number, view, params = message["watch"], message.get("view"), message.get("params", {})
         if not _is_number(number):
             return _say(tab, {"error": "the number of a watch is an integer from 0"})
         if not isinstance(view, str) or view not in self._views or not isinstance(params, dict):
@@ -185,7 +185,7 @@ class Feed:
         tab.ready.set()
 
     def _leave(self, tab: _Tab, watch: _Watch) -> None:
-        """Where a tab watches one thing twice, it goes on being told of the other."""
+        """Where a tab watches one thing twice, it goes on receiving the other."""
         topic, watch.topic, watch.sent = watch.topic, None, 0
         if topic is None or any(other.topic is topic for other in tab.watches.values()):
             return
@@ -201,12 +201,12 @@ class Feed:
         """Compute the state again and again; at most half of the time goes into it."""
         while True:
             began = clock.now()
-            found: State | _Wrong
+            found: State | _NoState
             try:
                 found = await view(params)
-            except Exception as error:  # noqa: BLE001 - said where it is shown; other views go on
+            except Exception as error:  # noqa: BLE001 - shown in place of the state; other views go on
                 why = refused(error)
-                found = _Wrong(why.why, why.hint)
+                found = _NoState(why.why, why.hint)
             if found != topic.state:
                 topic.state, topic.seq = found, next(self._seq)
                 for tab in topic.tabs:
@@ -221,8 +221,8 @@ async def _send(tab: _Tab, connection: web.WebSocketResponse, transport: asyncio
         while True:
             await tab.ready.wait()
             tab.ready.clear()
-            while tab.said:
-                await _frame(connection, tab.said.pop(0), True)
+            while tab.notices:
+                await _frame(connection, tab.notices.pop(0), True)
             for number in list(tab.watches):
                 watch = tab.watches.get(number)  # it may have gone while another was sent
                 topic = None if watch is None else watch.topic
@@ -241,11 +241,11 @@ async def _frame(connection: web.WebSocketResponse, frame: bytes, is_text: bool)
         await connection.send_frame(frame, WSMsgType.TEXT if is_text else WSMsgType.BINARY)
 
 
-def _framed(number: int, seq: int, state: State | _Wrong) -> tuple[bytes, bool]:
+def _framed(number: int, seq: int, state: State | _NoState) -> tuple[bytes, bool]:
     """The frame with a state, and whether it is text. In a binary one, columns begin at a multiple of four."""
     if isinstance(state, bytes):
         return b'{"watch":%d,"seq":%d,"data":%b}' % (number, seq, state), True
-    if isinstance(state, _Wrong):
+    if isinstance(state, _NoState):
         return encode({"watch": number, "seq": seq, "error": state.error, "hint": state.hint}), True
     head = encode({"watch": number, "seq": seq, **state.head})
     head += b" " * (-len(head) % 4)
@@ -254,7 +254,7 @@ def _framed(number: int, seq: int, state: State | _Wrong) -> tuple[bytes, bool]:
 
 def _say(tab: _Tab, words: dict[str, Any]) -> None:
     """Tell the tab what was wrong with a message; of one that reads nothing, the last few are kept."""
-    tab.said = [*tab.said[-9:], encode(words)]
+    tab.notices = [*tab.notices[-9:], encode(words)]
     tab.ready.set()
 
 

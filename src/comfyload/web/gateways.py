@@ -18,8 +18,8 @@ from comfyload.web.feed import Params
 API = "/comfyload/api"
 MOST_SHOWN = "500"
 
-ASKED = ("jobs", "jobs/{id}", "servers")
-DONE = (
+GETS = ("jobs", "jobs/{id}", "servers")
+POSTS = (
     *("jobs/retry", "jobs/dismiss", "jobs/{id}/retry", "jobs/{id}/dismiss"),
     *("servers/{name}/drain", "servers/{name}/resume"),
 )
@@ -44,8 +44,8 @@ class Gateways:
         self.inside: Inside | None = None
 
     def routes(self) -> list[Route]:
-        found: list[Route] = [("GET", f"{API}/{path}", self._ask) for path in ASKED]
-        return found + [("POST", f"{API}/{path}", self._act) for path in DONE]
+        found: list[Route] = [("GET", f"{API}/{path}", self._ask) for path in GETS]
+        return found + [("POST", f"{API}/{path}", self._act) for path in POSTS]
 
     async def view(self, _: Params) -> bytes:
         """The jobs of the gateway that have not ended, and those that need attention."""

@@ -1,4 +1,4 @@
-"""What a job made, from the server that has it: only servers that are configured are asked, and pictures are shown."""
+"""What a job made, from the server that has it: only configured servers are called, and pictures are shown."""
 
 from __future__ import annotations
 
@@ -82,8 +82,10 @@ class Outputs:
                     server.url, server.headers, ca_file=server.ca_file, insecure=server.insecure, connect_s=5.0
                 ) as http,
             ):
-                asked = api_of(http).view_path(name, "/".join(folders), kind)
-                reply = await http.call(Request(method="GET", path=asked, timeout_s=TIMEOUT_S, most_bytes=MOST_BYTES))
+                path_there = api_of(http).view_path(name, "/".join(folders), kind)
+                reply = await http.call(
+                    Request(method="GET", path=path_there, timeout_s=TIMEOUT_S, most_bytes=MOST_BYTES)
+                )
         except (TransportError, ServerUnreachable) as error:
             raise Refused(502, f"the server does not give it: {error}") from None
         if reply.status != 200:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from msgspec import Struct
@@ -29,6 +29,9 @@ REFRESH_S = 0.1
 
 MOST_FOLLOWED = 32
 """Runs whose jobs are kept; the one that nobody has looked at for longest goes first."""
+
+MOST_KNOWN = 64
+"""Views of a run that are kept while it does not change."""
 
 SUMS_S = 0.2
 """How long the list waits for runs that are read; the others come with a later state."""
@@ -57,6 +60,8 @@ class _Followed:
         self.lock = asyncio.Lock()
         self.follower: RunFollower | None = None
         self.read_at = -1e9
+        self.known: OrderedDict[Hashable, tuple[int, Any]] = OrderedDict()
+        """What was found last, by its key, with the version that it is of."""
 
 
 class Runs:
@@ -106,8 +111,9 @@ class Runs:
         found = self._folder.find(run_id)
         return None if found is None else found.path
 
-    async def look(self, entry: RunEntry, at: Callable[[RunFollower], T]) -> T:
-        """What `at` finds in the run, read on to its present end.
+    async def look(self, entry: RunEntry, at: Callable[[RunFollower], T], key: Hashable = None) -> T:
+        """What `at` finds in the run, read on to its present end. `key`: what `at` depends on besides the run; of a run
+        that does not change, it is then computed once.
 
         Raises:
             Refused: it cannot be read any more.
@@ -120,7 +126,7 @@ class Runs:
             self._followed.popitem(last=False)
         async with followed.lock:
             fresh = clock.now() - followed.read_at < REFRESH_S
-            found = await asyncio.to_thread(_look, followed, at, fresh)
+            found = await asyncio.to_thread(_look, followed, at, fresh, key)
             followed.read_at = followed.read_at if fresh else clock.now()
         return found
 
@@ -161,7 +167,7 @@ class Runs:
             await end_tasks([self._summing])
 
 
-def _look(followed: _Followed, at: Callable[[RunFollower], T], fresh: bool) -> T:
+def _look(followed: _Followed, at: Callable[[RunFollower], T], fresh: bool, key: Hashable) -> T:
     try:
         follower = followed.follower or RunFollower(followed.path)
         followed.follower = follower
@@ -169,7 +175,15 @@ def _look(followed: _Followed, at: Callable[[RunFollower], T], fresh: bool) -> T
             _read_on(follower)
     except RunFilesError as error:
         raise Refused(404, error.message, error.hint) from None
-    return at(follower)
+    if key is None or follower.alive:  # then even the clock is a change
+        return at(follower)
+    version, found = followed.known.get(key, (-1, None))
+    if version != follower.version:
+        found = at(follower)
+        followed.known[key] = follower.version, found
+        while len(followed.known) > MOST_KNOWN:
+            followed.known.popitem(last=False)
+    return cast(T, found)
 
 
 def _read_on(follower: RunFollower) -> None:

@@ -17,7 +17,7 @@ from comfyload.report.plan_text import load_words
 from comfyload.tasks import within
 from comfyload.web.answers import Refused
 from comfyload.web.badges import STATES
-from comfyload.web.feed import Columns, Params, View
+from comfyload.web.feed import ColumnFrame, Params, View
 from comfyload.web.folder import RunEntry
 from comfyload.web.follow import RunFollower
 from comfyload.web.job import job_of
@@ -77,7 +77,7 @@ class Views:
 
     async def _run(self, params: Params) -> bytes:
         entry, flt = await self._runs.find(params.get("run")), _filter(params)
-        found = await self._runs.look(entry, lambda follower: _run_of(follower, flt))
+        found = dict(await self._runs.look(entry, lambda follower: _run_of(follower, flt), ("run", flt)))
         again = await self._runs.again(entry)
         of = entry.manifest.again_of
         found |= {
@@ -109,9 +109,10 @@ class Views:
     async def _jobs(self, params: Params) -> bytes:
         entry, flt = await self._runs.find(params.get("run")), _filter(params)
         offset, limit = _number(params, "offset", 0), min(_number(params, "limit", 100), MOST_ROWS)
-        asked = params.get("order")
-        order = cast(Order, asked) if asked in get_args(Order) else "newest"
-        total, found = await self._runs.look(entry, lambda follower: rows(follower, flt, offset, limit, order))
+        order_name = params.get("order")
+        order = cast(Order, order_name) if order_name in get_args(Order) else "newest"
+        key = ("jobs", flt, offset, limit, order)
+        total, found = await self._runs.look(entry, lambda follower: rows(follower, flt, offset, limit, order), key)
         newest = await self._newest(entry, {row.index for row in found})
         shown = [to_builtins(row) | {"again": newest.get(row.index)} for row in found]
         return encode({"total": total, "offset": offset, "rows": shown})
@@ -143,10 +144,11 @@ class Views:
         actions = [] if entry.running or as_it_came(entry.manifest.plan) else ["again"]
         return encode({**found, "outputs": outputs, "actions": actions, "again": again})
 
-    async def _chart(self, params: Params) -> Columns:
+    async def _chart(self, params: Params) -> ColumnFrame:
         entry, name = await self._runs.find(params.get("run")), params.get("chart")
         begin, end, width = _seconds(params, "from_s"), _seconds(params, "to_s"), _number(params, "width", 800)
-        drawn = await self._runs.look(entry, lambda follower: chart(follower, str(name), begin, end, width))
+        key = ("chart", str(name), begin, end, width)
+        drawn = await self._runs.look(entry, lambda follower: chart(follower, str(name), begin, end, width), key)
         if drawn is None:
             raise Refused(404, f"there is no chart {str(name)[:60]!r}")
         head = {
@@ -156,7 +158,7 @@ class Views:
             "from_s": drawn.from_s,
             "to_s": drawn.to_s,
         }
-        return Columns(head, b"".join(column.astype("<f4", copy=False).tobytes() for column in drawn.columns))
+        return ColumnFrame(head, b"".join(column.astype("<f4", copy=False).tobytes() for column in drawn.columns))
 
 
 # --- a run in words

@@ -1,4 +1,4 @@
-"""`again`: send jobs of a run once more, as a run of its own beside it. A run is never overwritten."""
+"""`again`: send jobs of a run once more, as a run of its own next to it. A run is never overwritten."""
 
 import re
 from pathlib import Path
@@ -95,7 +95,7 @@ def needing_attention(path: Path) -> list[int]:
 
 
 def runs_again(path: Path, run_id: str) -> list[RunReader]:
-    """The runs beside this one that send jobs of it once more, the oldest first; those that cannot be read are left
+    """The runs next to this one that send jobs of it once more, the oldest first; those that cannot be read are left
     out.
     """
     numbered = []
