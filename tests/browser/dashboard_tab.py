@@ -39,9 +39,11 @@ class Tab:
 
     async def until(self, script: str) -> None:
         """Playwright's own wait evaluates texts in the page, which its policy forbids."""
-        async with asyncio.timeout(30):
-            while not await self.page.evaluate(script):
-                await asyncio.sleep(0.05)
+        for _ in range(600):
+            if await self.page.evaluate(script):
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"{script}\n{await self.page.inner_text('body')}\n{self.told}")
 
     async def value(self, script: str) -> Any:
         return await self.page.evaluate(script)

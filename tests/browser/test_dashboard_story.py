@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -48,7 +49,6 @@ async def start(tab: Tab, folder: Path) -> str:
     """Fill in the form, look first, start; its id once it has ended, with some jobs in need of attention."""
     page = tab.page
     await tab.go("#/start")
-    await tab.until("document.querySelectorAll('.files b').length === 0 || true")
     await page.locator(".drop input").set_input_files([folder / "book.json", folder / "fails.json"])
     await page.get_by_label("jobs", exact=True).fill("12")
     await page.get_by_label("order", exact=True).evaluate("(field) => { field.closest('details').open = true; }")
@@ -85,7 +85,7 @@ async def keep_and_compare(tab: Tab, run: str, other: str) -> None:
     page = tab.page
     await tab.go("#/runs?text=book")
     await tab.until("document.querySelectorAll('.run').length > 1")
-    await page.locator(f".run:has(a[href*='{run}/']) input, .run:has(a[href$='{run}']) input").first.check()
+    await page.locator(f".run:has(a.run-main[href='#/run/{quote(run)}']) input").check()
     await page.get_by_role("button", name="Keep 1 as a baseline").click()
     await page.get_by_label("Name of the baseline").fill("gpu")
     await page.keyboard.press("Enter")
@@ -95,5 +95,5 @@ async def keep_and_compare(tab: Tab, run: str, other: str) -> None:
     await page.get_by_role("button", name="Promote").click()
     await page.get_by_role("button", name="Compare with this one?").click()
     await tab.until("document.querySelector('.toast')?.innerText.includes('promoted')")
-    await tab.go(f"#/compare?a=baseline:{kept}&b={other}")
+    await tab.go(f"#/compare?a=baseline:{kept}&b={quote(other)}")
     await tab.until("document.querySelector('.answers b') !== null && document.querySelector('table') !== null")
