@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from comfyload.web.answers import HEADERS, Route, answer
+from comfyload.web.answers import HEADERS, PAGE, UI, Route, answer
 
 if TYPE_CHECKING:
     from comfyload.web.gateways import Inside
     from comfyload.web.server import Dashboard
-
-PAGE = "/comfyload/"
 
 
 class PageOnDemand:
@@ -37,7 +35,7 @@ class PageOnDemand:
     def routes(self, inside: Inside) -> list[Route]:
         """All that is below the page, for a gateway whose console is `inside`."""
         self._inside = inside
-        return [("*", PAGE, self._answer), ("*", f"{PAGE}ui/{{path:.*}}", self._answer)]
+        return [("*", PAGE, self._answer), ("*", f"{UI}/{{path:.*}}", self._answer)]
 
     async def close(self) -> None:
         """End what goes on for open tabs."""
