@@ -7,27 +7,20 @@ import gzip
 import json
 import os
 import re
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from aiohttp import web
 
+from tests.browser.dashboard_tab import Tab, opened
 from tests.support.page_server import STATIC, Fake
-
-if TYPE_CHECKING:
-    from playwright.async_api import Page
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 AXE = (Path(__file__).parent / "vendor" / "axe.js").read_text(encoding="utf-8")
-WATCH = """
-window.violations = [];
-document.addEventListener("securitypolicyviolation", (e) => violations.push(e.violatedDirective + " " + e.sourceFile));
-"""
 MANY = "20261127%2Fmany-10"
 VIEWS = {
     "now": "#/now",
@@ -55,31 +48,6 @@ LOOKS: dict[str, dict[str, Any]] = {
 MOST_WEIGHT = 150_000
 
 
-class Tab:
-    """A page of the dashboard. `told`: errors and warnings of its console."""
-
-    def __init__(self, page: Page, base: str, fake: Fake) -> None:
-        self.page, self.base, self.fake = page, base, fake
-        self.told: list[str] = []
-        self.asked: list[str] = []
-        page.on("pageerror", lambda error: self.told.append(str(error)))
-        page.on("console", lambda said: self.told.append(said.text) if said.type in ("error", "warning") else None)
-        page.on("request", lambda request: self.asked.append(request.url))
-
-    async def go(self, address: str) -> None:
-        await self.page.goto(self.base + address)
-        await self.until("document.querySelector('main h1') && !document.querySelector('main .loading')")
-
-    async def until(self, script: str) -> None:
-        """Playwright's own wait evaluates texts in the page, which its policy forbids."""
-        async with asyncio.timeout(30):
-            while not await self.page.evaluate(script):
-                await asyncio.sleep(0.05)
-
-    async def value(self, script: str) -> Any:
-        return await self.page.evaluate(script)
-
-
 @asynccontextmanager
 async def dashboard(fake: Fake) -> AsyncIterator[str]:
     runner = web.AppRunner(fake.app())
@@ -94,47 +62,20 @@ async def dashboard(fake: Fake) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-def see(look: Callable[[Tab], Awaitable[None]], *, fake: Fake | None = None, **context: Any) -> None:
-    """Look at the page. Nothing may be asked of another host, and nothing may be against its policy."""
-    play, browser = tools()
-
+def see(look: Callable[[Tab, Fake], Awaitable[None]], *, fake: Fake | None = None, **context: Any) -> None:
     async def main() -> None:
         made = fake or Fake()
-        async with dashboard(made) as base, play.async_playwright() as started:
-            chromium = await started.chromium.launch(
-                executable_path=browser, args=["--no-sandbox", "--enable-precise-memory-info", "--js-flags=--expose-gc"]
-            )
-            view = await chromium.new_context(**{"viewport": {"width": 1440, "height": 900}, **context})
-            page = await view.new_page()
-            await page.add_init_script(WATCH)
-            tab = Tab(page, base, made)
-            await look(tab)
-            assert await tab.value("violations") == []
-            assert [url for url in tab.asked if not url.startswith((base, "blob:", "data:"))] == []
-            await chromium.close()
+        async with dashboard(made) as base, opened(base, **context) as tab:
+            await look(tab, made)
 
     asyncio.run(main())
-
-
-def tools() -> tuple[Any, str]:
-    """Playwright and a Chromium; the test is skipped where one is missing, and fails in CI."""
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if os.environ.get("CI"):
-        assert browser is not None, "CI has no Chromium: the page is not looked at"
-    elif browser is None:
-        pytest.skip("no Chromium")
-    else:
-        pytest.importorskip("playwright")
-    from playwright import async_api
-
-    return async_api, browser
 
 
 def test_the_page_weighs_little_until_it_is_painted() -> None:
     """Everything that the first view asks for, packed as it is sent."""
     asked: list[str] = []
 
-    async def look(tab: Tab) -> None:
+    async def look(tab: Tab, fake: Fake) -> None:
         await tab.go("#/now")
         asked.extend(tab.asked)
         assert tab.told == []
@@ -149,7 +90,7 @@ def test_the_page_weighs_little_until_it_is_painted() -> None:
 def test_every_view_can_be_used_by_everybody(look_name: str) -> None:
     found: dict[str, list[str]] = {}
 
-    async def look(tab: Tab) -> None:
+    async def look(tab: Tab, fake: Fake) -> None:
         for name, address in VIEWS.items():
             await tab.go(address)
             await tab.page.wait_for_timeout(400)
@@ -169,7 +110,7 @@ def test_every_view_can_be_used_by_everybody(look_name: str) -> None:
 def test_no_view_is_wider_than_the_window(width: int) -> None:
     wide: list[str] = []
 
-    async def look(tab: Tab) -> None:
+    async def look(tab: Tab, fake: Fake) -> None:
         for name, address in VIEWS.items():
             await tab.go(address)
             await tab.page.wait_for_timeout(150)
@@ -181,7 +122,7 @@ def test_no_view_is_wider_than_the_window(width: int) -> None:
 
 
 def test_the_policy_lets_every_view_be_drawn() -> None:
-    async def look(tab: Tab) -> None:
+    async def look(tab: Tab, fake: Fake) -> None:
         for address in VIEWS.values():
             await tab.go(address)
             await tab.page.wait_for_timeout(100)
@@ -197,7 +138,7 @@ def test_the_policy_lets_every_view_be_drawn() -> None:
 def test_a_hundred_thousand_jobs_scroll_smoothly_in_little_memory() -> None:
     numbers: dict[str, Any] = {}
 
-    async def look(tab: Tab) -> None:
+    async def look(tab: Tab, fake: Fake) -> None:
         await tab.go(f"#/now?run={MANY}")
         await tab.page.wait_for_selector(".card[href]")
         numbers.update(
@@ -229,7 +170,7 @@ def test_a_hundred_thousand_jobs_scroll_smoothly_in_little_memory() -> None:
 
 
 def test_a_chip_filters_and_stands_in_the_address() -> None:
-    async def look(tab: Tab) -> None:
+    async def look(tab: Tab, fake: Fake) -> None:
         await tab.go(f"#/now?run={MANY}")
         await tab.page.get_by_role("button", name=re.compile("^Needs attention")).click()
         await tab.until("document.querySelectorAll('.card.is-attention').length > 5")
@@ -248,7 +189,7 @@ def test_a_chip_filters_and_stands_in_the_address() -> None:
 
 
 def test_the_keyboard_does_what_the_mouse_does() -> None:
-    async def look(tab: Tab) -> None:
+    async def look(tab: Tab, fake: Fake) -> None:
         press = tab.page.keyboard.press
         await tab.go("#/now?run=one")
         await press("?")
@@ -285,7 +226,7 @@ def test_the_keyboard_does_what_the_mouse_does() -> None:
 
 
 def test_what_a_reader_looks_at_stays_while_jobs_arrive() -> None:
-    async def look(tab: Tab) -> None:
+    async def look(tab: Tab, fake: Fake) -> None:
         await tab.go("#/now?run=live")
         await tab.page.wait_for_selector(".card[href]")
         await tab.value("document.querySelector('.cards').scrollTop = 3000")
@@ -305,9 +246,9 @@ def test_what_a_reader_looks_at_stays_while_jobs_arrive() -> None:
 
 
 def test_a_lost_link_is_said_and_comes_back() -> None:
-    async def look(tab: Tab) -> None:
+    async def look(tab: Tab, fake: Fake) -> None:
         await tab.go("#/now?run=live")
-        for socket in list(tab.fake.sockets):
+        for socket in list(fake.sockets):
             await socket.close()
         await tab.page.wait_for_selector(".link-lost.is-shown")
         assert "last state" in await tab.value("document.querySelector('.link-lost').innerText")
@@ -319,13 +260,13 @@ def test_a_lost_link_is_said_and_comes_back() -> None:
 
 
 def test_regenerate_asks_once_more_and_says_what_came_of_it() -> None:
-    async def look(tab: Tab) -> None:
+    async def look(tab: Tab, fake: Fake) -> None:
         await tab.go(f"#/run/{MANY}/job/316")
         await tab.page.get_by_role("button", name="Regenerate").click()
-        assert tab.fake.posts == []
+        assert fake.posts == []
         await tab.page.get_by_role("button", name="Run it again?").click()
         await tab.until("location.hash === '#/now?run=live'")
-        assert tab.fake.posts == [(f"runs/{MANY.replace('%2F', '/')}/again", {"jobs": [316]})]
+        assert fake.posts == [(f"runs/{MANY.replace('%2F', '/')}/again", {"jobs": [316]})]
 
     see(look)
 
@@ -334,8 +275,8 @@ def test_strangers_texts_are_texts() -> None:
     """A name that is markup shows as it is written."""
     evil = "<img src=x onerror=violations.push('ran')>"
 
-    async def look(tab: Tab) -> None:
-        tab.fake.jobs[evil] = tab.fake.jobs.pop("one")
+    async def look(tab: Tab, fake: Fake) -> None:
+        fake.jobs[evil] = fake.jobs.pop("one")
         await tab.go("#/runs")
         await tab.page.wait_for_selector(".run")
         assert evil in await tab.value("document.querySelector('.runs').innerText")
@@ -345,7 +286,7 @@ def test_strangers_texts_are_texts() -> None:
 
 
 def test_a_folder_without_runs_says_what_to_do() -> None:
-    async def look(tab: Tab) -> None:
+    async def look(tab: Tab, fake: Fake) -> None:
         await tab.go("#/now")
         assert "Nothing runs" in await tab.value("document.querySelector('main').innerText")
         await tab.page.get_by_role("link", name="Start a run").click()

@@ -46,7 +46,7 @@ function faint(colour, alpha) {
 export function LiveChart({ run, head, from, to, tall = false, onZoom }) {
   const [width, setWidth] = useState(0);
   const params = { run, chart: head.name, from_s: from || null, to_s: to || null, width: Math.max(100, Math.round(width / 20) * 20) };
-  const { data, error } = useWatch("chart", width ? params : { ...params, width: 400 }, `${run} ${head.name}`);
+  const { data, error } = useWatch("chart", width ? params : null, `${run} ${head.name}`);
   return html`<${Plot} title=${head.title} unit=${head.unit} data=${data} error=${error} tall=${tall} sync=${run} draw=${head.draw ?? data?.draw ?? "line"}
     onWidth=${setWidth} onZoom=${onZoom} from=${from} to=${to} />`;
 }
@@ -141,7 +141,7 @@ function options({ found, size, height, sync, onZoom, readout, draw, gaps, xText
     const colour = token(colourOf(s.name, i));
     const at = series.length;
     if (draw === "points") {
-      const dots = { stroke: colour, paths: () => null, points: { show: true, size: 4, width: 0, fill: faint(colour, 0.75) } };
+      const dots = { stroke: colour, paths: () => null, points: { show: true, size: size > 500 ? 6 : 4, width: 0, fill: faint(colour, 0.75) } };
       series.push({ ...dots, label: s.name, of: i });
       if (s.low && s.high) series.push(dots, dots);
       return;

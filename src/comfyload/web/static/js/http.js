@@ -3,9 +3,10 @@ import { useEffect, useState } from "./ui.js";
 
 /** An answer that says no. `hint`: what to do about it, "" if there is none. */
 export class Refused extends Error {
-  /** @param {string} words @param {string} [hint] @param {any} [body] */
-  constructor(words, hint = "", body = {}) {
+  /** @param {string} words @param {string} [hint] @param {any} [body] @param {number} [status] */
+  constructor(words, hint = "", body = {}, status = 0) {
     super(words);
+    this.status = status;
     this.hint = hint;
     this.body = body;
   }
@@ -38,14 +39,23 @@ export async function get(path) {
 
 /** @param {string} path @param {object} [body] @returns {Promise<any>} */
 export async function post(path, body = {}) {
-  const { token } = await theSession();
-  const headers = { "Content-Type": "application/json", "X-Comfyload-Token": token };
-  return answer(fetch(url(path), { method: "POST", headers, body: JSON.stringify(body) }));
+  return sent(path, JSON.stringify(body)).catch((error) => {
+    if (error.status !== 403) throw error;
+    session = undefined; // it may have been started anew, with another token
+    return sent(path, JSON.stringify(body));
+  });
 }
 
-/** @param {Promise<Response>} sent */
-async function answer(sent) {
-  const got = await sent.catch(() => {
+/** @param {string} path @param {string} body */
+async function sent(path, body) {
+  const { token } = await theSession();
+  const headers = { "Content-Type": "application/json", "X-Comfyload-Token": token };
+  return answer(fetch(url(path), { method: "POST", headers, body }));
+}
+
+/** @param {Promise<Response>} asked */
+async function answer(asked) {
+  const got = await asked.catch(() => {
     throw new Refused("comfyload does not answer.", "Is `comfyload ui` still running?");
   });
   const text = await got.text();
@@ -56,7 +66,8 @@ async function answer(sent) {
     body = {};
   }
   if (got.ok) return body;
-  throw new Refused(body.error || `The answer was ${got.status}.`, body.hint, body);
+  if (got.status === 401) location.reload(); // to the page that asks for the token
+  throw new Refused(body.error || `The answer was ${got.status}.`, body.hint, body, got.status);
 }
 
 /**

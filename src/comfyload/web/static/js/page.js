@@ -1,7 +1,7 @@
 // A Page as the other formats have it, in their words and their order: answers, tiles, pictures, then all else.
 import { url } from "./http.js";
 import { dark } from "./look.js";
-import { Icon } from "./parts.js";
+import { Icon, copyText } from "./parts.js";
 import { html, useState } from "./ui.js";
 
 const LOOK_ICONS = { good: "check", bad: "alert", doubt: "question", plain: "dash" };
@@ -154,7 +154,7 @@ function Next({ next, places }) {
 export function Command({ line }) {
   const [done, set] = useState(false);
   const copy = async () => {
-    await navigator.clipboard.writeText(line);
+    await copyText(line);
     set(true);
     setTimeout(() => set(false), 2000);
   };

@@ -147,3 +147,16 @@ export function Action({ label, sure, act, icon, look = "" }) {
     <${Icon} name=${icon} />${state === "sure" ? sure : label}
   </button>`;
 }
+
+/**
+ * Into the clipboard, which a browser opens only to pages of this machine or with TLS; elsewhere by the old way.
+ * @param {string} text
+ */
+export async function copyText(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const field = Object.assign(document.createElement("textarea"), { value: text, className: "unseen" });
+  document.body.append(field);
+  field.select();
+  document.execCommand("copy");
+  field.remove();
+}

@@ -115,16 +115,16 @@ export function end(watch) {
 /**
  * What is watched by a component. Until the first state of new parameters comes, the last one of the same `of` stays.
  * @param {string} view
- * @param {Record<string, any>} params
+ * @param {Record<string, any> | null} params null: nothing is watched yet.
  * @param {string} [of]
  * @returns {{ data: any, error: string }}
  */
 export function useWatch(view, params, of = view) {
   const key = JSON.stringify([view, params]);
-  const watch = useMemo(() => begin(view, params), [key]);
-  useEffect(() => () => end(watch), [watch]);
+  const watch = useMemo(() => (params ? begin(view, params) : null), [key]);
+  useEffect(() => () => watch && end(watch), [watch]);
   const last = useRef({ of: "", data: undefined });
-  const data = watch.data.value;
+  const data = watch?.data.value;
   if (data !== undefined) last.current = { of, data };
-  return { data: data ?? (last.current.of === of ? last.current.data : undefined), error: watch.error.value };
+  return { data: data ?? (last.current.of === of ? last.current.data : undefined), error: watch?.error.value ?? "" };
 }

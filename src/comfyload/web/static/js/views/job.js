@@ -1,7 +1,7 @@
 // One job: what happened to it, attempt by attempt.
 import { Fine } from "../cards.js";
 import { ofRun, post, url } from "../http.js";
-import { Action, Badge, Failing, Icon, Loading, tell } from "../parts.js";
+import { Action, Badge, Failing, Icon, Loading, copyText, tell } from "../parts.js";
 import { address, refine } from "../router.js";
 import { useWatch } from "../socket.js";
 import { html, useRef, useState } from "../ui.js";
@@ -60,7 +60,7 @@ function Job({ run, index, job, now, chosen }) {
   return html`
     <header class="head">
       <div class="head-words"><h1>#${counted(index)} <${Badge} badge=${newest.badge} fine=${newest.fine} /></h1>
-        <p><${Fine} row=${newest} now=${now} />${newest.latency != null && html` after <b>${span(newest.latency)}</b>`} <span class="muted">· ${[job.workflow, job.server && host(job.server), job.book != null && `book ${job.book}`].filter(Boolean).join(" · ")}</span></p></div>
+        <p><${Fine} row=${newest} now=${now} />${newest.latency != null && html` after <b>${span(newest.latency)}</b>`} <span class="muted">· ${[job.workflow, job.server && host(job.server)].filter(Boolean).join(" · ")}${job.book != null && html` · <a href=${address(["run", run, "watch"], { book: job.book })}>all of book ${job.book}</a>`}</span></p></div>
       <div class="head-acts"><${Acts} run=${run} index=${index} job=${job} /></div>
     </header>
     ${several && html`<${Tabs} tries=${tries} at=${at} now=${now} />`}
@@ -144,7 +144,7 @@ function Output({ output, at }) {
 function Acts({ run, index, job }) {
   const acts = job.actions ?? (job.ended_s == null ? [] : ["again"]);
   const copy = async () => {
-    await navigator.clipboard.writeText(JSON.stringify(job.attempts ?? [], null, 2));
+    await copyText(JSON.stringify(job.attempts ?? [], null, 2));
     tell("Copied: the attempts as a JSON array.");
   };
   const of = `${ofRun(run)}/jobs/${index}`;
