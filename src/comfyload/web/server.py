@@ -83,7 +83,7 @@ class Dashboard:
         self._outputs = Outputs(self._runs, options.servers)
         self._starting = Starting(options.runs, options.servers, options.archive, processes.hold)
         self._gateways = Gateways(options.servers, options.gateway_token)
-        self._advice = Advice(self._runs.path_of, self._runs.inside, options.archive, advisor)
+        self._advice = Advice(self._results.path_of, self._runs.inside, options.archive, advisor)
         self._servers = Servers(options.servers, options.gateway_token)
         more = {"gateway": self._gateways.view, "servers": self._servers.view}
         self.feed = Feed(Views(self._runs, options.runs, processes, self._results.live_summary, more).table())
