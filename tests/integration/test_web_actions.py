@@ -7,15 +7,18 @@ import json
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from comfyload.app.gateway_config import servers_of
+from comfyload.cli.ui import open_page
 from comfyload.record.lock import alone_in
 from comfyload.sim import Faults, Server, Which
-from comfyload.web.server import PAGE
+from comfyload.web.answers import PAGE
 from tests.integration.test_cli import graph_file
 from tests.support.commands import COMMAND, call
 from tests.support.dashboard import UI, Page, Tab, page
@@ -188,3 +191,35 @@ def test_another_address_demands_a_token_that_is_made_and_said_once(tmp_path: Pa
         process.communicate(timeout=20)
     weak = call("ui", cwd=tmp_path, env={"COMFYLOAD_TOKEN": "guessed", "PATH": "/usr/bin"})
     assert weak.returncode == 2 and "shorter than 16 letters" in weak.stderr and "guessed" not in weak.stderr
+
+
+def test_a_run_opens_the_page_in_a_process_of_its_own_that_ends_when_nobody_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("comfyload.cli.ui.QUIT_AFTER", "2s")
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setenv("DISPLAY", ":0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the process outlives who began it
+        url = open_page(tmp_path / "runs", tmp_path / "archive", "http://user:pass@127.0.0.1:9")
+    assert opened == [url]
+
+    async def main() -> None:
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"{url}ui/session") as reply:
+                known = await reply.json()
+            assert known["folder"] == str(tmp_path / "runs") and "pass" not in json.dumps(known)
+            assert known["servers"][0]["name"] == "gpu1"
+            async with session.ws_connect(f"{url}ui/ws") as socket:
+                await asyncio.sleep(3.0)
+                async with session.get(f"{url}ui/session") as reply:
+                    assert reply.status == 200, "somebody looks"
+                await socket.close()
+            async with asyncio.timeout(20):
+                with pytest.raises(aiohttp.ClientError):
+                    while True:
+                        async with session.get(f"{url}ui/session"):
+                            await asyncio.sleep(0.2)
+
+    asyncio.run(main())

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from comfyload.web.advice import Advice
-from comfyload.web.reply import Problem
+from comfyload.web.answers import Refused
 from comfyload.web.worker import Worker
 from tests.integration.test_baseline_cli import RAN
 from tests.support.commands import call
@@ -46,7 +46,7 @@ def play(folder: Path, story: Story) -> None:
     def path_of(run_id: str) -> Path:
         path = folder / run_id
         if not (path / "manifest.json").is_file():
-            raise Problem(404, f"there is no run {run_id!r}")
+            raise Refused(404, f"there is no run {run_id!r}")
         return path
 
     def inside(name: str) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -55,7 +56,7 @@ def test_latencies_grow_with_the_rate_and_have_no_limit_beyond_the_capacity() ->
     found = made(one(), 1)
     rates = [found.rates_per_s[-1] * share / 50 for share in range(1, 51)]
     values = [found.at(rate).p95_s for rate in rates]
-    assert all(a.estimate <= b.estimate + 1e-9 for a, b in zip(values, values[1:], strict=False))
+    assert all(a.estimate <= b.estimate + 1e-9 for a, b in itertools.pairwise(values))
     assert not any(math.isnan(number) for value in values for number in (value.estimate, value.low, value.high))
     beyond = found.at(1.1 * found.rates_per_s[-1], 45.0)
     assert not beyond.stable and math.isinf(beyond.p50_s.estimate)

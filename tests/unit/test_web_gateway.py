@@ -9,9 +9,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from aiohttp import web
+
 from comfyload.app.gateway_config import servers_of
 from comfyload.gateway.http import TENANT
-from comfyload.web.server import DashboardOptions, dashboard
+from comfyload.web.on_demand import page_on_demand
 from tests.support.dashboard import CSP_OF_PAGE, JSON, UI, UPGRADE, WS, Page, Tab, page
 from tests.support.gateway_port import Port, port
 from tests.unit.test_gateway_again import failing
@@ -27,13 +29,16 @@ async def gateway(folder: Path, **options: Any) -> AsyncIterator[Port]:
     static.mkdir(parents=True, exist_ok=True)
     (static / "index.html").write_text("<!doctype html><title>page</title>", encoding="utf-8")
     operators = options.get("operators")
-    chosen = DashboardOptions(runs=ledger, archive=folder / "archive", in_gateway=True, page=static)
+
+    def may(call: web.Request) -> bool:
+        return operators is None or call[TENANT] in operators
+
     async with (
-        dashboard(chosen, lambda call: operators is None or call[TENANT] in operators) as made,
+        page_on_demand(ledger, folder / "archive", may, static) as made,
         port(ledger, more=made.routes, **options) as found,
     ):
         yield found
-        await made.feed.close()
+        await made.close()
 
 
 async def job_that_failed(gate: Port, *more: str) -> str:

@@ -34,10 +34,12 @@ def gateway(
 
     comfyload gateway --config gateway.toml --port 8190
     """
+    from aiohttp import web
+
     from comfyload.app.gateway import serve_gateway
     from comfyload.app.gateway_config import read_options
     from comfyload.gateway.http import TENANT
-    from comfyload.web.server import DashboardOptions, dashboard
+    from comfyload.web.on_demand import page_on_demand
 
     def note(text: str) -> None:
         echo(text, err=True)
@@ -46,11 +48,14 @@ def gateway(
     options = read_options(flags, servers, config)
     if flags.no_auth and options.tokens is None:
         note(f"warning: {NO_AUTH}")
-    page_options = DashboardOptions(runs=options.ledger, archive=DEFAULT_ARCHIVE, in_gateway=True)
 
     async def serve() -> None:
         operators = options.operators
-        async with dashboard(page_options, lambda call: operators is None or call[TENANT] in operators) as page:
+
+        def may(call: web.Request) -> bool:
+            return operators is None or call[TENANT] in operators
+
+        async with page_on_demand(options.ledger, DEFAULT_ARCHIVE, may) as page:
             await serve_gateway(
                 options,
                 lambda url: typer.echo(url),

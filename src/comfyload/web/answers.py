@@ -18,6 +18,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Route = tuple[str, str, Handler]
 """Method, path and what answers, as in the gateway."""
 
+PAGE = "/comfyload/"
+UI = f"{PAGE}ui"
+
 TOKEN_HEADER = "X-Comfyload-Token"
 """What a page of ours sends with an action: no other site's page can read it, nor send it."""
 

@@ -28,7 +28,7 @@ from comfyload.gateway.login import LOGIN, admitted, login, refusal
 from comfyload.tasks import end_tasks
 from comfyload.web.actions import Actions
 from comfyload.web.advice import Advice
-from comfyload.web.answers import HEADERS, MOST_BODY, Handler, Route, answer, guarded
+from comfyload.web.answers import HEADERS, MOST_BODY, PAGE, UI, Handler, Route, answer, guarded
 from comfyload.web.feed import Feed
 from comfyload.web.files import FOLDER, PageFiles
 from comfyload.web.gateways import Gateways, Inside
@@ -41,8 +41,6 @@ from comfyload.web.start import Starting
 from comfyload.web.views import Views
 from comfyload.web.worker import Worker
 
-PAGE = "/comfyload/"
-UI = f"{PAGE}ui"
 LOOK_S = 1.0
 
 

@@ -67,7 +67,7 @@ class Models(Struct):
             self.held[name] = left - size
 
 
-class _Events(Struct):
+class _ProbeRows(Struct):
     boot: str
     next: int
     rows: list[dict[str, Any]]
@@ -198,7 +198,7 @@ class ServerWatch:
             try:
                 if reply.status != 200:
                     raise ValueError
-                events = decode_json(reply.body, _Events)
+                events = decode_json(reply.body, _ProbeRows)
             except (msgspec.MsgspecError, ValueError):
                 self._probe = "none"
                 return
