@@ -1,6 +1,6 @@
 // The shell: what every view stands in. It chooses the view from the address.
 import { Help } from "./help.js";
-import { theSession } from "./http.js";
+import { useGet } from "./http.js";
 import { listen } from "./keys.js";
 import { turnTheme } from "./look.js";
 import { Icon, LinkLost, Loading, Toast, Failing, tell } from "./parts.js";
@@ -87,11 +87,14 @@ function App() {
     document.documentElement.classList.toggle("wall", wall);
   }, [wall]);
   const View = loaded.value[name];
+  const { data: session } = useGet("session");
+  // A gateway's servers are for its jobs, and no load test's.
+  const views = VIEWS.filter(([view]) => !(session?.gateway && view === "start"));
   return html`
     <a class="skip" href="#main" onClick=${(/** @type {Event} */ e) => (e.preventDefault(), main.current?.focus())}>To the content</a>
     <nav class="rail" aria-label="Views">
       <a class="mark" href=${address(["now"])} aria-label="comfyload: what runs now"><img src="ui/static/icon.svg" alt="" width="28" height="28" /></a>
-      ${VIEWS.map(([view, label]) => html`<a class="rail-link" key=${view} href=${address([view])} aria-current=${CODE[name].under === view ? "page" : undefined}>
+      ${views.map(([view, label]) => html`<a class="rail-link" key=${view} href=${address([view])} aria-current=${CODE[name].under === view ? "page" : undefined}>
         <${Icon} name=${view} /><span>${label}</span>
       </a>`)}
       <span class="rail-rest"></span>
@@ -113,7 +116,6 @@ function ThemeButton() {
 
 connect();
 listen(turnTheme);
-theSession().catch(() => undefined);
 const root = /** @type {HTMLElement} */ (document.getElementById("app"));
 root.replaceChildren();
 render(html`<${App} />`, root);

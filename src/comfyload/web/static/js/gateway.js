@@ -20,8 +20,10 @@ function stands(job) {
 /** @param {{ query: Record<string, string> }} props */
 export function GatewayJobs({ query }) {
   const { data, error } = useWatch("gateway", {});
+  const { data: list } = useWatch("runs", {});
   if (error && !data) return html`<h1>Jobs of the gateway</h1><${Failing} error=${error} />`;
   if (!data) return html`<${Loading} what="jobs" />`;
+  const ledger = list?.runs.find((/** @type {any} */ run) => run.running) ?? list?.runs[0];
   const { text = "" } = query;
   const has = (/** @type {any} */ job) => !text || JSON.stringify(job).toLowerCase().includes(text.toLowerCase());
   const [needing, unended] = [data.attention.jobs.filter(has), data.unended.jobs.filter(has)];
@@ -29,6 +31,7 @@ export function GatewayJobs({ query }) {
   return html`<header class="head"><div class="head-words"><h1>Jobs of the gateway</h1><p class="muted">${counted(data.unended.total)} wait or run · ${counted(all)} need attention</p></div>
       <div class="head-acts">
         ${all > 0 && html`<${Action} label="Retry all failed" sure=${`Send ${counted(all)} again?`} icon="again" act=${async () => tell(retried(await post("../api/jobs/retry")))} />`}
+        ${ledger && html`<a class="button" href=${address(["run", ledger.id, "watch"])}><${Icon} name="now" />Charts and all jobs</a>`}
         <a class="button" href=${address(["servers"])}><${Icon} name="servers" />Servers</a></div></header>
     <div class="bar bare"><label class="search"><${Icon} name="search" /><span class="unseen">Search jobs</span><input type="search" data-search placeholder="id, workflow, server or words" value=${text} onInput=${(/** @type {any} */ e) => refine({ text: e.currentTarget.value })} /></label></div>
     <${List} title="Needs attention" jobs=${needing} none="No job needs attention." />
