@@ -177,7 +177,7 @@ function options({ found, size, height, sync, onZoom, readout, draw, gaps, xText
     scales: { x: { time: false }, y: { range: (/** @type {any} */ _, /** @type {number} */ __, /** @type {number} */ most) => [0, most > 0 ? (top ? Math.min(most * 1.08, top) : most * 1.08) : 1] } },
     axes: [
       { stroke: text, grid: { show: false }, ticks, font, size: 22, gap: 4, space: 60, incrs: xText === clock ? TIMES : undefined, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map(xText) },
-      { stroke: text, grid, ticks, font, size: 40, gap: 4, space: 30, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map(short) },
+      { stroke: text, grid, ticks, font, size: 44, gap: 4, space: 30, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map(short) },
     ],
     hooks: {
       draw: [(/** @type {any} */ u) => drawMarks(u, marks.current)],
