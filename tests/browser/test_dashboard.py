@@ -199,6 +199,7 @@ def test_the_keyboard_does_what_the_mouse_does() -> None:
         await press("g")
         await press("r")
         await tab.page.wait_for_selector("h1:text-is('Runs')")
+        await tab.until("document.querySelector('[data-search]') !== null")
         await press("/")
         await tab.page.keyboard.type("many")
         await tab.until("document.querySelectorAll('.run').length === 1")
