@@ -53,7 +53,7 @@ function Entry({ run, on, toggle }) {
   const all = Math.max(1, Object.values(run.counts).reduce((/** @type {any} */ a, b) => a + b, 0));
   return html`<li class="run">
     <input type="checkbox" checked=${on} onChange=${toggle} aria-label=${`Mark ${run.name}`} />
-    <a class="run-main" data-item href=${where}><b>${run.name}</b>${run.label && html` <span class="label">${run.label}</span>`}<small>${[moment(run.started_utc), run.load, run.server && host(run.server)].filter(Boolean).join(" · ")}</small></a>
+    <a class="run-main" data-item href=${where}><b>${run.name}</b>${run.label && html` <span class="label">${run.label}</span>`}<small>${[run.id !== run.name && run.id, moment(run.started_utc), run.load, run.server && host(run.server)].filter(Boolean).join(" · ")}</small></a>
     <span class="run-state"><${RunState} state=${run.state} /></span>
     <span class="run-jobs"><b>${run.jobs == null ? "–" : counted(run.jobs)}</b> ${run.jobs === 1 ? "job" : "jobs"}${run.attention > 0 && html` <a class="badge is-attention" href=${address(["run", run.id, "watch"], { state: "attention" })}><${Icon} name="alert" />${counted(run.attention)}<span class="unseen"> need attention</span></a>`}
       <span class="stacked" aria-hidden="true">${Object.keys(BADGES).map((badge) => html`<i key=${badge} class="is-${badge}" style=${{ width: `${(100 * (run.counts[badge] ?? 0)) / all}%` }}></i>`)}</span></span>
