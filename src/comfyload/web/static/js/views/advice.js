@@ -45,7 +45,7 @@ function Capacity({ of, runs, archive, query }) {
   const limit = Number(query.p95) || basis.data?.limit_s || 45;
   const asked = useSettled(`${new URLSearchParams([["of", of], ["servers", String(servers)], ["rate", `${rate}/min`], ["p95", `${limit}s`]])}`);
   const [again, setAgain] = useState(0);
-  const fresh = useGet(basis.data && rate > 0 ? `advice/capacity?${asked}` : "", again);
+  const fresh = useGet(basis.data && rate > 0 && !asked.includes("rate=0%2F") ? `advice/capacity?${asked}` : "", again);
   const kept = useRef(/** @type {any} */ (null));
   if (fresh.data) kept.current = fresh.data;
   const found = fresh.data ?? kept.current;
@@ -142,9 +142,9 @@ function Policy({ of, runs, archive, query }) {
       <label class="side">A job may take <input size="6" value=${deadline} onChange=${(/** @type {any} */ e) => refine({ deadline: e.currentTarget.value.trim() })} /></label></div>
     ${error ? html`<${Failing} error=${error} />` : !data ? html`<${Loading} what="the policy (trouble is simulated: half a minute)" />` : html`
       <p class="short">${data.words}</p>
-      <section class="panel after"><h2>Rules</h2><ul class="rules">${data.rules.map((/** @type {any} */ rule) => html`<li key=${rule.class} class=${rule.retry ? "look-good" : "look-plain"}><${Icon} name=${rule.retry ? "again" : "stop"} /><div><b>${rule.class.replaceAll("_", " ")}</b> ${rule.words}${rule.why && html`<p class="muted">${rule.why}</p>`}</div></li>`)}</ul></section>
       <h2 class="after">In trouble, done within ${data.deadline}</h2>
       <div class="multiples">${data.scenarios.map((/** @type {any} */ one) => html`<${Multiple} key=${one.scenario} scenario=${one} />`)}</div>
+      <section class="panel after"><h2>Rules</h2><ul class="rules">${data.rules.map((/** @type {any} */ rule) => html`<li key=${rule.class} class=${rule.retry ? "look-good" : "look-plain"}><${Icon} name=${rule.retry ? "again" : "stop"} /><div><b>${rule.class.replaceAll("_", " ")}</b> ${rule.words}${rule.why && html`<p class="muted">${rule.why}</p>`}</div></li>`)}</ul></section>
       <${Page} page=${data.page} />`}`;
 }
 
