@@ -94,7 +94,7 @@ def test_a_server_that_does_not_answer(tmp_path: Path) -> None:
 
 
 def test_the_plan_is_what_run_writes_for_the_command(server: str, tmp_path: Path) -> None:
-    options = {
+    options: dict[str, Any] = {
         "rate": "6/min",
         "duration": "5m",
         "seed": 7,
@@ -104,7 +104,7 @@ def test_the_plan_is_what_run_writes_for_the_command(server: str, tmp_path: Path
     }
 
     async def story(page: Page) -> None:
-        mixed = [BOOK, {"name": "o'd d.json", "text": json.dumps(sleeper(0.3)), "weight": 3}]
+        mixed: list[dict[str, Any]] = [BOOK, {"name": "o'd d.json", "text": json.dumps(sleeper(0.3)), "weight": 3}]
         status, found = await page.post("plan", form(*mixed, **options))
         assert status == 200, found
         words = shlex.split(found["command"])
