@@ -17,10 +17,15 @@ from comfyload.record.by_hand import is_by_hand, read_by_hand
 from comfyload.record.codec import encode, encode_pretty
 from comfyload.record.metrics.lines import Lines
 from comfyload.record.metrics.log import InOrder, key_of_row, read_log, row_of_line
-from comfyload.record.model import LogLine, Sample, Sent
-from comfyload.record.run import LOG, MANIFEST, RECORDS, SAMPLES, RunReader
+from comfyload.record.model import LogLine, Record, RetryLine, Sample, Sent
+from comfyload.record.run import EVENTS, LOG, MANIFEST, RECORDS, SAMPLES, RunReader
 from comfyload.report.log_text import kind_of_error, log_text, node_words
 from comfyload.telemetry.rows import SampleRows
+from comfyload.web.follow import RunFollower
+from comfyload.web.job import job_of
+from comfyload.web.rows import errors, rows
+from comfyload.web.series import chart, charts_of
+from comfyload.web.states import Filter, View, chips
 from tests.fuzz.of_input import scratch
 from tests.fuzz.target import Target, kept
 from tests.unit.judge_runs import failed, job, manifest
@@ -40,6 +45,8 @@ RUN: dict[str, bytes] = {
                     Sample(t=1.0, source="comfy", name="queue_remaining", value=None)),
     LOG: _lines(LogLine(t=1.0, source="probe", row={"event": "node", "seq": 1, "boot": "b", "prompt_id": "a"}),
                 LogLine(t=None, source="log", row={"level": "error", "message": "x", "timestamp": 1767225600})),
+    EVENTS: _lines(RetryLine(t=1.0, index=3, prompt_id="a", server="http://a", attempt=2, of=3, why="oom", message="m",
+                             rule="oom: x", wait_s=14.0)),
 }  # fmt: skip
 """A small run, by the names of its files."""
 
@@ -60,7 +67,7 @@ def _journal(name: str) -> Callable[[bytes], None]:
         (folder / name).write_bytes(data)
         saved = RunReader(folder, salvage=True)
         of: dict[str, Callable[[RunReader], Any]] = {
-            RECORDS: RunReader.lines, SAMPLES: RunReader.samples, LOG: RunReader.log,
+            RECORDS: RunReader.lines, SAMPLES: RunReader.samples, LOG: RunReader.log, EVENTS: RunReader.events,
         }  # fmt: skip
         found = list(of[name](saved))
         kept(*found)
@@ -70,6 +77,26 @@ def _journal(name: str) -> Callable[[bytes], None]:
             assert saved.damage[name].why, "damage that nobody counts"
 
     return feed
+
+
+def followed(data: bytes) -> None:
+    """Records, as the dashboard follows them: the jobs are those that a reader finds, and all of it can be shown."""
+    folder = run_directory(scratch() / "followed", records=data)
+    follower = RunFollower(folder)
+    while follower.refresh():
+        pass
+    lines = list(RunReader(folder, salvage=True).lines())
+    first = {line.index: line for line in reversed(lines) if isinstance(line, Record)}
+    assert sorted(follower.jobs.index.tolist()) == sorted({line.index for line in lines})
+    assert all(follower.record(index) == line for index, line in first.items())
+    total, page = rows(follower, Filter(), limit=20)
+    assert total == follower.jobs.n == sum(View(follower).counts().values())
+    whole = [job_of(follower, row.index) for row in page]
+    assert None not in whole
+    shown = [page, whole, errors(follower), chips(follower, Filter(text="a"))]
+    json.dumps(msgspec.to_builtins(shown), allow_nan=False).encode()
+    for head in charts_of(follower):
+        assert chart(follower, head.name, width=50) is not None
 
 
 def run_manifest(data: bytes) -> None:
@@ -166,6 +193,9 @@ TARGETS = [
            seeds=[RUN[RECORDS], *RUN[RECORDS].splitlines(True)]),
     Target(name="samples", what="samples.ndjson", feed=_journal(SAMPLES), seeds=[RUN[SAMPLES]]),
     Target(name="log", what="log.ndjson", feed=_journal(LOG), seeds=[RUN[LOG]]),
+    Target(name="job_events", what="events.ndjson", feed=_journal(EVENTS), seeds=[RUN[EVENTS]]),
+    Target(name="followed", what="records, as the dashboard follows them", feed=followed, seeds=[RUN[RECORDS]],
+           slow=True),
     Target(name="manifest", what="manifest.json of a run, to its summary", feed=run_manifest, errors=(RunFilesError,),
            seeds=[RUN[MANIFEST]], slow=True),
     Target(name="summary", what="records, to a summary", feed=summary, seeds=[RUN[RECORDS]], slow=True),

@@ -18,8 +18,8 @@ from typing import Any
 
 import msgspec
 
+from comfyload.app.run.given import parse_workflow
 from comfyload.app.run.options import RunOptions, parse_notes, plan_hash, read_plan, to_toml
-from comfyload.cli.options import parse_workflow
 from comfyload.comfy.address import masked, parse_headers, parse_server, redacted, redirected, with_credentials
 from comfyload.errors import UsageError
 from comfyload.judge.gates.grammar import parse_gate, read_gates

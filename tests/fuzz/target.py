@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from comfyload.comfy.wire.calls import Download, OnFrame, Reply, Request
 from comfyload.record.codec import decode, encode
-from comfyload.record.model import LogLine, Record, Sample, Sent
+from comfyload.record.model import LogLine, Record, RetryLine, Sample, Sent
 
 __all__ = ["Answers", "Target", "kept", "now", "plain", "texts"]
 
@@ -101,14 +101,12 @@ def texts(data: bytes) -> Iterator[str]:
 
 
 _LINES = msgspec.json.Decoder(Sent | Record)
-_SAMPLES = msgspec.json.Decoder(Sample)
-_LOG = msgspec.json.Decoder(LogLine)
+_OTHERS: dict[type, Any] = {kind: msgspec.json.Decoder(kind) for kind in (Sample, LogLine, RetryLine)}
 
 
-def kept(*values: Record | Sent | Sample | LogLine) -> None:
+def kept(*values: Record | Sent | Sample | LogLine | RetryLine) -> None:
     """What is written into a journal can be read, and is what was written."""
     for value in values:
-        decoder: Any = _SAMPLES if isinstance(value, Sample) else _LOG if isinstance(value, LogLine) else _LINES
         written = encode(value)
-        read = decode(written, decoder)
+        read = decode(written, _OTHERS.get(type(value), _LINES))
         assert encode(read) == written, f"written {written[:300]!r}, read {read!r:.300}"

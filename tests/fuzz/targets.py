@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.fuzz import of_commands, of_files, of_gateway, of_input, of_routes, of_server
+from tests.fuzz import of_commands, of_files, of_gateway, of_input, of_page, of_routes, of_server
 from tests.fuzz.target import Target
 
 __all__ = ["TARGETS"]
@@ -16,5 +16,6 @@ TARGETS: dict[str, Target] = {
         *of_input.TARGETS,
         *of_routes.TARGETS,
         *of_gateway.TARGETS,
+        *of_page.TARGETS,
     ]
 }

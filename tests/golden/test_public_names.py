@@ -12,8 +12,8 @@ import pytest
 PUBLIC = {
     "comfyload": "Execution JobEvent Policy Progress Queued Retrying connect log_event stage",
     "comfyload.record.model": """
-        FORMAT Attempt Environment Execution Fact Failure FailureKind Fetch Host Line LogLine Manifest NodeFacts
-        Observation Output Prompt Quantiles Record Sample SelfCheck Sent Server ServerState
+        FORMAT AgainOf Attempt Environment Execution Fact Failure FailureKind Fetch Host Line LogLine Manifest NodeFacts
+        Observation Output Prompt Quantiles Record RetryLine Sample SelfCheck Sent Server ServerState
         ServerTimes Span WorkflowFacts
     """,
     "comfyload.record.plan": "Arrivals Closed Load OnFull Open Order Plan Replay Stage",

@@ -14,7 +14,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from comfyload.app.gateway import GatewayOptions, opened
+from comfyload.app.gateway import GatewayOptions, More, opened
 from comfyload.app.gateway_port import listening
 from comfyload.comfy.wire.calls import Transport
 from comfyload.gateway.fleet import ServerConfig
@@ -66,16 +66,7 @@ class Port:
 
     async def raw(self, sent: bytes) -> Answer:
         """The answer to these bytes."""
-        reader, writer = await asyncio.open_connection(self.url.host, self.url.port)
-        try:
-            writer.write(sent)
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20.0)
-            lines = head.decode("latin-1").split("\r\n")
-            headers = dict(line.lower().split(": ", 1) for line in lines[1:] if ": " in line)
-            size = int(headers.get("content-length", "0")) if not sent.startswith(b"HEAD") else 0
-            return Answer(int(lines[0].split()[1]), headers, await asyncio.wait_for(reader.readexactly(size), 20.0))
-        finally:
-            writer.close()
+        return await spoken(self.url, sent)
 
     async def ask(self, path: str, *more: str, method: str = "GET", body: bytes | None = None) -> Answer:
         """The answer to a request for the path as it is written here. `more`: lines of headers."""
@@ -90,9 +81,28 @@ class Port:
         return await self.ask(path, *more, method="POST", body=body)
 
 
+async def spoken(url: URL, sent: bytes) -> Answer:
+    """The answer that comes from there to these bytes."""
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    try:
+        writer.write(sent)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20.0)
+        lines = head.decode("latin-1").split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines[1:] if ": " in line)
+        size = int(headers.get("content-length", "0")) if not sent.startswith(b"HEAD") else 0
+        return Answer(int(lines[0].split()[1]), headers, await asyncio.wait_for(reader.readexactly(size), 20.0))
+    finally:
+        writer.close()
+
+
 @asynccontextmanager
 async def port(
-    folder: Path, *, servers: int = 1, transports: list[Transport] | None = None, **options: Any
+    folder: Path,
+    *,
+    servers: int = 1,
+    transports: list[Transport] | None = None,
+    more: More = lambda _: (),
+    **options: Any,
 ) -> AsyncIterator[Port]:
     """A gateway on a free port, with its ledger in `folder`, before servers called gpu1, gpu2, … in this process."""
     home = Home()
@@ -117,7 +127,7 @@ async def port(
     chosen = GatewayOptions(**{"servers": given, "policy": default(), "ledger": folder, "connect": connect, **options})
     try:
         async with (
-            opened(chosen) as (gateway, intake, front),
+            opened(chosen, more) as (gateway, intake, front),
             listening(front.app(), chosen.host, 0, None) as url,
             aiohttp.ClientSession() as session,
         ):

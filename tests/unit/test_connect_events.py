@@ -50,6 +50,8 @@ def test_retries_are_told_with_their_reason_and_pause() -> None:
     events, _ = scene([Server(faults=Faults(node_error=Which(at=(1,))))], comfyload.Policy(), script)
     retries = [event for event in events if isinstance(event, Retrying)]
     assert [(event.attempt, event.why, event.wait_s) for event in retries] == [(2, "execution_error", 0.0)]
+    assert [(event.of, event.rule) for event in retries] == [(3, "transient: it may pass by itself")]
+    assert [event.server for event in retries] == ["http://s0/"]
 
 
 @pytest.mark.parametrize(

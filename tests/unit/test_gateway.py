@@ -79,6 +79,10 @@ def test_a_lost_server_s_job_is_done_by_the_other(tmp_path: Path) -> None:
     clock.run_virtual(main())
     (record,) = records(tmp_path)
     assert [attempt.outcome for attempt in record.execution.attempts] == ["lost", "completed"]
+    (event,) = [line for run in tmp_path.glob("*/events.ndjson") for line in RunReader(run.parent).events()]
+    assert (event.index, event.prompt_id, event.attempt, event.why) == (0, record.prompt_id, 2, "lost")
+    sent_again = record.execution.attempts[1].sent
+    assert sent_again is not None and record.due < event.t <= sent_again
 
 
 def test_a_graph_that_fails_is_told_in_words(tmp_path: Path) -> None:

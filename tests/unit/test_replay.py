@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from comfyload.app.run.given import options_of
 from comfyload.app.run.options import read_plan, to_toml
 from comfyload.app.run.repeat import command
-from comfyload.cli.options import options_of
 from comfyload.errors import UsageError
 from comfyload.load.recorded import read_recording
 from comfyload.record.options import RunOptions

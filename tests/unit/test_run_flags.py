@@ -12,10 +12,10 @@ import typer
 from msgspec import structs
 from typer.testing import CliRunner
 
+from comfyload.app.run.given import ended, options_of
 from comfyload.app.run.options import read_plan, to_toml
 from comfyload.app.run.repeat import command
 from comfyload.cli import app_of
-from comfyload.cli.options import ended, options_of
 from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.errors import UsageError
 from comfyload.record.flag import LOAD, Flag, flags_of

@@ -19,7 +19,7 @@ def run_directory_page() -> str:
     records: list[type[msgspec.Struct]] = [model.Sent, *structs_in(model.Record)]
     structs = {name for name, one in vars(model).items() if is_struct(one) and one.__module__ == model.__name__}
     named = {name for name in structs if not name.startswith("_")} - {"Prompt"}
-    kinds: list[type[msgspec.Struct]] = [*manifest, *records, model.Sample, model.LogLine]
+    kinds: list[type[msgspec.Struct]] = [*manifest, *records, model.Sample, model.LogLine, model.RetryLine]
     missing = named - {kind.__name__ for kind in kinds}
     if missing:
         raise Missing(f"no file of a run holds {', '.join(sorted(missing))}")
@@ -36,6 +36,8 @@ def run_directory_page() -> str:
             "  handed to the kernel immediately.",
             "- `samples.ndjson`: telemetry, one reading per line.",
             "- `log.ndjson`, if the run had a log: rows of the server's probe and of the application.",
+            "- `label.txt`, if a person gave the run a label on the dashboard: at most 100 characters, and may change.",
+            "- `events.ndjson`, if a job was sent again: why, by which rule, and when.",
             "",
             "A crash can leave a last line without a line end; it is ignored.",
             f"`format` is {model.FORMAT}; a reader refuses a newer one. Most objects omit a field that has its",
@@ -71,6 +73,11 @@ def run_directory_page() -> str:
             "",
             struct_text(model.LogLine),
             "Rows are kept as they were written: [instrumentation-log.md](instrumentation-log.md).",
+            "",
+            "## `events.ndjson`",
+            "",
+            struct_text(model.RetryLine),
+            "A test writes a line when it happens; a gateway writes those of a job when the job has ended.",
             "",
         ]
     )

@@ -52,7 +52,7 @@ def struct_text(kind: type[msgspec.Struct]) -> str:
     written = _written(kind)
     for field in msgspec.structs.fields(kind):
         default = field.default
-        shown = "" if default is msgspec.NODEFAULT else f"`{_json(default)}`"
+        shown = "" if default is msgspec.NODEFAULT else "absent" if default is msgspec.UNSET else f"`{_json(default)}`"
         if isinstance(default, msgspec.Struct) and default == type(default)():
             shown = "all defaults"
         if field.default_factory is not msgspec.NODEFAULT:
@@ -97,6 +97,7 @@ def _type(hint: str) -> str:
     bounded = [name for name, kind in vars(bounds).items() if get_origin(kind) is Annotated]
     agree("TYPES", bounded, TYPES)
     hint = hint.replace("ServerState", str(model.ServerState).removeprefix("typing."))
+    hint = hint.replace(" | UnsetType", "")
     return re.sub(r"\w+", lambda name: TYPES.get(name[0], name[0]), hint)
 
 

@@ -1,5 +1,6 @@
 """Random jobs, drawn once, so that all rates and numbers of servers are compared on the same ones."""
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,6 +48,15 @@ class Traffic:
         self._takes = after(self._workflows, self._warm, self._switched)
         self._worked = np.cumsum(self._takes, axis=1)
         self._settled = jobs // _SETTLES if warmup_jobs is None else warmup_jobs
+
+    def repeated(self, times: int) -> "Traffic":
+        """The same rows again and again, so that several rates are simulated at once."""
+        more = copy.copy(self)
+        more.rows, more._pools = times * self.rows, list(self._pools) * times
+        for name in ("_arrive", "_workflows", "_warm", "_switched", "_swings", "_overhead", "_takes", "_worked"):
+            held = getattr(self, name)
+            setattr(more, name, np.tile(held, (times,) + (1,) * (held.ndim - 1)))
+        return more
 
     def most(self, servers: int) -> Floats:
         """The rate, row by row, beyond which nothing is simulated; with several servers it may be less than this."""

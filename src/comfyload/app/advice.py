@@ -12,7 +12,7 @@ from comfyload.advise.forecast import Forecast, forecasts, size
 from comfyload.advise.queueing import Dispatch
 from comfyload.advise.service_times import ServiceTimes, Workload, pools_of
 from comfyload.advise.validation import Validation, validate
-from comfyload.app.locate import find
+from comfyload.app.locate import Target, find
 from comfyload.errors import UsageError
 from comfyload.judge.summary import Measured
 from comfyload.report.advice import Outlook
@@ -53,7 +53,15 @@ def basis(target: str, archive: Path, shares: Sequence[str] = ()) -> Basis:
     Raises:
         UsageError: they have no service times, or a share names no workflow of theirs.
     """
-    found = find(target, archive)
+    return basis_of(find(target, archive), target, shares)
+
+
+def basis_of(found: Target, target: str, shares: Sequence[str] = ()) -> Basis:
+    """As `basis`, of what was found; `target`: what it is called in messages.
+
+    Raises:
+        UsageError: the runs have no service times, or a share names no workflow of theirs.
+    """
     runs = [run for run in found.runs if not run.jobs.overlaps()]
     if not runs:
         raise UsageError(

@@ -1,5 +1,7 @@
 """The runs of `saturate`: which to make next, and what they come to."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -74,6 +76,25 @@ class Campaign:
         self._closed: list[Measured] = []
         self._confirming: list[Measured] = []
         self._cut = ""
+
+    @classmethod
+    def recorded(cls, options: CampaignOptions, runs: Sequence[Measured]) -> Campaign:
+        """One whose runs were made before; `result` is what it was then.
+
+        Raises:
+            NothingMeasured: no run with users is among them, from which a prediction could follow.
+        """
+        closed = [run for run in runs if run.manifest.plan.concurrency is not None]
+        confirming = [run for run in runs if run.manifest.plan.concurrency is None]
+        if not closed:
+            raise NothingMeasured("no run with jobs in flight is among them", "choose a folder that saturate made")
+
+        async def last(_plan: Plan, _name: str, _words: str) -> Measured:
+            return confirming[-1]
+
+        found = cls(structs.replace(options, confirm_jobs=len(confirming)), last)
+        found._closed, found._confirming = closed, confirming[:-1]
+        return found
 
     # --- what to run
 

@@ -36,12 +36,30 @@ def compare_targets(
         UsageError: what made them differs so that a comparison means nothing.
     """
     ours, theirs = find(a, base), find(b, base)
+    names = _name(a, ours), _name(b, theirs)
+    return compare_found(ours, theirs, names, paired=paired, margin=margin, accept=accept)
+
+
+def compare_found(
+    ours: Target,
+    theirs: Target,
+    names: tuple[str, str],
+    *,
+    paired: bool = False,
+    margin: float = 0.05,
+    accept: Sequence[str] = (),
+) -> Compared:
+    """The same of what was found already.
+
+    Raises:
+        UsageError: what made them differs so that a comparison means nothing.
+    """
     found = compare(ours.runs, theirs.runs, paired=paired, margin=margin, accept=accept)
     ids = [{run.manifest.run_id for run in side.runs} for side in (ours, theirs)]
     if both := ids[0] & ids[1]:
         same = f"A and B have {count(len(both), 'run')} in common: they are the same measurement, which proves nothing."
         found = structs.replace(found, caveats=[same, *found.caveats])
-    return Compared(comparison=found, a=ours, b=theirs, names=(_name(a, ours), _name(b, theirs)))
+    return Compared(comparison=found, a=ours, b=theirs, names=names)
 
 
 def _name(given: str, found: Target) -> str:

@@ -52,6 +52,14 @@ def exit_code(checks: list[DoctorCheck]) -> int:
     return 4 if "reach" in wrong else 2 if "workflow" in wrong else 3 if "server" in wrong else 0
 
 
+def answer(checks: list[DoctorCheck]) -> tuple[bool, str]:
+    """Whether to go on, and in a sentence how many checks say what, and which server it is."""
+    counts = Counter(check.status for check in checks)
+    found = [count(counts[status], status) for status in ("problem", "warning") if counts[status]]
+    server = [f" {visible(check.found)}." for check in checks if check.name == "server" and check.status == "ok"]
+    return not counts["problem"], f"{' and '.join(found) or 'no problem'}.{''.join(server)}"
+
+
 async def doctor(options: RunOptions, runs: Path = Path("runs")) -> list[DoctorCheck]:
     """Check the server, and the workflows on it; `runs` is where earlier runs are looked for.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from random import Random
@@ -27,7 +27,7 @@ from comfyload.gateway.console import Console
 from comfyload.gateway.files import Files
 from comfyload.gateway.fleet import Fleet, ServerConfig, free_name
 from comfyload.gateway.guard import AccessGuard
-from comfyload.gateway.http import Front
+from comfyload.gateway.http import Front, Route
 from comfyload.gateway.intake import Intake
 from comfyload.gateway.ledger import TrafficLedger, wall_clock
 from comfyload.gateway.passing import Passing
@@ -45,13 +45,16 @@ REFUSED_S = 2.0
 """How long nothing listens at a server's address before its jobs are sent elsewhere: its process is gone, and a queue
 does not outlive it."""
 
+More = Callable[[Console], Sequence[Route]]
+"""Makes the routes of a page under `/comfyload/`, which may call the console."""
+
 SETTLE_S = 5.0
 LOOPBACKS = ("127.0.0.1", "::1", "localhost")
 MOST_PAGE_CONNECTIONS = 100
 
 
 @asynccontextmanager
-async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake, Front]]:
+async def opened(options: GatewayOptions, more: More = lambda _: ()) -> AsyncIterator[tuple[Gateway, Intake, Front]]:
     """The gateway at work, without a socket.
 
     Raises:
@@ -132,7 +135,7 @@ async def opened(options: GatewayOptions) -> AsyncIterator[tuple[Gateway, Intake
         console = Console(gateway, intake, options.operators)
         passing = Passing(fleet, session, files, gateway.inputs)
         try:
-            yield gateway, intake, Front(gateway, intake, guard, passing, console.routes())
+            yield gateway, intake, Front(gateway, intake, guard, passing, [*console.routes(), *more(console)])
         finally:
             client.leave_jobs()
             await end_tasks([running])
@@ -161,17 +164,18 @@ async def serve_gateway(
     *,
     read: Callable[[Mapping[URL, str]], GatewayOptions] | None = None,
     note: Callable[[str], None] = lambda _: None,
+    more: More = lambda _: (),
 ) -> None:
     """Serve until SIGINT or SIGTERM; a second one ends it without waiting for jobs. `say` gets the address once it
     listens, `note` what an operator should know later. `read`: what the options are at a SIGHUP, given the names of
-    servers by their addresses.
+    servers by their addresses. `more`: the page that shows the console.
 
     Raises:
         UsageError: it cannot listen there, or its certificate cannot be read.
     """
     tls = None if options.tls is None else _tls(options.tls)
     with Signals() as signals:
-        async with opened(options) as (gateway, intake, front), AsyncExitStack() as stack:
+        async with opened(options, more) as (gateway, intake, front), AsyncExitStack() as stack:
             say(await stack.enter_async_context(listening(front.app(), options.host, options.port, tls)))
             notify("READY=1")
             ended = asyncio.create_task(gateway.over.wait())

@@ -119,6 +119,15 @@ def _tls(found: GatewayFlags) -> tuple[str, str] | None:
 # --- servers
 
 
+def servers_of(texts: Sequence[str]) -> list[ServerConfig]:
+    """Servers, each `URL` or `NAME=URL`.
+
+    Raises:
+        UsageError: two have one name or one address, or one is not valid.
+    """
+    return _given([_server(text) for text in texts], {})
+
+
 def _server(text: str) -> ServerTable:
     """`URL` or `NAME=URL`."""
     named = _NAMED.fullmatch(text)
@@ -206,8 +215,17 @@ def _token(table: TenantTable) -> str:
         token = os.environ[variable]
     else:
         token = read_text(str(table.token_file)).strip()
+    return checked_token(token, f"the token of {who}")
+
+
+def checked_token(token: str, what: str) -> str:
+    """The token, which is never quoted.
+
+    Raises:
+        UsageError: it is easily guessed.
+    """
     hide(token)
     if len(token) < LEAST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
         hint = "make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
-        raise UsageError(f"the token of {who} is shorter than {LEAST_TOKEN} letters, or has odd ones", hint)
+        raise UsageError(f"{what} is shorter than {LEAST_TOKEN} letters, or has odd ones", hint)
     return token

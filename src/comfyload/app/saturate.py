@@ -1,7 +1,7 @@
 """`saturate`: find where one server saturates, what it can carry within an SLA, and confirm that by a run."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,6 +50,19 @@ def expected_jobs(options: CampaignOptions) -> int:
     if options.slow:
         return len(LADDER) * (options.jobs + WARMUP) + FIRST_WARMUP - WARMUP
     return FIRST_WARMUP + options.jobs + 2 * WARMUP + max(FEW, 3 * workflows) + options.confirm_jobs
+
+
+async def saturated(readers: Sequence[RunReader], limit_s: float) -> Saturated:
+    """What runs show that an earlier `saturate` made, in the order in which they began.
+
+    Raises:
+        NothingMeasured: they are no such runs, or the server reported no times.
+    """
+    runs = [measured(reader) for reader in sorted(readers, key=lambda reader: reader.manifest.started_utc)]
+    if not runs:
+        raise NothingMeasured("there are no runs", "choose a folder that saturate made")
+    options = CampaignOptions(run=runs[0].manifest.options, limit_s=limit_s)
+    return await Campaign.recorded(options, runs).result()
 
 
 def check_interrupted(reader: RunReader) -> None:

@@ -22,16 +22,24 @@ EXIT_CODES = (
 )
 
 PANELS = {
-    "Measure": ("run.run", "checklist.checklist", "ab.ab", "doctor.doctor", "again.resume", "again.cleanup"),
+    "Measure": (
+        "run.run",
+        "checklist.checklist",
+        "ab.ab",
+        "doctor.doctor",
+        "again.resume",
+        "again.again",
+        "again.cleanup",
+    ),
     "Judge": ("again.show", "logs.logs", "judge.check", "judge.compare", "judge.trend"),
     "Advise": ("advise.saturate", "advise.capacity", "advise.policy", "faults.faults"),
-    "Reports and baselines": ("report.report", "report.export", "baseline.baseline"),
+    "Reports and baselines": ("ui.ui", "report.report", "report.export", "baseline.baseline"),
     "In production": ("gateway.gateway", "operate.jobs", "operate.servers"),
     "Without a server": ("sim.demo", "sim.sim"),
     "On the server": ("probe.probe",),
 }
 """Module and name of each command, or group of commands."""
-WITHOUT_ARGUMENTS = ("faults", "logs", "trend", "jobs", "servers", "demo", "sim")
+WITHOUT_ARGUMENTS = ("faults", "logs", "trend", "ui", "jobs", "servers", "demo", "sim")
 
 
 def app_of(words: Sequence[str] = ()) -> typer.Typer:

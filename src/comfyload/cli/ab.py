@@ -7,9 +7,9 @@ import typer
 from msgspec import Struct, structs
 
 from comfyload import clock
+from comfyload.app.run.given import server_url
 from comfyload.cli.flags import Accept, AllRows, Json, Margin, Quiet
 from comfyload.cli.gating import ComparisonFlags, VerdictFlags, show_comparison
-from comfyload.cli.options import server_url
 from comfyload.cli.progress import viewer_for
 from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.errors import UsageError

@@ -1,4 +1,4 @@
-"""`comfyload resume`, `cleanup` and `show`: commands on a run directory."""
+"""`comfyload resume`, `again`, `cleanup` and `show`: commands on a run directory."""
 
 from pathlib import Path
 from typing import Annotated
@@ -45,6 +45,33 @@ def resume(
     from comfyload.app.summary import report_run
 
     raise typer.Exit(report_run(run, output=output, quiet=quiet, as_json=json_))
+
+
+@with_flags
+def again(
+    run: Run,
+    given: Annotated[Given, Takes(names=("server", "workflow", "header", "ca_file"), env=False, help=GIVE_AGAIN)],
+    job: Annotated[list[int] | None, Flag("--job", "N", "Send this job, by its index. Repeatable.", many=True)] = None,
+    output: Output = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Send jobs of a run once more, as a run of its own next to it: the same workflows, seeds and values.
+
+    Without --job, all that failed, were lost or timed out, and have not ended well in such a run since.
+
+    [bold]Example[/bold]: comfyload again runs/20261123T120000Z-book --job 3
+    """
+    from comfyload.app.run.again import again as send_again
+    from comfyload.app.run.again import needing_attention
+
+    check_writable("--output", output, json_=json_)
+    jobs = sorted(set(job)) if job else needing_attention(run)
+    path = clock.run(send_again(run, jobs, given.options(), viewer_for(quiet=quiet or json_)))
+
+    from comfyload.app.summary import report_run
+
+    raise typer.Exit(report_run(path, output=output, quiet=quiet, as_json=json_))
 
 
 @with_flags

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, GateFlags, Json, MetricsLog, Note
+from comfyload.app.gate_flags import GateFlags
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, Json, MetricsLog, Note
 from comfyload.cli.output import echo
 from comfyload.cli.signature import with_flags
 from comfyload.record.archive import PROMOTED, Kept, find, find_by_hand, list_all, list_by_hand, list_damaged, promoted

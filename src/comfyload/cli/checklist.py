@@ -6,8 +6,9 @@ import typer
 from msgspec import structs
 
 from comfyload import clock
+from comfyload.app.gate_flags import GateFlags
 from comfyload.cli.doctor import show_checks
-from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, GateFlags, Quiet, Strict
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, Quiet, Strict
 from comfyload.cli.gating import say_what_failed
 from comfyload.cli.output import echo
 from comfyload.cli.signature import Given, Takes, with_flags

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +17,6 @@ from comfyload.record.options import RunOptions
 from comfyload.record.plan import Plan
 from comfyload.report.console import Screen, draw, print_json
 from comfyload.visible import visible
-from comfyload.words import count
 
 if TYPE_CHECKING:
     from comfyload.app.doctor import DoctorCheck
@@ -75,13 +73,11 @@ def show_checks(checks: list[DoctorCheck], *, all_: bool = False, alone: bool = 
 
 def _answer(checks: list[DoctorCheck]) -> Text:
     """Whether to go on, and with which server."""
-    counts = Counter(check.status for check in checks)
-    found = [count(counts[status], status) for status in ("problem", "warning") if counts[status]]
-    ready = not counts["problem"]
-    style = "bold red" if not ready else "bold green"
-    server = [f" {visible(check.found)}." for check in checks if check.name == "server" and check.status == "ok"]
-    sentence = f": {' and '.join(found) or 'no problem'}.{''.join(server)}"
-    return Text.assemble(("READY" if ready else "NOT READY", style), sentence)
+    from comfyload.app.doctor import answer
+
+    ready, sentence = answer(checks)
+    style = "bold green" if ready else "bold red"
+    return Text.assemble(("READY" if ready else "NOT READY", style), f": {sentence}")
 
 
 def _lines(checks: list[DoctorCheck], *, all_: bool, alone: bool) -> Iterator[tuple[str, str, str]]:

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from comfyload import clock
-from comfyload.cli.options import server_url
+from comfyload.app.run.given import server_url
+from comfyload.cli.flags import DEFAULT_ARCHIVE
 from comfyload.cli.output import echo
 from comfyload.cli.signature import with_flags
 from comfyload.record.flag import SERVER, Flag
@@ -22,6 +23,8 @@ def gateway(
 ) -> None:
     """Serve ComfyUI's protocol in front of servers: retries, admission and failover for any application.
 
+    Operators have a page under /comfyload/, as that of comfyload ui.
+
     SIGHUP reads the retry policy and the servers again. SIGTERM lets the jobs that run end; those that wait are taken
     up by the next process.
 
@@ -31,8 +34,12 @@ def gateway(
 
     comfyload gateway --config gateway.toml --port 8190
     """
+    from aiohttp import web
+
     from comfyload.app.gateway import serve_gateway
     from comfyload.app.gateway_config import read_options
+    from comfyload.gateway.http import TENANT
+    from comfyload.web.on_demand import page_on_demand
 
     def note(text: str) -> None:
         echo(text, err=True)
@@ -41,11 +48,20 @@ def gateway(
     options = read_options(flags, servers, config)
     if flags.no_auth and options.tokens is None:
         note(f"warning: {NO_AUTH}")
-    clock.run(
-        serve_gateway(
-            options,
-            lambda url: typer.echo(url),
-            read=lambda known: read_options(flags, servers, config, known=known),
-            note=note,
-        )
-    )
+
+    async def serve() -> None:
+        operators = options.operators
+
+        def may(call: web.Request) -> bool:
+            return operators is None or call[TENANT] in operators
+
+        async with page_on_demand(options.ledger, DEFAULT_ARCHIVE, may) as page:
+            await serve_gateway(
+                options,
+                lambda url: typer.echo(url),
+                read=lambda known: read_options(flags, servers, config, known=known),
+                note=note,
+                more=page.routes,
+            )
+
+    clock.run(serve())

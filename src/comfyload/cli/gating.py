@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Struct
 
-from comfyload.cli.flags import FailIfs, GateFlags, Strict
+from comfyload.app.gate_flags import GateFlags
+from comfyload.cli.flags import FailIfs, Strict
 from comfyload.cli.output import check_writable, echo, for_people, show_page
 from comfyload.errors import UsageError
 from comfyload.record.flag import RESULT, Flag

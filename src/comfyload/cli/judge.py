@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from comfyload.cli.flags import DEFAULT_ARCHIVE, Accept, AllRows, Archive, GateFlags, Json, Margin, MetricsLog, Target
+from comfyload.app.gate_flags import GateFlags
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Accept, AllRows, Archive, Json, Margin, MetricsLog, Target
 from comfyload.cli.gating import ComparisonFlags, VerdictFlags, show_comparison
 from comfyload.cli.output import echo, for_people, show_page
 from comfyload.cli.signature import with_flags

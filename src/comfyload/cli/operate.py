@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from comfyload import clock
+from comfyload.app.run.given import server_url
 from comfyload.cli.flags import Json
-from comfyload.cli.options import server_url
 from comfyload.cli.output import echo
 from comfyload.cli.signature import with_flags
 from comfyload.errors import UsageError

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from comfyload.cli.flags import DEFAULT_ARCHIVE, Accept, Archive, GateFlags, MetricsLog, Target
+from comfyload.app.gate_flags import GateFlags
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Accept, Archive, MetricsLog, Target
 from comfyload.cli.output import check_writable, echo
 from comfyload.cli.signature import with_flags
 from comfyload.errors import UsageError

@@ -10,20 +10,22 @@ import typer
 from msgspec import Struct, structs
 
 from comfyload import clock
+from comfyload.app.gate_flags import UNTIL_PROVEN, GateFlags
+from comfyload.app.run.given import JOBS, ended
 from comfyload.cli.baseline import show_kept
-from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, GateFlags, Output, Quiet, Strict
+from comfyload.cli.flags import DEFAULT_ARCHIVE, Archive, Output, Quiet, Strict
 from comfyload.cli.gating import say_what_failed
-from comfyload.cli.options import ended
 from comfyload.cli.output import check_writable, echo, for_people
 from comfyload.cli.progress import viewer_for
 from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.cli.streams import echo_toml
+from comfyload.cli.ui import open_page
 from comfyload.errors import INTERRUPTED, ComfyloadError
 from comfyload.judge.gates.grammar import GateSet
 from comfyload.judge.gates.sequential import BUDGET_JOBS
 from comfyload.record.archive import check_free
 from comfyload.record.atomic import check_folder, is_stdout, write_whole
-from comfyload.record.flag import JUDGE, RESULT, Flag
+from comfyload.record.flag import RESULT, Flag
 from comfyload.record.options import RunOptions
 from comfyload.report.console import print_json
 from comfyload.report.render.terminal import render
@@ -32,9 +34,6 @@ if TYPE_CHECKING:
     from comfyload.judge.summary import Measured
 
     Limits = tuple[GateSet, list[Measured]]
-
-JOBS = 12
-"""Jobs of a run whose length is not given."""
 
 
 class ResultFlags(Struct, frozen=True, kw_only=True):
@@ -76,15 +75,8 @@ def run(
         Path | None, Flag("--save-plan", "FILE", "Write the options as a TOML plan (- prints it); submit nothing.")
     ] = None,
     dry_run: Annotated[bool, Flag("--dry-run", "", "Show plan, schedule and prompts; submit nothing.")] = False,
-    until_proven: Annotated[
-        bool,
-        Flag(
-            "--until-proven",
-            "",
-            "Run until the gates are decided: at most --jobs (200 if not given), judged up to 4 times.",
-            JUDGE,
-        ),
-    ] = False,
+    ui: Annotated[bool, Flag("--ui", "", "Open the dashboard, in a process of its own.", RESULT)] = False,
+    until_proven: Annotated[bool, UNTIL_PROVEN] = False,
 ) -> None:
     """Load a server with workflows, and report what happened to every job.
 
@@ -126,6 +118,9 @@ def run(
         from comfyload.app.run.early_stop import StopRule
 
         stop_reason = StopRule(limits[0], options.plan.jobs or BUDGET_JOBS, limits[1]).stop_reason
+    if ui:
+        runs = Path("runs") if options.run_dir is None else Path(options.run_dir).absolute().parent
+        echo(f"Dashboard  {open_page(runs, ending.archive, options.server)}", err=True)
     gc.freeze()  # modules stay: the load, which begins without garbage, need not look for it among them
     path = clock.run(run_load(options, viewer_for(quiet=ending.silent), stop_reason))
 

@@ -17,8 +17,8 @@ import typer
 from msgspec import Struct, structs
 from typer.models import OptionInfo
 
+from comfyload.app.run.given import options_of
 from comfyload.app.run.repeat import text_of
-from comfyload.cli.options import options_of
 from comfyload.errors import UsageError
 from comfyload.judge.columns.ledger import clean
 from comfyload.load.grammar import duration_text, parse_duration

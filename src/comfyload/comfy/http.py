@@ -21,7 +21,7 @@ from comfyload.comfy.connections import Connections, NoConnection
 from comfyload.comfy.incoming import BodiesUnderWay, Broken, Incoming, TooLarge
 from comfyload.comfy.own_fault import OURS, nothing_listens, own_fault
 from comfyload.comfy.socket import NotConnected, open_connection, tls_context
-from comfyload.comfy.websocket import Refused, listen
+from comfyload.comfy.websocket import SocketRefused, listen
 from comfyload.comfy.wire.calls import (
     MAX_BODY_BYTES,
     MAX_DOWNLOAD_BYTES,
@@ -138,7 +138,7 @@ class Http:
         url = self._url.join(URL("ws")).update_query(clientId=client_id).extend_query(self._url.query)
         try:
             await listen(url, self._headers, self._tls, on_frame, self._hello)
-        except Refused as refused:
+        except SocketRefused as refused:
             where = f"is redirected to {redirected(self._url, 'ws', refused.location)[0]}"
             text = where if refused.location else f"was refused with {refused}"
             raise TransportError(f"{self.name}: the WebSocket {text}", sent=True) from None

@@ -30,7 +30,7 @@ _log.addHandler(logging.NullHandler())
 _log.propagate = False
 
 
-class Refused(Exception):
+class SocketRefused(Exception):
     """The handshake was answered with another status than 101. `location`: where it redirects to; "": nowhere."""
 
     def __init__(self, status: int, location: str) -> None:
@@ -47,7 +47,7 @@ async def listen(
 
     Raises:
         NotConnected: there is no connection.
-        Refused: the server did not open the socket.
+        SocketRefused: the server did not open the socket.
         Broken: what came is not a WebSocket, or a message is too large.
     """
     connected = await open_socket(url)
@@ -175,4 +175,4 @@ def _refusal(error: picows.WSHandshakeError) -> Exception:
     if status == 101:
         return Broken(f"not a WebSocket: {error}")
     headers = error.response.headers if error.response is not None else {}
-    return Refused(status, headers.get("Location", "") if 300 <= status < 400 else "")
+    return SocketRefused(status, headers.get("Location", "") if 300 <= status < 400 else "")

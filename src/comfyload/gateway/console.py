@@ -73,9 +73,11 @@ class Console:
     # --- jobs
 
     async def _jobs(self, request: web.Request) -> Any:
-        query, tenant = request.query, self._whose(request)
-        if tenant is None:
-            tenant = query.get("tenant")
+        tenant = self._whose(request)
+        return self.jobs(request.query, request.query.get("tenant") if tenant is None else tenant)
+
+    def jobs(self, query: Mapping[str, str], tenant: str | None = None) -> dict[str, Any]:
+        """The jobs that the query asks for, the newest first. `tenant`: whose; None: everybody's."""
         attention = query.get("attention", "") in ("1", "true")
         states = [state.strip() for state in query.get("state", "").split(",") if state.strip()]
         if unknown := [state for state in states if state not in STATUSES]:
@@ -177,6 +179,10 @@ class Console:
 
     async def _servers(self, request: web.Request) -> Any:
         self._demand_operator(request)
+        return self.servers()
+
+    def servers(self) -> dict[str, Any]:
+        """The servers, and in what they differ."""
         fleet = self._gateway.fleet
         home = fleet.home
         found = [self._of_server(member) | {"home": member is home} for member in fleet.members]

@@ -93,4 +93,4 @@ class JobEnds:
             index=0, prompt_id=job.id, workflow=job.workflow, warmup=False, due=job.due, values={}, execution=execution
         )
         name, facts = ("none", None) if member is None else (member.name, member.facts)
-        return self._ledger.prepare(record, name, facts or NOWHERE)
+        return self._ledger.prepare(record, name, facts or NOWHERE, job.retries)

@@ -1,4 +1,7 @@
-"""Who may call: the host that was named, the page that calls, and the token that names a tenant."""
+"""Who may call: the host that was named, the page that calls, and the token that names a tenant.
+
+For the gateway, and for the dashboard alike.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +35,14 @@ class Denied(Exception):
 
 
 class AccessGuard:
-    """`tokens`: each tenant's token; None: none is needed. `hosts`: names under which the gateway may be called,
-    apart from the addresses of this machine.
+    """`tokens`: each tenant's token; None: none is needed. `hosts`: names under which we may be called, apart from the
+    addresses of this machine. `guarded`: what we are, in words.
     """
 
-    def __init__(self, tokens: Mapping[str, str] | None, hosts: Iterable[str], *, loopback: bool) -> None:
+    def __init__(
+        self, tokens: Mapping[str, str] | None, hosts: Iterable[str], *, loopback: bool, guarded: str = "gateway"
+    ) -> None:
+        self.guarded = guarded
         self._tokens = tokens
         self._hosts = {host.lower() for host in hosts}
         self._loopback = loopback
@@ -101,11 +107,11 @@ class AccessGuard:
         if name and (name in self._hosts or name in LOOPBACK_NAMES):
             return
         try:
-            address = ipaddress.ip_address(name)
+            known = ipaddress.ip_address(name).is_loopback or not self._loopback
         except ValueError:
-            raise Denied(421, f"the gateway is not called {name!r}: allow it with --allow-host") from None
-        if self._loopback and not address.is_loopback:
-            raise Denied(421, f"the gateway is not called {name!r}: allow it with --allow-host")
+            known = False
+        if not known:
+            raise Denied(421, f"the {self.guarded} is not called {name!r}: allow it with --allow-host")
 
     def _same_behind_a_proxy(self, origin: str, host: str) -> bool:
         """A proxy before us may speak TLS: then the page's origin is https, and we are called by http."""

@@ -21,7 +21,7 @@ from comfyload.gateway.connection import cut_off, send
 from comfyload.gateway.guard import AccessGuard, Denied
 from comfyload.gateway.history import History
 from comfyload.gateway.intake import Intake, PromptRefused
-from comfyload.gateway.login import LOGIN, login
+from comfyload.gateway.login import LOGIN, admitted, login, refusal
 from comfyload.gateway.metrics import Metrics
 from comfyload.gateway.passing import Passing
 from comfyload.gateway.posted import posted_in
@@ -121,16 +121,11 @@ class Front:
         if parts is None:
             return web.Response(status=400, text="400: Bad Request")
         try:
-            self._guard.check(request.headers, request.method, request.secure)
-            if raw != LOGIN:
-                request[TENANT] = self._guard.tenant(request.headers, request.cookies, request.query.get("token"))
+            request[TENANT] = admitted(request, self._guard)
         except Denied as denied:
-            if denied.status == 401 and request.path in UNGUARDED:
+            if denied.status == 401 and (request.path in UNGUARDED or raw == LOGIN):
                 return await handler(request)
-            if denied.status == 401 and request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
-                return web.Response(status=303, headers={"Location": LOGIN})
-            headers = {"WWW-Authenticate": "Bearer"} if denied.status == 401 else {}
-            return web.json_response({"error": denied.why}, status=denied.status, headers=headers)
+            return refusal(request, denied)
         try:
             return await handler(request)
         except web.RequestPayloadError:

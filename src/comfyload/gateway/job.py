@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from comfyload.comfy.wire.calls import Reply
-from comfyload.record.model import Attempt
+from comfyload.record.model import Attempt, RetryLine
 
 State = Literal["pending", "in_progress", "completed", "failed", "cancelled"]
 """As `/api/jobs` calls them."""
@@ -22,7 +22,7 @@ class ClientJob:
     `workflow_id`: what the page calls its workflow. `posting`: its POST still waits for the answer. `sent`: set when it
     is sent the first time, while its POST waits.
     `attempt_id`: its id on the `server` that has it now, or had it last; `answer`: to its POST there. `ending`:
-    how it ended is known, and being written.
+    how it ended is known, and being written. `retries`: what the run directory says of each time it was sent again.
     """
 
     id: str
@@ -49,6 +49,7 @@ class ClientJob:
     cancelled: bool = False
     ending: bool = False
     attempts: list[Attempt] = field(default_factory=list)
+    retries: list[RetryLine] = field(default_factory=list)
 
     @property
     def state(self) -> State:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -21,7 +21,7 @@ from comfyload.clock import stopwatch
 from comfyload.errors import RunFilesError
 from comfyload.record.codec import encode
 from comfyload.record.environment.host import describe_host
-from comfyload.record.model import FORMAT, Attempt, Execution, Manifest, Record, Server, Span, WorkflowFacts
+from comfyload.record.model import FORMAT, Attempt, Execution, Manifest, Record, RetryLine, Server, Span, WorkflowFacts
 from comfyload.record.plan import Plan, Replay
 from comfyload.record.policy import Policy
 from comfyload.record.run import MANIFEST, RunReader, RunWriter
@@ -105,9 +105,10 @@ class TrafficLedger:
         yield from recent
 
     @_directing()
-    def prepare(self, record: Record, server: str, facts: Server) -> bytes:
+    def prepare(self, record: Record, server: str, facts: Server, retries: Sequence[RetryLine] = ()) -> bytes:
         """What to `write` once the end of the job is in the store, which keeps it, so that a process that dies between
-        the two owes it to the next. `server`: the name of the job's last.
+        the two owes it to the next. `server`: the name of the job's last. `retries`: lines about each time it was
+        sent again; the job has a number, which they name, only when it has ended.
         """
         number = int(record.due // DAY_S)
         day = self._day(number, server, facts, record.due % DAY_S)
@@ -120,7 +121,10 @@ class TrafficLedger:
             day.manifest.server = facts
             day.writer.write_manifest(day.manifest)
         date = f"{self._midnight + timedelta(days=number):%Y-%m-%d}"
-        return encode(Owed(date=date, server=server, facts=facts, record=shifted(record, -number * DAY_S)))
+        earlier_s = number * DAY_S
+        retried = [structs.replace(line, t=line.t - earlier_s) for line in retries]
+        owed = Owed(date=date, server=server, facts=facts, record=shifted(record, -earlier_s), retries=retried)
+        return encode(owed)
 
     @_directing()
     def write(self, owed: bytes) -> None:
@@ -140,6 +144,8 @@ class TrafficLedger:
 
     def _write(self, owed: Owed) -> None:
         day = self._day(self._number(owed.date), owed.server, owed.facts, owed.record.due)
+        for line in owed.retries:
+            day.writer.write_event(structs.replace(line, index=day.count))
         day.writer.write_line(structs.replace(owed.record, index=day.count))
         day.count += 1
 
@@ -230,6 +236,7 @@ class Owed(Struct, kw_only=True):
     server: str
     facts: Server
     record: Record
+    retries: list[RetryLine] = []
 
 
 class _Day:

@@ -28,7 +28,7 @@ from comfyload.gateway.memory import Entries
 from comfyload.gateway.sockets import QueueLengths, Sockets
 from comfyload.gateway.steady import SteadyClock
 from comfyload.gateway.store import Store
-from comfyload.record.job_events import JobEvent, Retrying, Sending
+from comfyload.record.job_events import JobEvent, Retrying, Sending, retry_line
 from comfyload.record.model import Execution, Failure, Prompt
 from comfyload.record.policy import Policy
 from comfyload.retry.client import RetryingClient
@@ -252,6 +252,7 @@ class Gateway:
             case Retrying():
                 self.counts["retries"] += 1
                 job.attempts.append(forms.attempt_before(job, event))
+                job.retries.append(retry_line(event, index=0, t=self.clock()))
                 self.live.forget(job.attempt_id)
                 job.next_attempt_at_ms = int((time.time() + event.wait_s) * 1000)
 

@@ -100,3 +100,6 @@ METRICS: dict[str, Metric] = {
 }
 """Every duration of a job, over completed, counted jobs only, cached ones included. Jobs that the end of the run cut
 off enter those that end with `done` as longer than the time they were observed for."""
+
+PHASES = ("waiting to be sent", "in the queue", "execution", "rest, such as delivery")
+"""What a latency is made of: until sent, the queue wait, the execution, and what is left of it."""

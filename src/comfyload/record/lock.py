@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -25,9 +26,13 @@ _TAKEN = (errno.EAGAIN, errno.EACCES, errno.EDEADLK, getattr(errno, "EDEADLOCK",
 _BYTE = 1 << 30
 """The byte that is locked on Windows, where a locked byte cannot be read: far behind the file's text."""
 _TRIES = 100
+_LOOK_S = 0.02
+"""How long a process that only looks whether the directory is in use (`is_taken`) may hold its lock, at most."""
 
 
-class _Holder(Struct):
+class Holder(Struct):
+    """Who is at work in a directory, as it signed."""
+
     pid: int
     host: str
     since: str
@@ -75,17 +80,30 @@ def is_taken(path: Path) -> bool:
     return False
 
 
+def held_by(path: Path) -> Holder | None:
+    """Who is at work in the directory; None: nobody, or one who did not sign."""
+    try:
+        return msgspec.json.decode((path / LOCK).read_bytes(), type=Holder) if is_taken(path) else None
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
 def _taken(file: Path) -> int:
     """The locked file. If its last holder removed it between our opening and our locking, try again."""
+    refused = False
     for _ in range(_TRIES):
         descriptor = _opened(file)
         try:
             _lock(descriptor)
         except OSError as error:
             os.close(descriptor)
-            if error.errno in _TAKEN:
+            if error.errno not in _TAKEN:
+                raise
+            if refused:
                 raise _in_use(file) from None
-            raise
+            refused = True
+            time.sleep(_LOOK_S)
+            continue
         if _is(descriptor, file):
             with suppress(OSError):  # a full disk: the lock holds, only its holder has no name
                 _sign(descriptor)
@@ -120,12 +138,12 @@ def _sign(descriptor: int) -> None:
     since = datetime.now(UTC).isoformat(sep=" ", timespec="seconds").replace("+00:00", " UTC")
     os.ftruncate(descriptor, 0)
     os.lseek(descriptor, 0, os.SEEK_SET)
-    os.write(descriptor, encode(_Holder(os.getpid(), socket.gethostname(), since)) + b"\n")
+    os.write(descriptor, encode(Holder(os.getpid(), socket.gethostname(), since)) + b"\n")
 
 
 def _in_use(file: Path) -> RunFilesError:
     try:
-        holder = msgspec.json.decode(file.read_bytes(), type=_Holder)
+        holder = msgspec.json.decode(file.read_bytes(), type=Holder)
         who = f"process {holder.pid} on {holder.host} has been at work in it since {holder.since}"
     except (OSError, msgspec.MsgspecError):
         who = "another process is at work in it"

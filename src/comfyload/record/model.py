@@ -6,10 +6,10 @@ differences between two of them mean anything. `None` is "not known", never zero
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from comfyload.errors import JobFailed
 from comfyload.record.bounds import Count, Instant, Milliseconds, Number, Seconds, Value
@@ -252,6 +252,25 @@ class LogLine(Struct, frozen=True, kw_only=True, gc=False):
             raise ValueError(f"more than {MOST_LEVELS} levels of JSON")
 
 
+class RetryLine(Struct, frozen=True, kw_only=True, gc=False):
+    """Written when a job will be sent again: at `t`, after the attempt `prompt_id` on `server` failed.
+
+    `attempt`: which is to come, from 2, `of` so many at most by the policy (None: not known). `rule`: the words of the
+    policy's rule that decided. It is sent `wait_s` after `t`, or later if no server is free then.
+    """
+
+    t: Instant
+    index: Number
+    prompt_id: str
+    server: str
+    attempt: Count
+    of: Count | None
+    why: FailureKind
+    message: str
+    rule: str
+    wait_s: Seconds
+
+
 class NodeFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The facts of a node that are kept without the graph. `sampler`: it is expected to sample in each job. `samplers`:
     those that an output depends on.
@@ -374,6 +393,16 @@ class Host(Struct, frozen=True, kw_only=True):
     libraries: dict[str, str]
 
 
+class AgainOf(Struct, frozen=True, kw_only=True):
+    """Whose jobs a run sends once more, with the same workflows, seeds and values: `indexes` of the run `run_id`, whose
+    arrivals had `pages` jobs each. Job n of the run that has this is `indexes[n]` there.
+    """
+
+    run_id: str
+    indexes: list[Count]
+    pages: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+
+
 class Manifest(Struct, kw_only=True):
     """`manifest.json`: everything that defines the run. Written when it starts and again when it ends.
 
@@ -383,7 +412,8 @@ class Manifest(Struct, kw_only=True):
     `resumed`: instants at which a run that had died was resumed. `end` "decided": it was stopped as soon as its
     gates were decided; "capped": no more jobs were sent after `--max-jobs` or `--max-time` was reached. `looks`: after
     how many counted jobs the gates were judged; every look is a chance to err. `environment`: of the server under test.
-    `clocks`: what the clocks of the generator's machine did, a row for each process of the run.
+    `clocks`: what the clocks of the generator's machine did, a row for each process of the run. `again_of`: the jobs of
+    another run that this one sends once more; absent: they are its own.
     """
 
     format: int
@@ -409,3 +439,4 @@ class Manifest(Struct, kw_only=True):
     self_check: SelfCheck | None = None
     clocks: list[ClockCheck] = msgspec.field(default_factory=list)
     observations: list[Observation] = msgspec.field(default_factory=list)
+    again_of: AgainOf | UnsetType = UNSET

@@ -1,6 +1,6 @@
 """The run directory: `manifest.json`, `records.ndjson`, `samples.ndjson`, written so that a crash loses no known fact.
 
-`log.ndjson` is there too if rows came from the server's side.
+`log.ndjson` is there too if rows came from the server's side, and `events.ndjson` if a job was sent again.
 
 The journals are appended one whole line at a time, each handed to the kernel before the next step; the manifest is
 replaced as a whole. A torn last line, which a crash leaves, is not read.
@@ -23,7 +23,7 @@ from comfyload.record.atomic import replace_file
 from comfyload.record.bounds import instant, moment, value
 from comfyload.record.codec import check_keys, decode, encode, encode_pretty, parsed
 from comfyload.record.journal import RECORDS, Damage, read_journal, read_whole
-from comfyload.record.model import FORMAT, Line, LogLine, Manifest, Record, Sample, Sent
+from comfyload.record.model import FORMAT, Line, LogLine, Manifest, Record, RetryLine, Sample, Sent
 from comfyload.record.policy import FORMAT as POLICY_FORMAT
 
 T = TypeVar("T")
@@ -31,6 +31,7 @@ T = TypeVar("T")
 MANIFEST = "manifest.json"
 SAMPLES = "samples.ndjson"
 LOG = "log.ndjson"
+EVENTS = "events.ndjson"
 _MOST_MANIFEST_BYTES = 64 << 20
 """A manifest may hold the graph of each workflow."""
 
@@ -63,8 +64,8 @@ class RunWriter:
         """
         writer = cls.__new__(cls)
         with file_errors(f"cannot go on with {path}"):
-            for name in (RECORDS, SAMPLES, LOG):
-                if name != LOG or (path / name).exists():
+            for name in (RECORDS, SAMPLES, LOG, EVENTS):
+                if name in (RECORDS, SAMPLES) or (path / name).exists():
                     with (path / name).open("r+b") as file:
                         file.truncate(file.read().rfind(b"\n") + 1)
             writer._open(path)
@@ -101,9 +102,11 @@ class RunWriter:
         """Write a row; the file is made for the first one, as most runs have none."""
         if instant(line.t) is None:
             line = msgspec.structs.replace(line, t=None)
-        if LOG not in self._open_files:
-            self._open_files[LOG] = _open_append(self.path / LOG)
-        self._append(LOG, line)
+        self._append_to_new(LOG, line)
+
+    def write_event(self, line: RetryLine) -> None:
+        """Write what happened to a job under way; the file is made for the first line."""
+        self._append_to_new(EVENTS, line)
 
     def write_manifest(self, manifest: Manifest) -> None:
         content = encode_pretty(manifest) + b"\n"
@@ -135,7 +138,12 @@ class RunWriter:
             f"the measurements so far are kept; when the disk is writable: comfyload resume {self.path}",
         )
 
-    def _append(self, name: str, line: Line | Sample | LogLine) -> None:
+    def _append_to_new(self, name: str, line: LogLine | RetryLine) -> None:
+        if name not in self._open_files:
+            self._open_files[name] = _open_append(self.path / name)
+        self._append(name, line)
+
+    def _append(self, name: str, line: Line | Sample | LogLine | RetryLine) -> None:
         try:
             self._encoder.encode_into(line, self._buffer)
         except UnicodeEncodeError:
@@ -171,13 +179,18 @@ class RunReader:
         if os.path.lexists(self.path / LOG):
             yield from self._read(LOG, msgspec.json.Decoder(LogLine))
 
+    def events(self) -> Iterator[RetryLine]:
+        """What happened to jobs under way, in the order in which it was written."""
+        if os.path.lexists(self.path / EVENTS):
+            yield from self._read(EVENTS, msgspec.json.Decoder(RetryLine))
+
     def check(self) -> None:
         """Read all files once.
 
         Raises:
             RunFilesError: a line is damaged, or a file cannot be read.
         """
-        for journal in (self.lines(), self.samples(), self.log()):
+        for journal in (self.lines(), self.samples(), self.log(), self.events()):
             deque(journal, maxlen=0)
 
     def check_understood(self) -> None:

@@ -7,7 +7,7 @@ from msgspec import Struct, structs
 from comfyload.advise.choose_policy import OURS, infeasible
 from comfyload.advise.forecast import Estimate, Forecast, Sizing
 from comfyload.advise.validation import Validation
-from comfyload.record.policy import Policy, Score
+from comfyload.record.policy import Policy, Rule, Score
 from comfyload.report.page import Look, Page, Remark, Row, State, Table, Value, table
 from comfyload.report.saturation import validation_table
 from comfyload.report.values import in_words
@@ -57,6 +57,33 @@ def policy_sentence(policy: Policy) -> str:
     return ", ".join(parts)
 
 
+def trouble_words(scenario: str) -> str:
+    """A simulated trouble in words."""
+    return _TROUBLE.get(scenario, scenario)
+
+
+def rule_words(policy: Policy, rule: Rule) -> str:
+    """What is done about a class of failures: sent again up to twice, elsewhere, after a pause."""
+    if not rule.retry:
+        return "not sent again"
+    attempts = policy.attempts if rule.attempts is None else rule.attempts
+    if rule.charged:
+        attempts = min(attempts, policy.attempts)
+    if attempts < 2:
+        return "not sent again"
+    backoff = policy.backoff
+    up_to = "" if backoff.jitter == "none" else "up to "
+    pause = f"after a pause of {up_to}{backoff.base_s:g} s, doubled each time, at most {backoff.cap_s:.3g} s"
+    parts = [f"sent again, at most {count(attempts, 'attempt')} in all"]
+    parts += ["another server preferred"] if rule.elsewhere else []
+    parts += ["models unloaded first"] if rule.free_memory else []
+    parts.append(
+        {"none": "at once", "backoff": pause, "retry_after": f"when the server says, else {pause}"}[rule.delay]
+    )
+    parts += [] if rule.charged else ["costs no GPU time"]
+    return ", ".join(parts)
+
+
 def _against_rivals(policy: Policy) -> Table:
     """A row for each trouble: the share done in time with this policy, without any, and with the best other one."""
     rows = list[Row]()
@@ -69,7 +96,7 @@ def _against_rivals(policy: Policy) -> Table:
         rivals = (others.get(NO_RETRY), best)
         cells = [DASH if rival is None else percent(rival.success) for rival in rivals]
         with_it = Value(f"{percent(ours.success)}{half}", look=look)
-        rows.append([_TROUBLE.get(ours.scenario, ours.scenario), with_it, *cells, Value(mark, look=look)])
+        rows.append([trouble_words(ours.scenario), with_it, *cells, Value(mark, look=look)])
     done = "done in time" if policy.deadline_s is None else f"done in {seconds_words(policy.deadline_s)}"
     columns = (done, ">with it", f">{NO_RETRY}", ">best other", "")
     note = "Simulated from the measured jobs. = differs by less than the ±, which is a 95 % interval."
@@ -100,7 +127,7 @@ def _scores(policy: Policy) -> list[Table]:
     tables = []
     for scenario in dict.fromkeys(row.scenario for row in policy.scores):
         rows = [_cells(row) for row in policy.scores if row.scenario == scenario]
-        title = _TROUBLE.get(scenario, scenario)
+        title = trouble_words(scenario)
         tables.append(table(f"scores.{scenario}", columns, rows, title=title, detail=True))
     return tables
 

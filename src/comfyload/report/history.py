@@ -37,8 +37,8 @@ def _ends(load: str, series: Sequence[TrendSeries]) -> Table:
     for one in series:
         first, last = one.points[0], one.points[-1]
         change = f"{change_words(last.value / first.value)} %" if first.value and len(one.points) > 1 else ""
-        marks = "; ".join(f"{text} ({clean(one.points[at].name, _NAME)})" for at, (text, _) in _marks(one).items())
-        looks = [look for _, look in _marks(one).values()]
+        marks = "; ".join(f"{text} ({clean(one.points[at].name, _NAME)})" for at, (text, _) in step_marks(one).items())
+        looks = [look for _, look in step_marks(one).values()]
         ends = (in_words(end.value, unit=one.unit) for end in (first, last))
         rows.append(
             [metric_words(one.metric, one.unit), *ends, change, Value(marks, look=looks[-1] if looks else "plain")]
@@ -47,7 +47,7 @@ def _ends(load: str, series: Sequence[TrendSeries]) -> Table:
 
 
 def _points(series: TrendSeries, of: str) -> Table:
-    marks = _marks(series)
+    marks = step_marks(series)
     rows = list[Row]()
     for place, point in enumerate(series.points):
         text, look = marks.get(place, ("", "plain"))
@@ -60,7 +60,7 @@ def _points(series: TrendSeries, of: str) -> Table:
     return table("points", columns, rows, title=title, detail=not marks, note="Intervals are of 95 %.")
 
 
-def _marks(series: TrendSeries) -> dict[int, tuple[str, Look]]:
+def step_marks(series: TrendSeries) -> dict[int, tuple[str, Look]]:
     """By the index of its point: a step in words, and its look."""
     marks = {step.at: (f"step: {_step(step)}", _LOOKS[step.verdict]) for step in series.steps}
     if series.possible is not None:

@@ -25,12 +25,14 @@ from comfyload.record.policy import FailureClass, Policy
 from comfyload.retry.attempt_runner import AttemptRunner
 from comfyload.retry.classify import KnownFailures, classify
 from comfyload.retry.pending import PendingPrompt
-from comfyload.retry.policy import rule_of
+from comfyload.retry.policy import attempts_left, rule_in_words, rule_of
 from comfyload.retry.pool import Health, Pool, ServerBackend, clean
 from comfyload.tasks import end_tasks, within
 
 LEAVING_S = 0.05
 """How often it is looked whether a job, or the jobs of a server, have ended."""
+
+_MOVED = "moved: taken back before it ran, as another server is free"
 
 _UNKNOWN = Failure(kind="lost")
 """Why an attempt failed that does not say why."""
@@ -209,7 +211,7 @@ class RetryingClient:
                 return log.close(execution)
             if class_ == "moved":
                 pending.avoid = {backend}
-                pending.tell_retrying(execution.failure or _UNKNOWN, 0.0)
+                pending.tell_retrying(execution.failure or _UNKNOWN, 0.0, backend.name, _MOVED)
             elif keyed and there is not None and execution.outcome == "failed":
                 pass  # an attempt of another call, perhaps stopped since it was found: this call makes its own
             elif not await self._again(pending, backend, execution, class_):
@@ -377,7 +379,9 @@ class RetryingClient:
         )
         if wait is None:
             return False
-        pending.tell_retrying(failure, wait)
+        left = attempts_left(pending.policy, class_, pending.ended[class_], pending.charged)
+        rule, of = rule_in_words(self._policy, class_), len(pending.log.attempts) + left
+        pending.tell_retrying(failure, wait, backend.name, rule, of)
         if rule_of(self._policy, class_).free_memory:
             pending.vram = backend.vram
             await within(self._policy.connect_s, backend.client.api.free(), False)

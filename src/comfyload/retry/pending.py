@@ -41,8 +41,17 @@ class PendingPrompt(PendingJob):
         if self.tell is not None:
             self.tell(Sending(server=server, prompt_id=self.prompt.id, attempt=len(self.log.attempts) + 1))
 
-    def tell_retrying(self, why: Failure, wait_s: float) -> None:
-        """Report that the job is sent again."""
+    def tell_retrying(self, why: Failure, wait_s: float, server: str, rule: str, of: int | None = None) -> None:
+        """Report that the job is sent again. `server`: where it was; `rule`: by which rule; `of`: attempts at most."""
         if self.tell is not None:
-            attempt = len(self.log.attempts) + 1
-            self.tell(Retrying(attempt=attempt, why=why.kind, message=why.message, wait_s=wait_s))
+            event = Retrying(
+                attempt=len(self.log.attempts) + 1,
+                why=why.kind,
+                message=why.message,
+                wait_s=wait_s,
+                of=of,
+                rule=rule,
+                prompt_id=self.prompt.id,
+                server=server,
+            )
+            self.tell(event)

@@ -12,7 +12,19 @@ from comfyload.errors import UsageError
 from comfyload.record import codec
 from comfyload.record.policy import FORMAT, Admission, FailureClass, Policy, Rule
 
-__all__ = ["RULES", "Admission", "Policy", "decode", "default", "encode", "rule_of", "spent", "wait_s"]
+__all__ = [
+    "RULES",
+    "Admission",
+    "Policy",
+    "attempts_left",
+    "decode",
+    "default",
+    "encode",
+    "rule_in_words",
+    "rule_of",
+    "spent",
+    "wait_s",
+]
 
 RETRY_AFTER_MOST_S = 600.0
 """The longest pause at the server's request, however long it asks for; then it is tried again."""
@@ -56,10 +68,20 @@ def rule_of(policy: Policy, class_: FailureClass) -> Rule:
 
 def spent(policy: Policy, class_: FailureClass, attempt: int, charged: int = 0) -> bool:
     """Whether the job has had all its attempts; the arguments are those of `wait_s`."""
+    return not rule_of(policy, class_).retry or attempts_left(policy, class_, attempt, charged) <= 0
+
+
+def attempts_left(policy: Policy, class_: FailureClass, attempt: int, charged: int = 0) -> int:
+    """How many more attempts the rule leaves the job, if they fail like this one; arguments as those of `wait_s`."""
     rule = rule_of(policy, class_)
-    if not rule.retry or attempt >= (policy.attempts if rule.attempts is None else rule.attempts):
-        return True
-    return rule.charged and max(charged, attempt) >= policy.attempts
+    left = (policy.attempts if rule.attempts is None else rule.attempts) - attempt
+    return min(left, policy.attempts - max(charged, attempt)) if rule.charged else left
+
+
+def rule_in_words(policy: Policy, class_: FailureClass) -> str:
+    """The class of failure, and what the policy gives as its reason."""
+    why = rule_of(policy, class_).why
+    return f"{class_}: {why}" if why else class_
 
 
 def wait_s(

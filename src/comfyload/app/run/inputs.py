@@ -8,7 +8,7 @@ from msgspec import Struct, structs
 
 from comfyload.app.run.options import RunOptions
 from comfyload.errors import UsageError, WorkflowError
-from comfyload.record.model import Manifest, Prompt, WorkflowFacts
+from comfyload.record.model import AgainOf, Manifest, Prompt, WorkflowFacts
 from comfyload.text_files import read_bytes, read_text
 from comfyload.workflow import ObjectInfo, Variation, Workflow, override, parse
 from comfyload.workflow.data import DataTable, parse_table
@@ -99,22 +99,37 @@ def vary(options: RunOptions, inputs: Inputs, info: ObjectInfo, folder: str | No
 
 
 class JobSource:
-    """Every job of a run, by its index: which workflow, which values."""
+    """Every job of a run, by its index: which workflow, which values. `again`: they are those of another run."""
 
-    def __init__(self, options: RunOptions, inputs: Inputs, info: ObjectInfo, run_id: str) -> None:
+    def __init__(
+        self, options: RunOptions, inputs: Inputs, info: ObjectInfo, run_id: str, again: AgainOf | None = None
+    ) -> None:
         plan = options.plan
         self._plan = plan
         self._run_id = run_id
         self._inputs = inputs
+        self._again = again
         self.variations = vary(options, inputs, info, f"comfyload/{run_id}")
         weights = [choice.weight for choice in options.workflows]
         self._mix = Mix(weights, order=plan.order, stickiness=plan.stickiness, seed=plan.seed or 0)
 
     def prompt(self, index: int) -> Prompt:
         """All pages of a book have the workflow that was drawn for the book."""
+        if self._again is not None:
+            return self._once_more(index, self._again)
         number = index // self._plan.pages
         variation = self.variations[self._mix.pick(number)]
         return variation.prompt(self._run_id, index, warmup=number < self._plan.warmup)
+
+    def _once_more(self, index: int, again: AgainOf) -> Prompt:
+        """The job as it was in its own run, under an id of this one."""
+        then = again.indexes[index]
+        variation = self.variations[self._mix.pick(then // again.pages)]
+        return structs.replace(
+            variation.prompt(self._run_id, index, warmup=False),
+            graph_of=lambda _: variation.render(then),
+            values_of=lambda _: variation.values(then),
+        )
 
     def facts(self, *, keep_graph: bool) -> list[WorkflowFacts]:
         pairs = zip(self.variations, self._inputs.overrides, strict=True)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from comfyload.app.run.caps import Caps
 from comfyload.app.run.descriptors import check_descriptors
@@ -29,7 +29,7 @@ from comfyload.load.arrivals import scheduled_arrivals
 from comfyload.record.environment.host import describe_host
 from comfyload.record.lock import alone_in
 from comfyload.record.metrics.files import project_log
-from comfyload.record.model import FORMAT, Manifest, Observation
+from comfyload.record.model import FORMAT, AgainOf, Manifest, Observation
 from comfyload.record.options import RunOptions
 from comfyload.record.run import RunWriter
 from comfyload.retry.policy import decode
@@ -89,8 +89,14 @@ def connect(options: RunOptions) -> AbstractAsyncContextManager[Http]:
     return Http.connect(url, headers, ca_file=options.ca_file, insecure=options.insecure)
 
 
-async def prepare(options: RunOptions, transport: Http, again: Manifest | None = None) -> Prepared:
-    """Read the files, identify the server, and settle every job; `again`: the manifest of a run that is resumed."""
+async def prepare(
+    options: RunOptions, transport: Http, again: Manifest | None = None, again_of: AgainOf | None = None
+) -> Prepared:
+    """Read the files, identify the server, and settle every job. `again`: the manifest of a run that is resumed;
+    `again_of`: the jobs are those of another run.
+    """
+    if again is not None and isinstance(again.again_of, AgainOf):
+        again_of = again.again_of
     check_descriptors(options.plan)
     inputs = load_inputs(options)
     _check_telemetry(options, resumed=again is not None)
@@ -120,7 +126,7 @@ async def prepare(options: RunOptions, transport: Http, again: Manifest | None =
     beforehand = Beforehand(options, inputs, info, described, server)
     await beforehand.look(transport)
     beforehand.refuse()
-    jobs = JobSource(options, inputs, info, run_id)
+    jobs = JobSource(options, inputs, info, run_id, again_of)
     manifest = Manifest(
         format=FORMAT,
         tool=f"comfyload {version('comfyload')}",
@@ -137,7 +143,8 @@ async def prepare(options: RunOptions, transport: Http, again: Manifest | None =
         observations=beforehand.observations(),
         scheduled=scheduled_arrivals(options.plan, arrivals_rng(options.plan)),
         retry=None if options.policy is None else decode(read_text(options.policy).encode()),
-        plan_sha256=plan_hash(options, [workflow.sha256 for workflow in inputs.workflows]),
+        plan_sha256=plan_hash(options, [workflow.sha256 for workflow in inputs.workflows], again_of),
+        again_of=UNSET if again_of is None else again_of,
     )
     return Prepared(manifest=manifest, jobs=jobs, options=options)
 

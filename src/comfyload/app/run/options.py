@@ -13,6 +13,7 @@ from msgspec import Struct, structs
 from comfyload.comfy.address import parse_server, redacted, scrape_url
 from comfyload.errors import UsageError
 from comfyload.record.codec import check_keys, encode
+from comfyload.record.model import AgainOf
 from comfyload.record.options import RunOptions, WorkflowChoice
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 from comfyload.text_files import decode, read_bytes
@@ -110,7 +111,7 @@ def parse_notes(notes: Sequence[str]) -> dict[str, str]:
     return out
 
 
-def plan_hash(options: RunOptions, workflow_hashes: list[str]) -> str:
+def plan_hash(options: RunOptions, workflow_hashes: list[str], again_of: AgainOf | None = None) -> str:
     """sha256 over all that decides which jobs are sent and when; where they are sent and kept does not count."""
     plan = msgspec.to_builtins(options.plan)
     if options.plan.max_server_queue is None:
@@ -123,6 +124,8 @@ def plan_hash(options: RunOptions, workflow_hashes: list[str]) -> str:
         "keep_prefix": options.keep_prefix,
         "workflows": workflow_hashes,
     }
+    if again_of is not None:
+        deciding["again_of"] = again_of
     return hashlib.sha256(encode(deciding, order="sorted")).hexdigest()
 
 

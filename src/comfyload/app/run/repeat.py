@@ -20,19 +20,25 @@ def command(options: RunOptions) -> list[str]:
     return ["comfyload", "run", *(word for flag in flags for word in _words(flag, options))]
 
 
-def _words(flag: OptionFlag, options: RunOptions) -> Iterator[str]:
+def texts_of(flag: OptionFlag, options: RunOptions) -> list[str]:
+    """What is written after the flag, as often as it is given; nothing where its value is the default.
+
+    A switch that is set has one text, which is empty.
+    """
     spell = _SPELLED.get(flag.parameter)
     value = flag.value(options)
     if spell is not None:
-        yield from (word for text in spell(flag.holder(options)) for word in (flag.flag.name, text))
-    elif value == flag.default:
-        return
-    elif flag.kind == "switch":
-        yield flag.flag.name
-    elif flag.kind == "texts":
-        yield from (word for text in value for word in (flag.flag.name, text))
-    else:
-        yield from (flag.flag.name, text_of(flag, value))
+        return spell(flag.holder(options))
+    if value == flag.default:
+        return []
+    if flag.kind == "switch":
+        return [""]
+    return list(value) if flag.kind == "texts" else [text_of(flag, value)]
+
+
+def _words(flag: OptionFlag, options: RunOptions) -> Iterator[str]:
+    for text in texts_of(flag, options):
+        yield from (flag.flag.name,) if flag.kind == "switch" else (flag.flag.name, text)
 
 
 def text_of(flag: OptionFlag, value: str | float) -> str:

@@ -84,11 +84,11 @@ async def _resume(path: Path, again: RunOptions, viewer: Viewer) -> bool:
         raise UsageError(f"{path} is a gateway's traffic", "the gateway takes up its jobs at its next start")
     reader.check_understood()
     reader.check()  # a lost line may be of a job under way, which could then run twice
-    options = _options(manifest, again)
+    options = options_again(manifest, again)
     left, caps = Left(reader), Caps(options)
     async with connect(options) as transport:
         prepared = await prepare(options, transport, manifest)
-        _check_same(manifest, prepared.manifest)
+        check_same(manifest, prepared.manifest)
         api = api_of(transport, prepared.manifest.server)
         # A server that forgot a job that it had ended was restarted: an absent job may have run.
         restarted = left.ended is not None and await api.prompt_state(left.ended) == "absent"
@@ -161,7 +161,7 @@ async def _cleanup(path: Path, again: RunOptions) -> CleanedUp:
         earlier = [attempt for record in _records(reader) for attempt in record.execution.attempts[:-1]]
         left_there = [attempt.prompt_id for attempt in earlier if attempt.outcome in ("lost", "timed_out")]
         begun += [name for name in left_there if name not in begun]
-    async with connect(_options(reader.manifest, again)) as transport:
+    async with connect(options_again(reader.manifest, again)) as transport:
         server = await identify(transport, transport.name, [])
         api = api_of(transport, server)
         found = await _unjournalled(api, server, reader.manifest.run_id, left.journalled)
@@ -202,7 +202,7 @@ def _records(reader: RunReader) -> Iterator[Record]:
     return (line for line in reader.lines() if isinstance(line, Record))
 
 
-def _options(manifest: Manifest, again: RunOptions) -> RunOptions:
+def options_again(manifest: Manifest, again: RunOptions) -> RunOptions:
     """The options of the run, with what is given again."""
     options = manifest.options
     missing = {header.partition("=")[0] for header in [*options.headers, *again.headers]}
@@ -234,7 +234,8 @@ def _options(manifest: Manifest, again: RunOptions) -> RunOptions:
     )
 
 
-def _check_same(then: Manifest, now: Manifest) -> None:
+def check_same(then: Manifest, now: Manifest) -> None:
+    """Raises: UsageError: a workflow is not as it was."""
     for before, after in zip(then.workflows, now.workflows, strict=True):
         if before.sha256 != after.sha256:
             hint = "give the file as it was: --workflow FILE"

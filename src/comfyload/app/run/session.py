@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import UTC, datetime
+from functools import partial
 from random import Random
 from shlex import quote
 from typing import Literal
@@ -31,7 +32,8 @@ from comfyload.load import Engine, Stop
 from comfyload.load.arrivals import expected_jobs
 from comfyload.load.clocks import ClockWatch
 from comfyload.load.selfcheck import SelfWatch, frozen_gc
-from comfyload.record.model import Line, LogLine, Observation, Record, Sample, Sent
+from comfyload.record.job_events import JobEvent, Retrying, retry_line
+from comfyload.record.model import Execution, Line, LogLine, Observation, Prompt, Record, Sample, Sent
 from comfyload.record.run import RunWriter
 from comfyload.retry.client import RetryingClient
 from comfyload.telemetry.collector import Collector
@@ -178,7 +180,7 @@ class Session:
         engine = Engine(
             plan,
             self._jobs.prompt,
-            client,
+            _Noting(client, self._on_event) if isinstance(client, RetryingClient) else client,
             self._on_line,
             clock=self._clock,
             rng=arrivals_rng(plan),
@@ -285,6 +287,10 @@ class Session:
             self._end = "decided"
             self._viewer.stopping(f"Stopping, as {why}: waiting for running jobs")
 
+    def _on_event(self, prompt: Prompt, event: JobEvent) -> None:
+        if isinstance(event, Retrying):
+            self._writer.write_event(retry_line(event, index=prompt.index, t=self._clock()))
+
     def _on_log(self, line: LogLine) -> None:
         self._writer.write_log(line)
         self._live.row(line)
@@ -346,6 +352,17 @@ class Session:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+class _Noting:
+    """A client whose jobs' events are noted."""
+
+    def __init__(self, client: RetryingClient, note: Callable[[Prompt, JobEvent], None]) -> None:
+        self._client = client
+        self._note = note
+
+    def run(self, prompt: Prompt) -> Coroutine[None, None, Execution]:
+        return self._client.run(prompt, tell=partial(self._note, prompt))
 
 
 def _plain(error: BaseException) -> BaseException:

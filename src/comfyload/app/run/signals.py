@@ -17,9 +17,13 @@ def on_signals(interrupt: Callable[[], None], cancel: Callable[[], None]) -> Ite
     with suppress(NotImplementedError):  # Windows: Ctrl-C raises KeyboardInterrupt instead
         for number, handler in handled:
             loop.add_signal_handler(number, handler)
+    breaking = getattr(signal, "SIGBREAK", None)  # Windows: what one process can send to another
+    before = None if breaking is None else signal.signal(breaking, lambda *_: loop.call_soon_threadsafe(interrupt))
     try:
         yield
     finally:
+        if breaking is not None:
+            signal.signal(breaking, before)
         with suppress(NotImplementedError):
             for number, _ in handled:
                 loop.remove_signal_handler(number)

@@ -86,6 +86,10 @@ class CacheJudge:
             found = self._judged[everything] = _judge(record, graph, known)
         return found
 
+    def cache_class(self, record: Record) -> CacheClass:
+        """What the server reported of its cache; nothing is remembered."""
+        return self._facts.get(record.workflow, _UNKNOWN).cache_class(record, frozenset(record.execution.cached))
+
     def kinds(self, record: Record, files: JobFiles) -> dict[str, Kind]:
         """The kind of each file of the job, by name."""
         graph = self._facts.get(record.workflow, _UNKNOWN)

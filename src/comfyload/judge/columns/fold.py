@@ -31,7 +31,7 @@ _KIND = np.dtype(
 """What many jobs have in common; of each job its number is kept, its book, and its instants."""
 
 
-def _surely_plausible(create: Floats, start: Floats, end: Floats, most_s: Floats) -> Flags:
+def surely_plausible(create: Floats, start: Floats, end: Floats, most_s: Floats) -> Flags:
     """Of which jobs `believed` would believe all stamps, as it does of most; `most_s`: from sending to the end."""
     ascend = (create >= SECONDS_TO) & (start >= create) & (end >= start) & (end < LAST)
     return ascend & (end - create <= FASTER * 1000 * most_s + COARSE_MS)
@@ -185,7 +185,7 @@ class Fold:
         self.ends.add(done[seen], end[seen])
         started = np.array([run.started for run in runs], np.float64)
         late = done > started + (end - start + COARSE_MS) / 1000
-        for place in np.flatnonzero(~_surely_plausible(create, start, end, done - sent)).tolist():
+        for place in np.flatnonzero(~surely_plausible(create, start, end, done - sent)).tolist():
             stamps = believed(runs[place], records[place].due)
             if stamps is not runs[place].server:
                 self.impossible.add(records[place].index)

@@ -16,7 +16,7 @@ from comfyload.judge.statistics.stats import Statistic, percentile
 from comfyload.record.model import Sample
 
 Windows = tuple[Floats, Floats]
-_SOURCES = ("probe", "nvml", "scrape", "comfy")
+SOURCES = ("probe", "nvml", "scrape", "comfy")
 """Of several sources of one GPU the first is believed: the server's own process knows which GPU it computes on."""
 _BY_DRIVER = ("probe", "nvml")
 """Sources that take a GPU of the machine for the server's; ComfyUI tells of its own, and an endpoint was named."""
@@ -136,7 +136,7 @@ class GpuReadings:
     def best(self, gpu: str, kind: str) -> _Series:
         """The readings of the source that is used; none where no source has a value."""
         columns = self._columns.get((gpu, kind), {})
-        believed = [source for source in _SOURCES if source in columns] + list(columns)
+        believed = [source for source in SOURCES if source in columns] + list(columns)
         for source in sorted(dict.fromkeys(believed), key=lambda source: self._alike_by(gpu, source) > 1):
             at, values = map(np.asarray, columns[source])
             if np.isfinite(values).any():

@@ -10,7 +10,7 @@ import vl_convert
 
 from comfyload.errors import UsageError
 from comfyload.record.codec import words
-from comfyload.report.charts.theme import LIGHT, config
+from comfyload.report.charts.theme import DARK, LIGHT, config
 from comfyload.report.page import Chart
 
 VEGA_LITE = "6.4"
@@ -73,6 +73,18 @@ def time_unit(seconds: float) -> tuple[float, str]:
 def _short(row: Mapping[str, Any]) -> dict[str, Any]:
     """Six digits draw as well as sixteen, in a third of the bytes."""
     return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in row.items()}
+
+
+def svg(chart: Chart, *, dark: bool = False) -> bytes:
+    """The chart without its title, on no ground.
+
+    Raises:
+        UsageError: the chart is withheld.
+    """
+    if chart.spec is None:
+        raise UsageError(f"no picture {chart.name!r}: {chart.withheld}")
+    picture = {**chart.spec, "config": config(DARK if dark else LIGHT)}
+    return str(vl_convert.vegalite_to_svg(words(picture), vl_version=VEGA_LITE)).encode()
 
 
 def png(chart: Chart, scale: float = 2.0) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from comfyload.judge.arrays import Floats
-from comfyload.judge.metrics import METRICS
+from comfyload.judge.metrics import METRICS, PHASES
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Line, Record, Sample
 from comfyload.report.charts.chart import MOST
@@ -18,8 +18,6 @@ from comfyload.report.document import jobs
 
 _EXTREME = 20
 _EVENLY = 160
-
-PHASES = ("waiting to be sent", "in the queue", "execution", "rest, such as delivery")
 
 
 class JobColumns:

@@ -5,10 +5,11 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from comfyload.judge.metrics import PHASES
 from comfyload.judge.summary import Measured
 from comfyload.record.outcomes import OUTCOMES
 from comfyload.report.charts.chart import MOST, WIDTH, Rows, data, over_time, palette, spec, time_unit, upto, withheld
-from comfyload.report.charts.chart_data import PHASES, ChartData, JobColumns
+from comfyload.report.charts.chart_data import ChartData, JobColumns
 from comfyload.report.charts.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 from comfyload.report.page import Chart, table
 from comfyload.words import count, duration, scale

@@ -11,6 +11,7 @@ GREY = "#8a929b"
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', 'DejaVu Sans', Arial, sans-serif"
 LIGHT = {"text": "#1f2328", "muted": "#57606a", "grid": "#e7eaee", "line": "#c3c9d0", "shade": "#eef1f4"}
+DARK = {"text": "#e6e9ec", "muted": "#a3adb7", "grid": "#2b3138", "line": "#4a525b", "shade": "#22282e"}
 CSS = {name: f"var(--chart-{name})" for name in LIGHT}
 """Names that a style sheet gives colours to: so a page drawn once follows the reader's choice of light or dark."""
 

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from msgspec import structs
 
+from comfyload.app.run.options import parse_notes
 from comfyload.errors import UsageError
 from comfyload.load.grammar import parse_arrivals, parse_order, parse_rate, parse_stages
 from comfyload.record.flag import OptionFlag, flags_of
@@ -16,6 +17,8 @@ from comfyload.record.plan import Closed, Load, Open, Plan, Replay, Stage
 from comfyload.text_files import decode_log, read_bytes
 
 ARRIVALS = ("rate", "stages", "replay")
+JOBS = 12
+"""Of a run whose length is not given."""
 USERS = ("concurrency", "think", "ramp_up")
 
 
@@ -27,8 +30,6 @@ def options_of(values: Mapping[str, Any], base: RunOptions) -> RunOptions:
     Raises:
         UsageError: flags contradict each other, or one is invalid.
     """
-    from comfyload.app.run.options import parse_notes
-
     flags = flags_of(type(base))
     given = {name: value for name, value in values.items() if value is not None and value is not False and value != []}
     options, plan = dict[str, Any](), dict[str, Any]()

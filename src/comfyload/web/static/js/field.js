@@ -1,0 +1,29 @@
+// A field of a form, by its kind; its words and bounds are the flag's.
+import { html, useRef } from "./ui.js";
+
+/** @param {{ field: any, value: any, onChange: (value: any) => void }} props */
+export function Field({ field, value, onChange }) {
+  const id = useRef(`field-${field.name}`).current;
+  const help = html`<small id=${`${id}-help`}>${field.words}${field.default && html` <span>Otherwise ${field.default}.</span>`}</small>`;
+  const on = (/** @type {any} */ event) => onChange(event.currentTarget.value);
+  const common = { id, "aria-describedby": `${id}-help`, placeholder: /\d/.test(field.example) ? field.example.split(",")[0] : field.default };
+  const title = field.flag.replace(/^--/, "").replaceAll("-", " ");
+  if (field.kind === "switch") {
+    return html`<div class="field is-switch"><label for=${id}><input type="checkbox" id=${id} aria-describedby=${`${id}-help`} checked=${value === true} onChange=${(/** @type {any} */ e) => onChange(e.currentTarget.checked)} /> ${title}</label>${help}</div>`;
+  }
+  let control;
+  if (field.kind === "choice") {
+    control = html`<select ...${common} onChange=${on}><option value="" selected=${!value}>${field.default || "–"}</option>${field.choices.map((/** @type {string} */ choice) => html`<option key=${choice} value=${choice} selected=${value === choice}>${choice}</option>`)}</select>`;
+  } else if (field.kind === "texts") {
+    control = html`<textarea ...${common} rows="2" value=${(value ?? []).join("\n")} onInput=${(/** @type {any} */ e) => onChange(e.currentTarget.value.split("\n").filter((/** @type {string} */ line) => line.trim()))}></textarea>`;
+  } else if (field.kind === "file") {
+    control = html`<span class="file-field"><input type="file" ...${common} onChange=${async (/** @type {any} */ e) => {
+      const file = e.currentTarget.files?.[0];
+      onChange(file ? { name: file.name, text: await file.text() } : null);
+    }} />${value && html`<small>${value.name}</small>`}</span>`;
+  } else {
+    const numeric = field.kind === "number";
+    control = html`<input ...${common} inputmode=${numeric ? (field.whole ? "numeric" : "decimal") : undefined} value=${value ?? ""} onInput=${on} />`;
+  }
+  return html`<div class="field"><label for=${id}>${title}</label>${control}${help}</div>`;
+}

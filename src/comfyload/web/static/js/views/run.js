@@ -1,0 +1,30 @@
+// A run's Page: what it came to, in the words of the report.
+import { ofRun, useGet } from "../http.js";
+import { Failing, Icon, Loading, RunState } from "../parts.js";
+import { Page } from "../page.js";
+import { address } from "../router.js";
+import { useWatch } from "../socket.js";
+import { html } from "../ui.js";
+import { LabelField } from "./runs.js";
+
+/** @param {{ place: import("../router.js").Place }} props */
+export function View({ place }) {
+  const run = place.path[0] ?? "";
+  const { data: list } = useWatch("runs", {});
+  const entry = list?.runs.find((/** @type {any} */ one) => one.id === run);
+  const { data, error } = useGet(`${ofRun(run)}/page`, `${entry?.state} ${entry?.running ? Math.floor((entry.jobs ?? 0) / 50) : ""}`);
+  return html`
+    <nav class="crumbs" aria-label="Where this is"><a data-back href=${address(["runs"])}>Runs</a> <span aria-hidden="true">/</span> <span>${run}</span></nav>
+    <header class="head"><div class="head-words"><h1>${data?.page.title ?? entry?.name ?? run} ${entry && html`<${RunState} state=${entry.state} />`}</h1>
+      ${data?.page.subtitle?.length > 0 && html`<p class="muted">${data.page.subtitle.join(" · ")}</p>`}
+      <${LabelField} run=${run} label=${entry?.label ?? data?.label ?? ""} /></div>
+      <div class="head-acts">
+        <a class="button primary" href=${address(["run", run, "watch"])}><${Icon} name="now" />Jobs and charts</a>
+        <a class="button" href=${address(["compare"], { a: run })}><${Icon} name="compare" />Compare</a>
+        <a class="button" href=${address(["advice"], { run })}><${Icon} name="advice" />Advice</a>
+      </div></header>
+    ${error ? html`<${Failing} error=${error} />` : !data ? html`<${Loading} what="the report" />` : html`
+      ${data.salvaged && html`<p class="note">Some lines of its files cannot be read; they are left out.</p>`}
+      ${data.running && html`<p class="note">It goes on: these are the jobs that have ended.</p>`}
+      <${Page} page=${data.page} charts=${data.charts} chartsAt=${`${ofRun(run)}/charts/{name}.svg`} />`}`;
+}

@@ -1,0 +1,28 @@
+// Nodes of a job as a waterfall: when each began, how long it took, and what came from the cache.
+import { html } from "./ui.js";
+import { span } from "./words.js";
+
+/**
+ * @param {{ nodes: { node: string, class: string, begin_s: number | null, end_s: number | null, cached?: boolean, words?: string }[], from: number, to: number, failed?: string }} props
+ * Instants in seconds of one clock. `failed`: the node that raised, "" if none did.
+ */
+export function Waterfall({ nodes, from, to, failed = "" }) {
+  const ran = nodes.filter((node) => node.begin_s != null);
+  const [first, last] = [Math.min(from, ...ran.map((node) => node.begin_s ?? from)), Math.max(to, ...ran.map((node) => node.end_s ?? to))];
+  const room = Math.max(last - first, 1e-9);
+  const share = (/** @type {number} */ at) => `${(100 * (at - first)) / room}%`;
+  return html`<div class="fall">
+    <div class="fall-axis" aria-hidden="true"><span></span><div>${[0, 0.25, 0.5, 0.75, 1].map((part) => html`<i key=${part} style=${{ left: `${100 * part}%` }}>${span(part * room)}</i>`)}</div><span></span></div>
+    <ol aria-label="Nodes, in the order in which they ran">
+      ${nodes.map((node) => {
+        const took = node.begin_s != null && node.end_s != null ? node.end_s - node.begin_s : null;
+        const words = node.words ?? (node.cached ? "from the cache" : took == null ? (node.begin_s == null || node.node === failed ? "" : "running") : span(took));
+        return html`<li key=${node.node} class=${`fall-row ${node.cached ? "is-cached" : ""} ${node.node === failed ? "is-failed" : ""}`}>
+          <span class="fall-name">${node.class || "node"} <small>${node.node}</small></span>
+          <span class="fall-lane">${node.begin_s != null && !node.cached && html`<span class="fall-bar" style=${{ left: share(node.begin_s), width: share(first + ((node.end_s ?? last) - node.begin_s)) }}></span>`}</span>
+          <span class="fall-words">${[words, node.node === failed && "failed"].filter(Boolean).join(", ")}</span>
+        </li>`;
+      })}
+    </ol>
+  </div>`;
+}
