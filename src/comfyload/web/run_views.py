@@ -67,7 +67,7 @@ class JudgedRun(Struct, frozen=True, kw_only=True):
         return self.found.results[0]
 
 
-class JobEnds:
+class EndedJobs:
     """What is known of jobs' ends: the latest instant, and that of each job that did not complete."""
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ def chart_answer(path: str, state: FileState, name: str, dark: bool) -> Answer:
 @lru_cache(maxsize=4)
 def run_view(path: str, _state: FileState) -> RunView:
     """The run; past lines that cannot be read, if there are any, as `show --salvage` has it."""
-    judged = _judged(Path(path), JobEnds())
+    judged = _judged(Path(path), EndedJobs())
     result, reader = judged.result, judged.result.reader
     page = run_page(judged.found, judged.verdicts, None)
     environment, notes = environment_of([result]), notes_of([result])
@@ -135,7 +135,7 @@ def picture(pictures: Sequence[Chart], name: str, *, dark: bool) -> Answer:
     return Answer(kind=SVG, body=svg(chart, dark=dark))
 
 
-def _judged(path: Path, ends: JobEnds) -> JudgedRun:
+def _judged(path: Path, ends: EndedJobs) -> JudgedRun:
     gates = gate_set([], None, [])
     try:
         found, running = read(path, ends=ends)
@@ -146,17 +146,17 @@ def _judged(path: Path, ends: JobEnds) -> JudgedRun:
     return JudgedRun(found=found, running=running, salvaged=salvaged, gates=gates, verdicts=verdicts)
 
 
-def read(path: Path, *, salvage: bool = False, ends: JobEnds | None = None) -> tuple[Target, bool]:
+def read(path: Path, *, salvage: bool = False, ends: EndedJobs | None = None) -> tuple[Target, bool]:
     """The run, measured, and whether it goes on: then the jobs that have ended are."""
     reader = RunReader(path, salvage=salvage)
     if salvage:
         deque(reader.log(), maxlen=0)  # so that its damage is known
     running = reader.manifest.end is None and is_held(path, reader.manifest)
-    measured = _so_far(reader, ends or JobEnds()) if running else fold(reader)
+    measured = _so_far(reader, ends or EndedJobs()) if running else fold(reader)
     return Target(name=path.name, results=[Result(reader=reader, measured=measured)]), running
 
 
-def _so_far(reader: RunReader, ends: JobEnds) -> Measured:
+def _so_far(reader: RunReader, ends: EndedJobs) -> Measured:
     """The jobs that have ended, judged as if the run had been stopped now."""
     manifest = reader.manifest
     if not as_it_came(manifest.plan):
@@ -171,7 +171,7 @@ def _so_far(reader: RunReader, ends: JobEnds) -> Measured:
 
 def live_answer(path: str, _state: FileState) -> Answer:
     """Tiles, gates, remarks, nodes and errors of what is there."""
-    ends = JobEnds()
+    ends = EndedJobs()
     judged = _judged(Path(path), ends)
     if not judged.running:
         deque(ends.watch(judged.result.reader.lines()), maxlen=0)
@@ -230,7 +230,7 @@ def _nodes(summary: Summary) -> list[dict[str, Any]]:
     ]
 
 
-def _errors(summary: Summary, ends: JobEnds) -> list[dict[str, Any]]:
+def _errors(summary: Summary, ends: EndedJobs) -> list[dict[str, Any]]:
     """A row for each cause, the newest first job first."""
     rows = [
         {
