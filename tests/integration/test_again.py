@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from comfyload.app.run.again import needing_attention
 from comfyload.comfy.wire.calls import Request
 from comfyload.sim import Faults, Server, Which
@@ -14,6 +16,8 @@ from tests.integration.test_cli import graph_file
 from tests.support.commands import call
 from tests.support.rig import sleeper
 from tests.support.servers import in_thread
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 
 def records(run: Path) -> dict[int, Any]:

@@ -25,6 +25,8 @@ from tests.support.dashboard import UI, Page, Tab, page
 from tests.support.rig import sleeper
 from tests.support.servers import in_thread
 
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
+
 
 async def until(tab: Tab, number: int, sought: Any, within_s: float = 40.0) -> Any:
     """The first state of the watch of which that holds."""

@@ -17,6 +17,8 @@ from tests.support.result_tab import Tab, opened, working
 from tests.support.rig import sleeper
 from tests.support.servers import simulator
 
+pytestmark = pytest.mark.timeout(240)  # what is judged is judged in a process that gives way to others
+
 RAN = (0, 5)
 """The generator shares its cores with other tests: whether it was in time is not the question of these."""
 SVG = "{http://www.w3.org/2000/svg}svg"
@@ -166,6 +168,7 @@ def test_where_an_ended_run_stands(tab: Tab) -> None:
     assert found["as_of_s"] > 0.9 and found["errors"] == [] and found["problem"] == ""
 
 
+@pytest.mark.long
 def test_a_baseline_from_nothing_to_promoted(tab: Tab) -> None:
     """Saved, listed, read, compared with, and made the default."""
     base = tab.folder / "archive"

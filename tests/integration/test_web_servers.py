@@ -17,6 +17,8 @@ from comfyload.web.servers import Models, Servers
 from tests.support.servers import fronted, simulator
 from tests.support.web_calls import page_of
 
+pytestmark = pytest.mark.timeout(240)  # what is judged is judged in a process that gives way to others
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:

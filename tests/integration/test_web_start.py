@@ -28,6 +28,8 @@ from tests.support.rig import SLEEPER, sleeper
 from tests.support.servers import simulator
 from tests.support.web_calls import Page, page_of
 
+pytestmark = pytest.mark.timeout(240)  # what is judged is judged in a process that gives way to others
+
 BOOK = {"name": "book.json", "text": json.dumps(SLEEPER)}
 Story = Callable[[Page], Awaitable[None]]
 

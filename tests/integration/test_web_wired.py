@@ -6,6 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from yarl import URL
 
@@ -13,6 +14,8 @@ from comfyload.gateway.fleet import ServerConfig
 from comfyload.web.server import DashboardOptions, app_of, dashboard
 from tests.support.rig import sleeper
 from tests.support.servers import simulator
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 
 def test_a_run_from_the_page_is_one_that_advice_knows(tmp_path: Path) -> None:

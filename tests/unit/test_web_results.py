@@ -27,6 +27,8 @@ from tests.support.result_tab import Tab, opened, working
 from tests.unit.chart_runs import EVIL, hostile_manifest, varied
 from tests.unit.judge_runs import failed, job, manifest, one_by_one
 
+pytestmark = pytest.mark.timeout(240)  # what is judged is judged in a process that gives way to others
+
 SECONDS = [0.5, 0.6, 0.55, 0.52, 0.58, 0.61, 0.49, 0.5, 0.62, 0.57]
 
 
@@ -217,6 +219,7 @@ def test_hostile_names_stay_text(tab: Tab) -> None:
 # --- labels
 
 
+@pytest.mark.long
 def test_a_label_is_kept_in_the_run_and_nothing_else_of_it_changes(tab: Tab) -> None:
     path = made(tab.folder / "one", one_by_one(SECONDS))
     before = {file.name: file.read_bytes() for file in path.iterdir()}
@@ -256,6 +259,7 @@ def test_a_label_is_no_way_to_other_files(tmp_path: Path) -> None:
 # --- the archive
 
 
+@pytest.mark.long
 def test_an_archive_with_strange_contents(tab: Tab) -> None:
     base = tab.folder.parent / "archive"
     made(tab.folder / "one", one_by_one(SECONDS))
@@ -288,6 +292,7 @@ def test_an_archive_with_strange_contents(tab: Tab) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+@pytest.mark.long
 def test_a_link_that_leads_out_of_the_archive_is_no_baseline(tab: Tab) -> None:
     base, elsewhere = tab.folder.parent / "archive", tab.folder.parent / "elsewhere"
     made(tab.folder / "one", one_by_one(SECONDS))

@@ -21,6 +21,8 @@ from comfyload.web import worker as module
 from comfyload.web.worker import KEPT, MOST_WAITING, Busy, Worker
 from tests.support.computing import HERE
 
+pytestmark = pytest.mark.timeout(240)  # what is judged is judged in a process that gives way to others
+
 NUMBER = f"{HERE}:number"
 
 

@@ -30,7 +30,7 @@ MOST_WAITING = 64
 LARGEST_KEPT = 4 << 20
 """Bytes of an answer that is kept."""
 JSON = "application/json; charset=utf-8"
-_NICE = 10
+_NICE = 5
 """A run that is measured on this machine comes first."""
 
 
