@@ -206,7 +206,7 @@ const widthOf = (_, values) => Math.max(44, 14 + 6.5 * Math.max(0, ...(values ??
 const TIMES = [0.001, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400];
 
 /** @param {number} seconds */
-export const clock = (seconds) => (seconds < 60 ? `${Number(seconds.toFixed(2))} s` : span(seconds));
+export const clock = (seconds) => (seconds < 60 ? `${Number(seconds.toFixed(seconds < 1 ? 4 : 2))} s` : span(seconds));
 
 /** A limit across, or an instant down, as dashes. @param {any} u @param {{ x?: number, y?: number } | null} marks */
 function drawMarks(u, marks) {
