@@ -88,8 +88,10 @@ class RunFolder:
         )
 
     def _is_ours(self, found: os.DirEntry[str]) -> bool:
-        """Whether it is a folder that is looked into: not the archive, and no link to another place."""
-        if found.name.startswith(".") or not _is_folder(found) or self._leads_out(found):
+        """Whether it is a folder that is looked into: not the archive, and no link. What lies in the folder is found
+        without one, and would be listed twice, or for ever.
+        """
+        if found.name.startswith(".") or found.is_symlink() or not _is_folder(found):
             return False
         return self._archive is None or not _real(found.path).is_relative_to(self._archive)
 

@@ -271,9 +271,7 @@ def trend_chart_answer(
 
 
 @lru_cache(maxsize=2)
-def _trend(
-    base: str, runs: Side, metrics: tuple[str, ...], _state: FileState
-) -> tuple[list[TrendSeries], list[str]]:
+def _trend(base: str, runs: Side, metrics: tuple[str, ...], _state: FileState) -> tuple[list[TrendSeries], list[str]]:
     """The series, and why runs are left out: one that is damaged must not hide the others."""
     unknown = [metric for metric in metrics if metric not in NUMBERS]
     if unknown:
