@@ -70,11 +70,12 @@ class Views:
         return own | dict(self._more)
 
     async def _list(self, _: Params) -> bytes:
-        entries = (await self._runs.entries())[:MOST_LISTED]
+        every = await self._runs.entries()
+        entries = every[:MOST_LISTED]
         sums = await self._runs.sums(entries)
         labels = self._runs.labels
         shown = [_in_list(entry, sums.get(entry.id), labels.get(entry.id, "")) for entry in entries]
-        return encode({"runs": shown, "folder": str(self._root)})
+        return encode({"runs": shown, "total": len(every), "folder": str(self._root)})
 
     async def _run(self, params: Params) -> bytes:
         entry, flt = await self._runs.find(params.get("run")), _filter(params)

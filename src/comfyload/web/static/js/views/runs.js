@@ -1,5 +1,5 @@
 // All runs of the folder: found by words, marked to be compared or kept.
-import { ofRun, post } from "../http.js";
+import { ofRun, post, useGet } from "../http.js";
 import { walk } from "../keys.js";
 import { Chip, Empty, Failing, Icon, Loading, RunState, Why, useAttempt } from "../parts.js";
 import { address, go, refine } from "../router.js";
@@ -12,6 +12,7 @@ const AT_ONCE = 100;
 /** @param {{ place: import("../router.js").Place }} props */
 export function View({ place }) {
   const { data, error } = useWatch("runs", {});
+  const { data: session } = useGet("session");
   const [marked, mark] = useState(/** @type {string[]} */ ([]));
   const [most, setMost] = useState(AT_ONCE);
   if (error && !data) return html`<h1>Runs</h1><${Failing} error=${error} />`;
@@ -28,11 +29,11 @@ export function View({ place }) {
   const inTrouble = matching.filter((run) => run.attention > 0).length;
   const toggle = (/** @type {string} */ id) => mark(marked.includes(id) ? marked.filter((one) => one !== id) : [...marked, id]);
   return html`
-    <header class="head"><div class="head-words"><h1>Runs</h1><p class="muted">${counted(all.length)} in <code>${data.folder}</code></p></div>
+    <header class="head"><div class="head-words"><h1>Runs</h1><p class="muted">${data.total > all.length ? `the newest ${counted(all.length)} of ${counted(data.total)}` : counted(all.length)} in <code>${data.folder}</code></p></div>
       <div class="head-acts">
         ${marked.length > 0 && html`<${Keep} runs=${marked} done=${() => mark([])} />`}
         <a class="button" aria-disabled=${marked.length === 2 ? undefined : "true"} href=${marked.length === 2 ? address(["compare"], { a: marked[0], b: marked[1] }) : undefined} role=${marked.length === 2 ? undefined : "link"}><${Icon} name="compare" />Compare ${marked.length === 2 ? "" : "two"}</a>
-        <a class="button primary" href=${address(["start"])}><${Icon} name="start" />Start a run</a>
+        ${session && !session.gateway && html`<a class="button primary" href=${address(["start"])}><${Icon} name="start" />Start a run</a>`}
       </div></header>
     ${all.length === 0 ? html`<${Empty} title="No run yet"><p>What <code>comfyload run</code> writes into <code>${data.folder}</code> is listed here.</p><//>` : html`
     <section class="panel list runs-list">
