@@ -7,12 +7,13 @@ from pathlib import Path
 
 from msgspec import structs
 
+from comfyload.record.lock import alone_in
 from comfyload.record.model import AgainOf, Record
 from comfyload.web.newest import MOST_BOOKS, Newest
 from comfyload.web.states import View
 from tests.support.dashboard import page
 from tests.unit.judge_runs import failed, job, manifest
-from tests.unit.test_web_follow import caught_up
+from tests.unit.test_web_follow import caught_up, sent
 from tests.unit.test_web_results import made
 
 
@@ -40,6 +41,16 @@ def test_a_book_stands_as_the_worst_of_its_pages_and_trouble_comes_first(tmp_pat
     assert one is not None and (one.badge, one.pages, one.counts) == ("attention", 2, {"done": 1, "attention": 1})
     assert newest.book(99) is None
     assert newest.failed(3) == [7] and newest.failed(1) == [] and len(newest.failed()) == 10
+
+
+def test_pages_that_have_not_ended_are_of_their_book(tmp_path: Path) -> None:
+    run = manifest(8, end=None, ended_utc=None)
+    run.plan = structs.replace(run.plan, pages=4)
+    made(tmp_path / "run", [sent(4, 0.0), sent(5, 0.0), of_book(job(4, 0.0, 1.0), 1), sent(6, 0.0)], run)
+    with alone_in(tmp_path / "run"):
+        newest = Newest(View(caught_up(tmp_path / "run")), {})
+    one = newest.book(1)
+    assert one is not None and (one.badge, one.pages, one.counts) == ("pending", 3, {"done": 1, "pending": 2})
 
 
 def test_a_job_that_was_sent_once_more_stands_as_it_did_then(tmp_path: Path) -> None:

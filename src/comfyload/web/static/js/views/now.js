@@ -53,7 +53,7 @@ function Watched({ run, place, others }) {
     <${Notes} data=${data} />
     ${data.book && html`<${Book} run=${run} book=${data.book} canRetry=${data.actions.includes("retry_all")} />`}
     <${States} counts=${data.counts} on=${query.state} />
-    <${Tiles} tiles=${data.tiles} asOf=${data.running ? data.as_of_s : null} coming=${measuring(data)} />
+    <${Tiles} tiles=${data.tiles} asOf=${data.running ? data.as_of_s : null} ofDay=${data.of_day} coming=${measuring(data)} />
     ${data.charts.length > 0 && html`<section class="charts" aria-label="Charts" style=${{ "--rows": Math.ceil((data.charts.length - 1) / 2) || 1 }}>
       ${data.charts.map((/** @type {any} */ head, /** @type {number} */ i) => html`<${LiveChart} key=${head.name} run=${run} head=${head} tall=${i === 0} from=${from} to=${to} onZoom=${onZoom} />`)}
     </section>`}
@@ -155,13 +155,13 @@ function States({ counts, on }) {
 }
 
 /** @param {any} props */
-function Tiles({ tiles, asOf, coming }) {
+function Tiles({ tiles, asOf, ofDay, coming }) {
   if (coming) return html`<div class="tiles" aria-hidden="true"><div class="is-coming"></div></div>`;
   if (!tiles.length) return null;
   return html`<dl class="tiles" aria-label="Numbers">
     ${tiles.map((/** @type {any} */ tile) => html`<div key=${tile.label}><dt>${tile.label}</dt><dd><b>${tile.words}</b>${(tile.interval || tile.note) && html` <small>${tile.interval || tile.note}</small>`}</dd></div>`)}
   </dl>
-  ${asOf != null && html`<p class="as-of">numbers of the first ${span(asOf)}</p>`}`;
+  ${asOf != null && html`<p class="as-of">${ofDay ? `numbers until ${span(asOf)} UTC` : `numbers of the first ${span(asOf)}`}</p>`}`;
 }
 
 /** @param {any} props */
