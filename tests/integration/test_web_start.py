@@ -18,7 +18,9 @@ import pytest
 from yarl import URL
 
 from comfyload.gateway.fleet import ServerConfig
+from comfyload.record.codec import encode
 from comfyload.record.model import Record
+from comfyload.record.options import RunOptions, WorkflowChoice
 from comfyload.record.run import RunReader
 from comfyload.web.plans import Plans
 from comfyload.web.start import Starting
@@ -248,6 +250,16 @@ def test_saved_plans_fill_the_form_again(server: str, tmp_path: Path) -> None:
         assert [plan["name"] for plan in (await page.get("plans"))[1]["plans"]] == ["night run"]
         done = call(*shlex.split(found["command"])[1:], "--save-plan", "-", cwd=Path.cwd())
         assert done.stdout == found["toml"]
+        assert "--gates" in found["command"] and "--until-proven" not in found["command"]
+
+        proven = form(jobs="2", until_proven=True)
+        assert (await page.post("plans", proven | {"name": "proven"}))[0] == 201
+        status, found = await page.get("plans/proven")
+        assert (found["options"], found["gates"]) == (proven["options"], []), "the default gates, until they are proven"
+        assert found["command"].endswith("--until-proven")
+        done = call(*shlex.split(found["command"])[1:], "--dry-run", cwd=Path.cwd())
+        assert done.returncode == 0, done.stderr
+        assert (await page.post("plans/proven/delete", {}))[0] == 200
         assert await page.post("plans/night run/delete", {}) == (200, {"deleted": "night run"})
         assert (await page.get("plans"))[1]["plans"] == []
         assert (await page.post("plans/night run/delete", {}))[0] == 404
@@ -312,3 +324,24 @@ def test_odd_input_is_refused_in_words(tmp_path: Path) -> None:
 
     play(tmp_path, {"gpu1": "http://127.0.0.1:9/"}, story)
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}
+
+
+def test_files_that_nothing_names_are_removed_after_a_month(tmp_path: Path) -> None:
+    plans = Plans(tmp_path / "runs")
+    kept = {name: plans.keep("book.json", name.encode()) for name in ("unused", "saved", "started", "of a run", "new")}
+    month, now = 31 * 86400.0, time.time()
+    for name, path in kept.items():
+        if name != "new":
+            os.utime(path, (now - month, now - month))
+            os.utime(path.parent, (now - month, now - month))
+    options = {name: RunOptions(workflows=[WorkflowChoice(file=str(path))]) for name, path in kept.items()}
+    plans.save("mine", options["saved"], None)
+    plans.start("20260101T000000Z-book", options["started"], None)
+    run = encode(options["of a run"]).decode()
+    (plans.folder / "files" / "notes").mkdir()
+    assert plans.remove_unused([run], now=now) == 1
+    assert [name for name, path in kept.items() if not path.exists()] == ["unused"]
+    assert (plans.folder / "files" / "notes").is_dir(), "it is not ours"
+    plans.delete("mine")
+    assert plans.remove_unused([run], now=now) == 1 and not kept["saved"].exists()
+    assert plans.remove_unused([run], now=now) == 0

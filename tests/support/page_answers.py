@@ -97,7 +97,7 @@ HEAD = {"name": "0", "title": "p50 execution", "description": "3 points, from 1.
 ANSWERS: dict[str, Any] = {
     "compare": {"page": PAGE, "rows": []},
     "environment": {"page": PAGE, "differs": 0},
-    "trend": {"page": {**PAGE, "tiles": []}, "series": [1], "charts": [HEAD]},
+    "trend": {"page": {**PAGE, "tiles": []}, "series": [1], "charts": [HEAD], "left_out": []},
     "start": {
         "fields": [{**BARE, **field} for field in FIELDS],
         "servers": [{"name": "gpu", "url": "http://127.0.0.1:8188"}],

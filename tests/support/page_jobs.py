@@ -249,6 +249,15 @@ class Jobs:
             "charts": [{"name": name, "title": TITLES[name][0], "unit": TITLES[name][1]} for name in NAMES]
             if self.count
             else [],
+            "states": [{"word": "VALID", "look": "good", "sentence": ""}],
+            "problem": "",
+            "damaged": 0,
+            "needing": counts["attention"],
+            "books": {"count": 0, "first": []},
+            "book": None,
+            "again": [],
+            "again_of": None,
+            "of_day": False,
             "actions": (["stop"] if running else []) + (["retry_all"] if counts["attention"] and not running else []),
         }
 

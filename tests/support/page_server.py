@@ -164,7 +164,7 @@ class Fake:
 
     def _runs(self) -> dict[str, Any]:
         if self.empty:
-            return {"runs": [], "folder": "runs"}
+            return {"runs": [], "total": 0, "folder": "runs"}
         found = [jobs.entry(run, self.now_of(run), running=run in ("live", "none")) for run, jobs in self.jobs.items()]
         found.append({**found[1], "id": "broken", "name": "broken", "state": "crashed", "spark": []})
         found += [
@@ -176,7 +176,7 @@ class Fake:
             }
             for n in range(26, 1, -1)
         ]
-        return {"runs": found, "folder": "runs"}
+        return {"runs": found, "total": len(found), "folder": "runs"}
 
 
 async def _with_policy(_: web.Request, answer: web.StreamResponse) -> None:

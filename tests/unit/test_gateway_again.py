@@ -10,9 +10,10 @@ import pytest
 
 from comfyload import clock
 from comfyload.gateway.again import Again, NotSent, id_again
-from comfyload.gateway.job import State
+from comfyload.gateway.job import ClientJob, State
 from comfyload.gateway.store import Row, Store
-from comfyload.sim import Server
+from comfyload.record.policy import Backoff, Breaker, Policy, Rule
+from comfyload.sim import Faults, Server, Which
 from tests.support.gateway import Desk, desk, farm, frames_of
 from tests.support.rig import sleeper
 
@@ -191,3 +192,69 @@ def _json(graph: dict[str, Any]) -> bytes:
     from comfyload.gateway import forms
 
     return forms.dumps(graph)
+
+
+PATIENT = Policy(
+    deadline_s=3600.0,
+    backoff=Backoff(base_s=600.0, cap_s=600.0, jitter="none"),
+    breaker=Breaker(failures=100),
+    classes={"transient": Rule(retry=True)},
+)
+
+
+async def waiting(front: Desk, **more: Any) -> ClientJob:
+    """A job that failed once and waits long for its next attempt."""
+    prompt_id: str = (await front.post(sleeper(0.1), **more))["prompt_id"]
+    while front.gateway.jobs[prompt_id].next_attempt_at_ms is None:
+        await asyncio.sleep(0.01)
+    return front.gateway.jobs[prompt_id]
+
+
+def test_a_job_that_waits_for_its_next_attempt_is_sent_now(tmp_path: Path) -> None:
+    async def main() -> None:
+        faults = Faults(node_error=Which(at=(1,)))
+        async with farm(1, faults=faults) as servers, desk(tmp_path, servers, policy=PATIENT) as front:
+            job = await waiting(front)
+            began = front.gateway.clock()
+            assert front.gateway.hurry(job)
+            entry = await front.end_of(job.id)
+            assert entry["status"]["status_str"] == "success" and len(job.attempts) == 2
+            assert front.gateway.clock() - began < 5.0
+            assert not front.gateway.hurry(job) and not front.gateway.give_up(job), "it has ended"
+
+    clock.run_virtual(main())
+
+
+def test_a_job_that_is_given_up_has_failed_and_needs_attention(tmp_path: Path) -> None:
+    async def main() -> None:
+        faults = Faults(node_error=Which(every=1), error_message="it broke")
+        async with farm(1, faults=faults) as servers, desk(tmp_path, servers, policy=PATIENT) as front:
+            job = await waiting(front)
+            began = front.gateway.clock()
+            assert front.gateway.give_up(job)
+            entry = await front.end_of(job.id)
+            assert "it broke" in entry["status"]["error"] and front.gateway.clock() - began < 5.0
+            row = front.gateway.store.find(job.id)
+            assert row is not None and row.state == "failed" and row.attention
+            assert b"next_attempt_at" not in (row.item or b"")
+            assert len(job.attempts) == 1 and sum(servers[0].posts.values()) == 1, "it was sent no more"
+            new = await Again(front.gateway, front.intake).send(job.id, None)
+            again = front.gateway.jobs[new]
+            assert not front.gateway.give_up(again), "it waits for its first attempt"
+            assert await front.gateway.cancel(new, "default")
+
+    clock.run_virtual(main())
+
+
+def test_a_job_that_is_cancelled_is_neither_sent_now_nor_given_up(tmp_path: Path) -> None:
+    async def main() -> None:
+        faults = Faults(node_error=Which(every=1))
+        async with farm(1, faults=faults) as servers, desk(tmp_path, servers, policy=PATIENT) as front:
+            job = await waiting(front)
+            assert await front.gateway.cancel(job.id, "default")
+            assert not front.gateway.hurry(job) and not front.gateway.give_up(job)
+            while job.id in front.gateway.jobs:
+                await asyncio.sleep(0.01)
+            assert front.gateway.store.needing(None) == []
+
+    clock.run_virtual(main())

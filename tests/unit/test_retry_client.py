@@ -382,3 +382,49 @@ def test_what_was_left_on_a_server_is_taken_off_once_it_answers() -> None:
 
     remaining, _ = scene([Server()], Policy(deadline_s=20.0), script)
     assert remaining == 0
+
+
+LATER = Policy(
+    backoff=Backoff(base_s=600.0, cap_s=600.0, jitter="none"),
+    breaker=Breaker(failures=100),
+    classes={"oom": Rule(retry=True, attempts=9)},
+)
+
+
+@pytest.mark.parametrize("what", ["hurry", "give_up"])
+def test_a_wait_between_attempts_can_be_ended(what: str) -> None:
+    """`hurry` ends this wait and no later one; `give_up` all of them."""
+
+    async def script(found: Scene) -> tuple[Execution, float, list[bool]]:
+        prompt = ask(1.0)
+        running = asyncio.create_task(found.client.run(prompt))
+        act = getattr(found.client, what)
+        done = [act(prompt.id)]
+        await asyncio.sleep(30.0)
+        done.append(act(prompt.id))
+        execution = await running
+        return execution, found.now(), [*done, act(prompt.id)]
+
+    (done, took_s, acted), found = scene([Server(faults=Faults(oom=Which(at=(1, 2))))], LATER, script)
+    assert acted == [False, True, False], "before it failed, and after its end, there is nothing to do"
+    assert done.failure is None or done.failure.kind == "oom"
+    if what == "give_up":
+        assert (done.outcome, found.posts()) == ("failed", 1) and took_s < 60.0
+    else:
+        assert (done.outcome, found.posts()) == ("completed", 3) and 600.0 < took_s < 700.0
+    assert found.left == [[]]
+
+
+def test_a_job_that_waits_for_a_server_can_be_given_up() -> None:
+    async def script(found: Scene) -> Execution:
+        prompt = ask(1.0)
+        running = asyncio.create_task(found.client.run(prompt))
+        await asyncio.sleep(5.0)
+        found.client.drain("http://s0/")
+        assert found.client.hurry(prompt.id)
+        await asyncio.sleep(5.0)
+        assert not running.done() and found.client.give_up(prompt.id)
+        return await running
+
+    done, found = scene([Server(faults=Faults(oom=ONCE))], LATER, script)
+    assert done.outcome == "failed" and done.failure.kind == "oom" and found.posts() == 1 and found.left == [[]]

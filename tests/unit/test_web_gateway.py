@@ -116,7 +116,8 @@ def test_a_gateway_among_the_servers_is_asked_under_the_same_paths(tmp_path: Pat
             assert (await _act(found, f"{API}/servers/gpu1/drain")).value["state"] == "drained"
             assert (await _act(found, f"{API}/servers/gpu1/resume")).value["state"] == "up"
             assert (await _act(found, f"{API}/jobs/{job}/dismiss")).value == {"dismissed": [job]}
-            assert (await _act(found, f"{API}/jobs/nothing/retry")).status == 409
+            for what in ("nothing/retry", f"{job}/now", f"{job}/give-up"):
+                assert (await _act(found, f"{API}/jobs/{what}")).status == 409, what
             assert (await found.ask(f"{API}/jobs?gateway=other")).status == 404
             for path in ("servers", "servers/gpu1/leave", "jobs/x/other", "servers/gpu1"):
                 assert (await _act(found, f"{API}/{path}")).status in (404, 405), path

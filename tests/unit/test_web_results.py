@@ -343,6 +343,11 @@ def test_a_trend_marks_its_steps_in_the_page_and_in_the_picture(tab: Tab) -> Non
     picture, _ = tab.get(f"trend.svg?{query}&metric=p50_execution_s&n=0&theme=dark")
     assert b"%, slower" in picture and b"#d55e00" in picture
     assert "there is no picture" in tab.read(f"trend.svg?{query}&n=99", 404)["error"]
+    with (tab.folder / "day-2" / "records.ndjson").open("ab") as records:
+        records.write(b"{\n")
+    rest = tab.read(f"trend?{query}&metric=p50_execution_s")
+    assert "day-2" in rest["left_out"][0] and len(rest["left_out"]) == 1 and found["left_out"] == []
+    assert rest["series"], "one that is damaged does not hide the others"
     one = tab.read("trend?run=day-1&metric=p50_execution_s")
     assert one["charts"][0]["withheld"] == "a trend needs two points"
     assert one["page"]["states"][0]["word"] == "A trend needs two runs"

@@ -46,6 +46,8 @@ class Console:
             ("GET", f"{API}/jobs/{{id}}", _answered(self._job)),
             ("POST", f"{API}/jobs/{{id}}/retry", _answered(self._retry)),
             ("POST", f"{API}/jobs/{{id}}/dismiss", _answered(self._dismiss)),
+            ("POST", f"{API}/jobs/{{id}}/now", _answered(self._now)),
+            ("POST", f"{API}/jobs/{{id}}/give-up", _answered(self._give_up)),
             ("GET", f"{API}/servers", _answered(self._servers)),
             ("POST", f"{API}/servers", _answered(self._join)),
             ("POST", f"{API}/servers/{{name}}/drain", _answered(self._drain)),
@@ -133,6 +135,23 @@ class Console:
         job_id = request.match_info["id"]
         self._again.give_up(job_id, self._whose(request))
         return {"dismissed": [job_id]}
+
+    async def _now(self, request: web.Request) -> Any:
+        """Send a job that failed, and waits for its next attempt, without the policy's pause."""
+        return self._of_waiting(request, self._gateway.hurry)
+
+    async def _give_up(self, request: web.Request) -> Any:
+        """Send it no more: it has failed for good, and needs attention."""
+        return self._of_waiting(request, self._gateway.give_up)
+
+    def _of_waiting(self, request: web.Request, act: Callable[[ClientJob], bool]) -> Any:
+        job_id, tenant = request.match_info["id"], self._whose(request)
+        job = self._gateway.jobs.get(job_id)
+        if job is None or tenant not in (None, job.tenant):
+            raise _Wrong(404, "no such job waits or runs")
+        if not act(job):
+            raise _Wrong(409, "the job does not wait for its next attempt")
+        return {"id": job_id}
 
     async def _dismiss_all(self, request: web.Request) -> Any:
         tenant = self._whose(request)

@@ -314,6 +314,19 @@ class Gateway:
             self._stop(job)
         return True
 
+    def hurry(self, job: ClientJob) -> bool:
+        """Send a job that waits for its next attempt as soon as a server is free; False: it does not wait for one."""
+        if job.cancelled or not self.client.hurry(job.id):
+            return False
+        job.next_attempt_at_ms = int(time.time() * 1000)
+        return True
+
+    def give_up(self, job: ClientJob) -> bool:
+        """Send a job that waits for its next attempt no more: it has failed, and needs attention. False: it does not
+        wait for one.
+        """
+        return not job.cancelled and self.client.give_up(job.id)
+
     def _stop(self, job: ClientJob) -> None:
         """End the job where it is. One that is about to be sent is ended then."""
         task = asyncio.create_task(self.client.cancel(job.id))
@@ -324,6 +337,7 @@ class Gateway:
         """Write how the job ended, then tell its client."""
         execution = forms.delivered(execution)
         attempt, failure, job.ending = self.live.get(job.attempt_id), execution.failure, True
+        job.next_attempt_at_ms = None
         job.attempts = forms.attempts_of(job, execution, self._name_of)
         if job.posting and failure is not None and failure.status == 400:
             # The application hears it as the answer to its POST: it never was a job.

@@ -37,6 +37,9 @@ _MOVED = "moved: taken back before it ran, as another server is free"
 _UNKNOWN = Failure(kind="lost")
 """Why an attempt failed that does not say why."""
 
+_GIVEN_UP = Failure(kind="cancelled", message="given up before it was sent again")
+"""Why a job failed whose last attempt does not say why."""
+
 
 class RetryingClient:
     """A client for one server or several, made by `RetryingClient.open`; `run` may be called any number of times at
@@ -197,9 +200,11 @@ class RetryingClient:
         while True:
             backend = there or await self._pool.assign(pending)
             abandoned = pending.abandoned or self._abandoned
-            if abandoned is not None:
+            if abandoned is not None or pending.given_up:
                 if isinstance(backend, ServerBackend):
                     self._pool.release(backend, pending.prompt.id)
+                backend = _GIVEN_UP
+            if abandoned is not None:
                 ended = Execution(outcome="cancelled", done=self._clock(), failure=abandoned)
                 return log.close(self._unassigned(pending, ended))
             if isinstance(backend, Failure):
@@ -231,6 +236,28 @@ class RetryingClient:
             for client in self.clients:
                 client.give_up(pending.prompt.id, pending.abandoned)
             await asyncio.sleep(LEAVING_S)
+
+    def hurry(self, prompt_id: str) -> bool:
+        """Send the job of that first id again as soon as a server is free, without the policy's pause; False: it does
+        not wait to be sent again.
+        """
+        pending = self._jobs.get(prompt_id)
+        if pending is None or not pending.failed:
+            return False
+        pending.over.set()
+        return True
+
+    def give_up(self, prompt_id: str) -> bool:
+        """Send the job of that first id no more: `run` returns its last failure. False: it does not wait to be sent
+        again.
+        """
+        pending = self._jobs.get(prompt_id)
+        if pending is None or not pending.failed:
+            return False
+        pending.given_up = True
+        pending.over.set()
+        self._pool.withdraw(pending)
+        return True
 
     def room(self, not_on: Collection[str] = ()) -> int:
         """How many more jobs would get a server now, of those with that `not_on`; negative: some wait already."""
@@ -381,12 +408,15 @@ class RetryingClient:
             return False
         left = attempts_left(pending.policy, class_, pending.ended[class_], pending.charged)
         rule, of = rule_in_words(self._policy, class_), len(pending.log.attempts) + left
+        pending.failed = True
         pending.tell_retrying(failure, wait, backend.name, rule, of)
         if rule_of(self._policy, class_).free_memory:
             pending.vram = backend.vram
             await within(self._policy.connect_s, backend.client.api.free(), False)
         if wait > 0.0:
             await within(wait, pending.over.wait(), False)
+        if pending.abandoned is None and self._abandoned is None:
+            pending.over.clear()  # the next wait is not ended by what ended this one
         return True
 
     def _queue_changed(self, backend: ServerBackend, t: float, remaining: int) -> None:

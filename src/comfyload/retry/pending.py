@@ -25,6 +25,10 @@ class PendingPrompt(PendingJob):
         """Why the job was given up; None while it was not."""
         self.over = asyncio.Event()
         """Set when its waits must end."""
+        self.failed = False
+        """Whether it has failed and is on no server now: it is to be sent again."""
+        self.given_up = False
+        """Whether it is not sent again, whatever the policy says."""
         self.log = AttemptLog(prompt.id, began)
 
     def send_as(self, prompt: Prompt) -> None:
@@ -37,7 +41,8 @@ class PendingPrompt(PendingJob):
         self.send_as(structs.replace(self.prompt, id=id_of(self.log.first, number)))
 
     def tell_sending(self, server: str) -> None:
-        """Report that the job is sent to that server."""
+        """Note and report that the job is sent to that server."""
+        self.failed = False
         if self.tell is not None:
             self.tell(Sending(server=server, prompt_id=self.prompt.id, attempt=len(self.log.attempts) + 1))
 

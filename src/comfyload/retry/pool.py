@@ -183,7 +183,7 @@ class Pool:
 
     async def assign(self, pending: PendingPrompt) -> ServerBackend | Failure:
         """A server for the next attempt, or why there is none: no time is left, or no server works."""
-        if self._closed:
+        if self._closed or pending.given_up:
             return SHED
         since = self._clock()
         assigned = self._waiting[pending] = asyncio.get_running_loop().create_future()

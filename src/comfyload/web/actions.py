@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
@@ -22,6 +23,7 @@ from comfyload.web.processes import Processes, begun
 
 if TYPE_CHECKING:
     from comfyload.web.folder import RunEntry
+    from comfyload.web.follow import RunFollower
     from comfyload.web.runs import Runs
 
 MOST_NAMED = 1_000
@@ -29,7 +31,10 @@ MOST_NAMED = 1_000
 
 
 class _Again(Struct, frozen=True, forbid_unknown_fields=True):
+    """`jobs`: by their indexes, or all that need attention; `book`: of these, the pages of that book."""
+
     jobs: list[int] | Literal["failed"]
+    book: int | None = None
 
 
 class Actions:
@@ -55,13 +60,18 @@ class Actions:
 
     async def _again(self, request: web.Request) -> web.Response:
         entry = await self._runs.find(request.match_info["id"])
-        jobs = _decoded(await request.read()).jobs
+        asked = _decoded(await request.read())
+        jobs = asked.jobs
         if jobs != "failed" and not 0 < len(jobs) <= MOST_NAMED:
             raise Refused(400, f"name from 1 to {MOST_NAMED} jobs, or all with failed")
         check_again(entry.path, entry.manifest)
         wanted = sorted(set(jobs)) if jobs != "failed" else await asyncio.to_thread(needing_attention, entry.path)
+        if asked.book is not None:
+            pages = await self._runs.look(entry, partial(_pages, book=asked.book))
+            wanted = [index for index in wanted if index in pages]
         if not wanted:
-            raise Refused(409, "no job of the run needs attention")
+            of = "job of the run" if asked.book is None else "page of the book"
+            raise Refused(409, f"no {of} needs attention")
         run_id = entry.manifest.run_id
         before = {later.path.name for later in await asyncio.to_thread(runs_again, entry.path, run_id)}
 
@@ -69,7 +79,8 @@ class Actions:
             later = [each.path.name for each in runs_again(entry.path, run_id) if each.path.name not in before]
             return later[0] if later else None
 
-        named = [] if jobs == "failed" else [word for index in wanted for word in ("--job", str(index))]
+        every = jobs == "failed" and asked.book is None
+        named = [] if every else [word for index in wanted for word in ("--job", str(index))]
         words = ["again", str(entry.path.absolute()), "--quiet", *named]
         name, process = await begun(words, made, self._secrets(entry))
         new = str(PurePosixPath(entry.id).with_name(name))
@@ -83,8 +94,13 @@ class Actions:
         return {re.sub(r"\W", "_", name.strip()).upper(): value for name, value in headers.items()}
 
 
+def _pages(follower: RunFollower, book: int) -> set[int]:
+    """The indexes of a book's pages."""
+    return set(follower.jobs.index[follower.jobs.book == book].tolist())
+
+
 def _decoded(body: bytes) -> _Again:
     try:
         return msgspec.json.decode(body, type=_Again)
     except UNREADABLE:
-        raise Refused(400, 'write {"jobs": [1, 2]}, or {"jobs": "failed"}') from None
+        raise Refused(400, 'write {"jobs": [1, 2]}, {"jobs": "failed"} or {"jobs": "failed", "book": 3}') from None

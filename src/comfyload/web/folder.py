@@ -1,6 +1,7 @@
 """Which runs there are below a folder."""
 
 import os
+import re
 from pathlib import Path
 
 from msgspec import Struct, structs
@@ -16,6 +17,8 @@ MOST_LEVELS = 3
 MOST_FOLDERS = 20_000
 """Looked into by one scan; what lies beyond is not found."""
 
+_ADDRESSABLE = re.compile("[^\x00-\x1f\x7f\ud800-\udfff]*")
+"""Names that are no text, or that break a line, stand in no address, and one of them would keep all from the page."""
 _FILES = (MANIFEST, RECORDS, SAMPLES, EVENTS)
 _Known = tuple[tuple[int, int, int], Manifest]
 _Files = dict[str, os.DirEntry[str]]
@@ -68,7 +71,9 @@ class RunFolder:
         return self._found.get(run_id)
 
     def _entry(self, folder: str, files: _Files, known: dict[str, _Known]) -> RunEntry | None:
-        """None: its manifest cannot be read, or a file of it lies elsewhere."""
+        """None: its manifest cannot be read, a file of it lies elsewhere, or no address can hold its name."""
+        if not _ADDRESSABLE.fullmatch(os.path.relpath(folder, self.root)):
+            return None
         if any(name in files and self._leads_out(files[name]) for name in _FILES):
             return None
         path, before = Path(folder), self._known.get(folder)
@@ -88,8 +93,10 @@ class RunFolder:
         )
 
     def _is_ours(self, found: os.DirEntry[str]) -> bool:
-        """Whether it is a folder that is looked into: not the archive, and no link to another place."""
-        if found.name.startswith(".") or not _is_folder(found) or self._leads_out(found):
+        """Whether it is a folder that is looked into: not the archive, and no link. What lies in the folder is found
+        without one, and would be listed twice, or for ever.
+        """
+        if found.name.startswith(".") or found.is_symlink() or not _is_folder(found):
             return False
         return self._archive is None or not _real(found.path).is_relative_to(self._archive)
 

@@ -20,7 +20,7 @@ MOST_SHOWN = "500"
 
 GETS = ("jobs", "jobs/{id}", "servers")
 POSTS = (
-    *("jobs/retry", "jobs/dismiss", "jobs/{id}/retry", "jobs/{id}/dismiss"),
+    *("jobs/retry", "jobs/dismiss", "jobs/{id}/retry", "jobs/{id}/dismiss", "jobs/{id}/now", "jobs/{id}/give-up"),
     *("servers/{name}/drain", "servers/{name}/resume"),
 )
 """What is passed on; that a server joins is not, as a page names no server."""

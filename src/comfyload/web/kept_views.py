@@ -255,30 +255,39 @@ def _environment(found: Target) -> tuple[Environment, dict[str, str]]:
 
 def trend_answer(base: str, runs: Side, metrics: tuple[str, ...], state: FileState) -> Answer:
     """Every metric through the baselines, or through the runs, with its steps."""
-    series = _trend(base, runs, metrics, state)
+    series, left_out = _trend(base, runs, metrics, state)
     heads = [chart_head(trend_chart(one, f"trend-{n}")) for n, one in enumerate(series)]
     page = history_page(series, "run" if runs else "baseline")
-    return as_json({"page": page_json(page), "series": jsonable(series), "charts": heads})
+    found = {"page": page_json(page), "series": jsonable(series), "charts": heads, "left_out": left_out}
+    return as_json(found)
 
 
 def trend_chart_answer(
     base: str, runs: Side, metrics: tuple[str, ...], state: FileState, number: int, dark: bool
 ) -> Answer:
     """The picture of one series."""
-    series = _trend(base, runs, metrics, state)
+    series, _ = _trend(base, runs, metrics, state)
     return picture([trend_chart(one, f"trend-{n}") for n, one in enumerate(series)], f"trend-{number}", dark=dark)
 
 
 @lru_cache(maxsize=2)
-def _trend(base: str, runs: Side, metrics: tuple[str, ...], _state: FileState) -> list[TrendSeries]:
+def _trend(base: str, runs: Side, metrics: tuple[str, ...], _state: FileState) -> tuple[list[TrendSeries], list[str]]:
+    """The series, and why runs are left out: one that is damaged must not hide the others."""
     unknown = [metric for metric in metrics if metric not in NUMBERS]
     if unknown:
         raise RunFilesError(f"there is no number {clean(unknown[0], 60)!r}")
+    left_out: list[str] = []
     if runs:
-        found = [(Path(place).name, RunReader(Path(place))) for _, place in runs]
+        entries = []
+        for _, place in runs:
+            try:
+                reader = RunReader(Path(place))
+                entries.append((Path(place).name, reader.manifest.started_utc, measured(reader)))
+            except RunFilesError as error:
+                left_out.append(clean(str(error), 300))
     else:
         every = archive.list_all(Path(base)) if base else []
         kept = [one for one in every if one.path.resolve().parent == Path(base).resolve()]
         found = [(one.path.name, reader) for one in kept for _, reader in one.runs()]
-    entries = [(name, reader.manifest.started_utc, measured(reader)) for name, reader in found]
-    return history(entries, metrics) if metrics else history(entries)
+        entries = [(name, reader.manifest.started_utc, measured(reader)) for name, reader in found]
+    return (history(entries, metrics) if metrics else history(entries)), left_out

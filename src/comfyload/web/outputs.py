@@ -89,7 +89,8 @@ class Outputs:
         except (TransportError, ServerUnreachable) as error:
             raise Refused(502, f"the server does not give it: {error}") from None
         if reply.status != 200:
-            raise Refused(404, f"the server has it no more (HTTP {reply.status})")
+            why = "has it no more" if reply.status == 404 else "does not give it"
+            raise Refused(404, f"the server {why} (HTTP {reply.status})")
         return reply.body
 
 

@@ -2,8 +2,10 @@
 
 import hashlib
 import re
+import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,22 +20,39 @@ from comfyload.record.options import RunOptions
 
 FOLDER = "plans"
 GATES = ".gates.toml"
+UNTIL_PROVEN = "# with --until-proven\n"
+"""The first line of the gates of a plan that ends once they are decided: no plan file and no file of gates says so."""
 KEPT_STARTS = 200
 """Starts whose plan and last words are kept."""
+UNUSED_S = 30 * 86400.0
+"""How old a file of a page is that is removed, as no plan and no run names it: a run's jobs are sent again with it."""
+_HASH = re.compile(r"[0-9a-f]{16}")
+_KEPT = re.compile(r"files[/\\\\]+([0-9a-f]{16})[/\\\\]")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+-]{0,63}")
 _RESERVED = re.compile(r"(?i:con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 """Names that Windows gives to no file."""
 
 
 class SavedPlan(Struct, frozen=True, kw_only=True):
-    """A plan file. `options` None: it cannot be read, and `problem` says why."""
+    """A plan file. `options` None: it cannot be read, and `problem` says why. `gates_file`: with its gates, if there is
+    one. `until_proven`: it ends once they are decided.
+    """
 
     name: str
     path: Path
     saved_utc: str
     options: RunOptions | None
     gates: GateSet | None
+    gates_file: Path | None
+    until_proven: bool
     problem: str
+
+    @property
+    def command(self) -> list[str]:
+        """The words that run it in a terminal."""
+        words = ["comfyload", "run", "--plan", str(self.path)]
+        words += [] if self.gates_file is None else ["--gates", str(self.gates_file)]
+        return [*words, "--until-proven"] if self.until_proven else words
 
 
 class Plans:
@@ -61,6 +80,10 @@ class Plans:
         except (OSError, ValueError, RuntimeError):
             return False
 
+    def text_of(self, path: str) -> str | None:
+        """The content of a file that a page gave; of no other."""
+        return Path(path).read_text("utf-8", "replace") if self.holds(path) else None
+
     def saved(self) -> list[SavedPlan]:
         """The newest first."""
         if not self.folder.is_dir():
@@ -72,7 +95,15 @@ class Plans:
         """The plan of that name."""
         return next((self._read(path) for path in self._files() if path.stem == name), None)
 
-    def save(self, name: str, options: RunOptions, gates: GateSet | None, *, replace: bool = False) -> SavedPlan:
+    def save(
+        self,
+        name: str,
+        options: RunOptions,
+        gates: GateSet | None,
+        *,
+        until_proven: bool = False,
+        replace: bool = False,
+    ) -> SavedPlan:
         """Write a plan as `run --save-plan` does, and its gates in a second file.
 
         Raises:
@@ -82,7 +113,7 @@ class Plans:
         if path.exists() and not replace:
             raise PlanExists(f"there is a plan {path.stem!r} already", "choose another name, or replace it")
         self._write(path, to_toml(options).encode())
-        self._write_gates(path.with_name(f"{path.stem}{GATES}"), gates)
+        self._write_gates(path.with_name(f"{path.stem}{GATES}"), gates, until_proven=until_proven)
         return self._read(path)
 
     def delete(self, name: str) -> bool:
@@ -107,6 +138,23 @@ class Plans:
             old.unlink(missing_ok=True)
         return path
 
+    def remove_unused(self, used: Iterable[str], *, now: float) -> int:
+        """Remove files that a page gave long ago and that neither a plan nor one of the texts `used` names; how many.
+
+        `now`: Unix seconds.
+        """
+        plans = [*self.folder.glob("*.toml"), *self.started("x").parent.glob("*.toml")]
+        texts = [*used, *(_text(path) or "" for path in plans)]
+        named = {found for text in texts for found in _KEPT.findall(text)}
+        removed = 0
+        for folder in (self.folder / "files").glob("*"):
+            with suppress(OSError):
+                old = now - max(each.stat().st_mtime for each in (folder, *folder.iterdir())) > UNUSED_S
+                if old and folder.name not in named and not folder.is_symlink() and _HASH.fullmatch(folder.name):
+                    shutil.rmtree(folder)
+                    removed += 1
+        return removed
+
     def started(self, run_id: str) -> Path:
         """The plan with which a run was started from a page; gates and last words have the same name."""
         return self.folder / "started" / f"{file_name(run_id)}.toml"
@@ -123,18 +171,31 @@ class Plans:
 
     def _read(self, path: Path) -> SavedPlan:
         options, gates, problem = None, None, ""
+        gates_file = path.with_name(f"{path.stem}{GATES}")
+        text = _text(gates_file)
         try:
-            options, gates = read_plan(path), _gates(path.with_name(f"{path.stem}{GATES}"))
+            options = read_plan(path)
+            gates = None if text is None else read_gates(text, str(gates_file))
             saved = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
         except (ComfyloadError, OSError) as error:
             problem, saved = str(error), ""
-        return SavedPlan(name=path.stem, path=path, saved_utc=saved, options=options, gates=gates, problem=problem)
+        return SavedPlan(
+            name=path.stem,
+            path=path,
+            saved_utc=saved,
+            options=options,
+            gates=gates if gates is not None and gates != GateSet(gates=[]) else None,
+            gates_file=None if text is None else gates_file,
+            until_proven=text is not None and text.startswith(UNTIL_PROVEN),
+            problem=problem,
+        )
 
-    def _write_gates(self, path: Path, gates: GateSet | None) -> None:
-        if gates is None:
+    def _write_gates(self, path: Path, gates: GateSet | None, *, until_proven: bool = False) -> None:
+        if gates is None and not until_proven:
             path.unlink(missing_ok=True)
             return
-        self._write(path, gates_toml(gates))
+        first = UNTIL_PROVEN.encode() if until_proven else b""
+        self._write(path, first + gates_toml(gates or GateSet(gates=[])))
 
     def _write(self, path: Path, content: bytes) -> None:
         with file_errors(f"cannot write {path}", "name a folder of runs that you can write", UsageError):
@@ -177,8 +238,12 @@ def file_name(name: str) -> str:
 
 
 def _gates(path: Path) -> GateSet | None:
+    text = _text(path)
+    return None if text is None else read_gates(text, str(path))
+
+
+def _text(path: Path) -> str | None:
     try:
-        text = path.read_text("utf-8")
+        return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError):
         return None
-    return read_gates(text, str(path))

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from comfyload import clock
 from comfyload.errors import RunFilesError
+from comfyload.record.codec import encode
 from comfyload.record.model import AgainOf
 from comfyload.tasks import end_tasks
 from comfyload.web.answers import Refused
@@ -89,6 +90,10 @@ class Runs:
     def _scan(self) -> tuple[list[RunEntry], dict[str, str]]:
         entries = self._folder.scan()
         return entries, {entry.id: label for entry in entries if (label := label_of(entry.path))}
+
+    async def options(self) -> list[str]:
+        """The options of all runs, as JSON: they name the files that a run's jobs are sent again with."""
+        return [encode(entry.manifest.options).decode("utf-8", "replace") for entry in await self.entries()]
 
     def inside(self, folder: str) -> list[Path]:
         """The directories of the runs right below a folder, by its id, as of the last scan."""

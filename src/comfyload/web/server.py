@@ -78,7 +78,7 @@ class Dashboard:
         self._advice = Advice(self._results.path_of, self._runs.inside, options.archive, self._adviser)
         self._actions = Actions(self._runs, processes, options.servers)
         self._outputs = Outputs(self._runs, options.servers)
-        self._starting = Starting(options.runs, options.servers, options.archive, processes.hold)
+        self._starting = Starting(options.runs, options.servers, options.archive, processes.hold, self._runs.options)
         self._gateways = Gateways(options.servers, options.gateway_token)
         inside = self._gateways.servers if options.in_gateway else None
         self._servers = Servers(options.servers, options.gateway_token, inside)

@@ -3,7 +3,8 @@
 import asyncio
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,17 +21,15 @@ from comfyload.app.run.options import RunOptions, WorkflowChoice, shareable, to_
 from comfyload.comfy.address import parse_server, redacted
 from comfyload.errors import ComfyloadError
 from comfyload.gateway.fleet import ServerConfig
-from comfyload.judge.gates.grammar import GateSet
 from comfyload.report.plan_text import plan_words
 from comfyload.visible import visible
-from comfyload.web.answers import Refused, Route, answer
+from comfyload.web.answers import MOST_BODY, Refused, Route, answer
 from comfyload.web.form import FILES, Filled, fields, fill, values_of
 from comfyload.web.launch import Hold, Launcher
 from comfyload.web.plans import PlanExists, Plans, SavedPlan, file_name
 from comfyload.workflow import parse
 
 PREFIX = "/comfyload/ui"
-MOST_BODY = 32 << 20
 MOST_WORKFLOWS = 20
 PREFLIGHTS = 2
 """Preflights at once; more wait."""
@@ -73,7 +72,9 @@ class Starting:
         servers: Sequence[ServerConfig],
         archive: Path | None = None,
         hold: Hold = lambda _run_id, _process: None,
+        naming: Callable[[], Awaitable[list[str]]] | None = None,
     ) -> None:
+        """`naming`: texts that name the files which runs may need again; None: no file is ever removed."""
         self._runs = runs
         self._servers = {server.name: server for server in servers}
         self._archive = archive
@@ -82,6 +83,7 @@ class Starting:
         self._places = re.compile(rf"{files}[0-9a-f]+[/\\\\]")
         self._launcher = Launcher(runs, self._plans, archive, hold)
         self._preflights = asyncio.Semaphore(PREFLIGHTS)
+        self._naming = naming
 
     def routes(self) -> list[Route]:
         return [
@@ -95,10 +97,6 @@ class Starting:
             ("GET", f"{PREFIX}/plans/{{name}}", self._saved),
             ("POST", f"{PREFIX}/plans/{{name}}/delete", self._delete),
         ]
-
-    def gates_of(self, run_id: str) -> GateSet | None:
-        """The gates with which a run was started from a page; None: none were given."""
-        return self._plans.gates_of(run_id)
 
     async def _form(self, _: web.Request) -> web.Response:
         servers = [{"name": one.name, "url": redacted(one.url)} for one in self._servers.values()]
@@ -142,6 +140,8 @@ class Starting:
         self._runs.mkdir(parents=True, exist_ok=True)
         found = await self._launcher.start(filled, form.server, self._servers[form.server].headers)
         self._launcher.tidy()
+        if self._naming is not None:
+            await asyncio.to_thread(self._plans.remove_unused, await self._naming(), now=time.time())
         return answer(to_builtins(found), 422 if found.state == "failed" else 201)
 
     async def _look(self, request: web.Request) -> web.Response:
@@ -159,7 +159,9 @@ class Starting:
         filled = await asyncio.to_thread(self._filled, form)
         options, _ = shareable(filled.options)
         try:
-            plan = self._plans.save(form.name, options, filled.gate_set, replace=form.replace)
+            plan = self._plans.save(
+                form.name, options, filled.gate_set, until_proven=filled.until_proven, replace=form.replace
+            )
         except PlanExists as error:
             raise Refused(409, error.message, error.hint) from None
         return answer(self._in_list(plan), 201)
@@ -238,31 +240,26 @@ class Starting:
             return found | {"toml": "", "command": "", "options": {}}
         values, texts, problem = values_of(options), [], ""
         for choice in options.workflows:
-            text = self._text(choice.file)
+            text = self._plans.text_of(choice.file)
             problem = problem or ("" if text is not None else f"{choice.file} is not among the files of this page")
             texts.append({"name": Path(choice.file).name, "text": text or "", "weight": choice.weight})
         for name in FILES:
             if name in values:
-                text = self._text(values[name])
+                text = self._plans.text_of(values[name])
                 problem = problem or ("" if text is not None else f"{values[name]} is not among the files of this page")
                 values[name] = {"name": Path(values[name]).name, "text": text or ""}
         if plan.gates is not None:
             values |= {"gate": [gate.text for gate in plan.gates.gates]}
             values |= {"expect": plan.gates.expected_errors} if plan.gates.expected_errors else {}
             values |= {"independent_failures": True} if plan.gates.independent_failures else {}
+        values |= {"until_proven": True} if plan.until_proven else {}
         return found | {
             "problem": problem,
             "toml": to_toml(options),
-            "command": shlex.join(["comfyload", "run", "--plan", str(plan.path)]),
+            "command": shlex.join(plan.command),
             "options": values,
             "workflows": texts,
         }
-
-    def _text(self, path: str) -> str | None:
-        """The content of a file that a page gave; of no other."""
-        if not self._plans.holds(path):
-            return None
-        return Path(path).read_text("utf-8", "replace")
 
     def _name_of(self, options: RunOptions) -> str:
         """The configured server that the plan is for; "": it is none of them."""

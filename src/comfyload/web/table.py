@@ -32,6 +32,7 @@ class JobTable:
         self.nodes, self.messages = Names(_NAMES, ""), Names(_MESSAGES, "")
         self._cache = CacheJudge([])
         self._only_workflow = 0
+        self._pages = 1
 
     def know(self, manifest: Manifest) -> None:
         """Go by these facts of the run from now on."""
@@ -39,6 +40,7 @@ class JobTable:
         self.servers.number(manifest.server.url)
         numbers = [self.workflows.number(facts.name) for facts in manifest.workflows]
         self._only_workflow = numbers[0] if len(numbers) == 1 else 0
+        self._pages = manifest.plan.pages
 
     def enter(self, lines: Sequence[Line], offsets: Rows) -> tuple[float, list[int]]:
         """Enter the next lines, at least one, which begin there in the journal. The first record of a job counts, as
@@ -64,6 +66,8 @@ class JobTable:
         put("id_head", rows, [id_head(line.prompt_id) for line in lines])
         put("offset", rows, offsets)
         put("workflow", rows, self._only_workflow)
+        if self._pages > 1:
+            put("book", rows, [line.index // self._pages for line in lines])
         return float(due.max(initial=0.0))
 
     def _enter_ended(self, rows: Rows, records: list[Record], offsets: Rows) -> float:

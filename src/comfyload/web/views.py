@@ -16,11 +16,12 @@ from comfyload.record.model import AgainOf
 from comfyload.report.plan_text import load_words
 from comfyload.tasks import within
 from comfyload.web.answers import Refused
-from comfyload.web.badges import STATES
+from comfyload.web.badges import STATES, Badge
 from comfyload.web.feed import ColumnFrame, Params, View
 from comfyload.web.folder import RunEntry
 from comfyload.web.follow import RunFollower
 from comfyload.web.job import job_of
+from comfyload.web.newest import Newest
 from comfyload.web.processes import Processes
 from comfyload.web.rows import MOST_ROWS, Order, rows
 from comfyload.web.runs import Runs, Sums
@@ -69,17 +70,21 @@ class Views:
         return own | dict(self._more)
 
     async def _list(self, _: Params) -> bytes:
-        entries = (await self._runs.entries())[:MOST_LISTED]
+        every = await self._runs.entries()
+        entries = every[:MOST_LISTED]
         sums = await self._runs.sums(entries)
         labels = self._runs.labels
         shown = [_in_list(entry, sums.get(entry.id), labels.get(entry.id, "")) for entry in entries]
-        return encode({"runs": shown, "folder": str(self._root)})
+        return encode({"runs": shown, "total": len(every), "folder": str(self._root)})
 
     async def _run(self, params: Params) -> bytes:
         entry, flt = await self._runs.find(params.get("run")), _filter(params)
         found = dict(await self._runs.look(entry, lambda follower: _run_of(follower, flt), ("run", flt)))
         again = await self._runs.again(entry)
         of = entry.manifest.again_of
+        later = await self._later(again)
+        key = ("newest", flt.book, tuple(later.items()))
+        found |= await self._runs.look(entry, partial(_now_of, later=later, book=flt.book), key)
         found |= {
             "id": entry.id,
             "name": entry.manifest.name,
@@ -87,24 +92,35 @@ class Views:
             "running": entry.running,
             "started_utc": entry.manifest.started_utc,
             "subtitle": subtitle(entry),
-            "actions": self._actions(entry, found["counts"]),
+            "of_day": as_it_came(entry.manifest.plan),
+            "actions": self._actions(entry, found["needing"]),
             "again": [{"run": later.id, "jobs": len(jobs.indexes)} for later, jobs in again],
             "again_of": await self._whose(of) if isinstance(of, AgainOf) else None,
         }
         standing = await within(STANDING_S, self._standing(entry.path), NOTHING_KNOWN)
         return encode(found | standing)
 
+    async def _later(self, again: list[tuple[RunEntry, AgainOf]]) -> dict[int, Badge]:
+        """How the jobs ended that were sent once more, by their indexes; how a killed run's ended, nobody knows."""
+        found: dict[int, Badge] = {}
+        for run, of in again:
+            states = await self._runs.look(run, partial(_states, indexes=list(range(len(of.indexes)))), "every")
+            for place, then in enumerate(of.indexes):
+                lost = not run.running and states[place]["fine"] in ("unknown", "waiting")
+                found[then] = "attention" if lost else states[place]["badge"]
+        return found
+
     async def _whose(self, of: AgainOf) -> dict[str, Any]:
         """The run whose jobs are sent once more; its id is None where the folder has it no more."""
         known = next((one.id for one in await self._runs.entries() if one.manifest.run_id == of.run_id), None)
         return {"run": known, "jobs": len(of.indexes)}
 
-    def _actions(self, entry: RunEntry, counts: Mapping[str, int]) -> list[str]:
+    def _actions(self, entry: RunEntry, needing: int) -> list[str]:
         if as_it_came(entry.manifest.plan):
             return []  # its gateway acts
         if entry.running:
             return ["stop"] if self._processes.alive(entry.id) else []
-        return ["retry_all"] if counts.get("attention") else []
+        return ["retry_all"] if needing else []
 
     async def _jobs(self, params: Params) -> bytes:
         entry, flt = await self._runs.find(params.get("run")), _filter(params)
@@ -141,8 +157,12 @@ class Views:
         outputs = [
             {**output, "n": n, "name": output["file"].rpartition("/")[2]} for n, output in enumerate(found["outputs"])
         ]
-        actions = [] if entry.running or as_it_came(entry.manifest.plan) else ["again"]
-        return encode({**found, "outputs": outputs, "actions": actions, "again": again})
+        of_day = as_it_came(entry.manifest.plan)
+        actions = [] if entry.running or of_day else ["again"]
+        more = {"outputs": outputs, "actions": actions, "again": again, "of_day": of_day}
+        if found["ended_s"] is None:  # then something counts down
+            more |= {"now_s": await self._runs.look(entry, lambda follower: follower.now_s), "running": entry.running}
+        return encode(found | more)
 
     async def _chart(self, params: Params) -> ColumnFrame:
         entry, name = await self._runs.find(params.get("run")), params.get("chart")
@@ -207,6 +227,18 @@ def _run_of(follower: RunFollower, flt: Filter) -> dict[str, Any]:
         "chips": [to_builtins(chip) for chip in states.chips(flt)],
         "charts": [to_builtins(head) for head in charts_of(follower)],
         "damaged": follower.damaged,
+    }
+
+
+def _now_of(follower: RunFollower, later: Mapping[int, Badge], book: int | None) -> dict[str, Any]:
+    """`needing`: how many jobs still need attention. `book`: the one that is looked at."""
+    newest = Newest(States(follower), later)
+    number, books = newest.books()
+    one = None if book is None else newest.book(book)
+    return {
+        "needing": len(newest.failed()),
+        "books": {"count": number, "first": [to_builtins(each) for each in books]},
+        "book": None if one is None else to_builtins(one),
     }
 
 

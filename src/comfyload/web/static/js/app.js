@@ -6,7 +6,7 @@ import { turnTheme } from "./look.js";
 import { Icon, LinkLost, Loading, Toast, Failing, tell } from "./parts.js";
 import { address, place } from "./router.js";
 import { connect } from "./socket.js";
-import { Component, html, render, signal, useEffect, useRef } from "./ui.js";
+import { Component, html, render, signal, useEffect, useRef, visible } from "./ui.js";
 
 /** @type {[view: string, label: string, key: string][]} */
 export const VIEWS = [
@@ -76,7 +76,7 @@ function App() {
     if (!loaded.value[name]) load(name).catch((error) => tell(`This view could not be read: ${error.message}`, "bad"));
   }, [name]);
   useEffect(() => {
-    document.title = `${[path[0], CODE[name].title].filter(Boolean).join(" · ")} · comfyload`;
+    document.title = `${[visible(path[0]), CODE[name].title].filter(Boolean).join(" · ")} · comfyload`;
     if (!first.current) {
       main.current?.focus({ preventScroll: true });
       scrollTo(0, 0);

@@ -170,7 +170,7 @@ export function Cards({ run, filter, now, none }) {
   for (let offset = first; offset < last; offset += 1) offsets.push(offset);
   const kept = cursor.current;
   if ((kept < first || kept >= last) && kept < count && box.current?.contains(document.activeElement)) offsets.push(kept);
-  return html`<div class="cards" ref=${box} data-walk onKeyDown=${onKey}
+  return html`<div class="cards" ref=${box} data-walk onKeyDown=${onKey} style=${{ maxHeight: `${drawn + 1}px` }}
     onScroll=${(/** @type {any} */ e) => setView((v) => ({ ...v, top: e.currentTarget.scrollTop }))}>
     <ul role="list" aria-label="Jobs" style=${{ height: `${drawn}px` }}>
       ${offsets.map((offset) => {

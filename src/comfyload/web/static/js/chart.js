@@ -59,6 +59,7 @@ export function Plot({ title, unit, data, error, tall, sync, onWidth, onZoom, fr
   const [size, setSize] = useState(0);
   const [tallness, setTallness] = useState(0);
   const found = useMemo(() => (data ? seriesOf(data) : null), [data]);
+  const any = Boolean(found?.series.length && found.t.length);
   const marks = useRef(lines);
   marks.current = lines;
   const names = found ? found.series.map((s) => s.name).join("\n") : "";
@@ -74,7 +75,7 @@ export function Plot({ title, unit, data, error, tall, sync, onWidth, onZoom, fr
     return () => watcher.disconnect();
   }, []);
   useLayoutEffect(() => {
-    if (!found || !size || !found.series.length) return;
+    if (!found || !size || !any) return;
     const element = /** @type {HTMLElement} */ (box.current);
     const made = new uPlot(options({ found, size, height: element.clientHeight, sync, onZoom, readout, draw, gaps, xText, marks, top }), columnsOf(found, draw), element);
     plot.current = made;
@@ -82,7 +83,7 @@ export function Plot({ title, unit, data, error, tall, sync, onWidth, onZoom, fr
       plot.current = null;
       made.destroy();
     };
-  }, [names, dark.value, size > 0, sync, draw, top]);
+  }, [names, any, dark.value, size > 0, sync, draw, top]);
   useLayoutEffect(() => {
     if (plot.current && found) plot.current.setData(columnsOf(found, draw));
   }, [found, lines?.x, lines?.y]);
@@ -99,7 +100,7 @@ export function Plot({ title, unit, data, error, tall, sync, onWidth, onZoom, fr
     <div class="plot" ref=${box} role="img" tabindex=${onZoom ? 0 : undefined} aria-label=${inWords(title, unit, found)}
       onKeyDown=${(/** @type {KeyboardEvent} */ event) => onZoom && zoomByKey(event, found, from, to, onZoom)}>
       ${!found && !error && html`<span class="plot-note">Waiting for data …</span>`}
-      ${(error || (found && !found.series.length)) && html`<span class="plot-note">${error || "Nothing was read yet."}</span>`}
+      ${(error || (found && !any)) && html`<span class="plot-note">${error || "Nothing was measured in this time."}</span>`}
     </div>
   </figure>`;
 }
@@ -147,7 +148,7 @@ function options({ found, size, height, sync, onZoom, readout, draw, gaps, xText
       return;
     }
     const paths = draw === "steps" ? uPlot.paths.stepped({ align: 1 }) : undefined;
-    series.push({ label: s.name, stroke: colour, width: 1.5, paths, points: { show: false }, of: i, spanGaps: gaps });
+    series.push({ label: s.name, stroke: colour, width: 1.5, paths, points: { show: alone, size: 5, fill: colour }, of: i, spanGaps: gaps });
     if (draw === "layers") {
       series[at].layer = i > 0;
       series[at].fill = faint(colour, 0.3);
@@ -177,7 +178,7 @@ function options({ found, size, height, sync, onZoom, readout, draw, gaps, xText
     scales: { x: { time: false }, y: { range: (/** @type {any} */ _, /** @type {number} */ __, /** @type {number} */ most) => [0, most > 0 ? (top ? Math.min(most * 1.08, top) : most * 1.08) : 1] } },
     axes: [
       { stroke: text, grid: { show: false }, ticks, font, size: 22, gap: 4, space: 60, incrs: xText === clock ? TIMES : undefined, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map(xText) },
-      { stroke: text, grid, ticks, font, size: 44, gap: 4, space: 30, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map(short) },
+      { stroke: text, grid, ticks, font, size: widthOf, gap: 4, space: 30, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map(short) },
     ],
     hooks: {
       draw: [(/** @type {any} */ u) => drawMarks(u, marks.current)],
@@ -195,11 +196,17 @@ function options({ found, size, height, sync, onZoom, readout, draw, gaps, xText
   };
 }
 
+/** One value makes no line: it is a dot. @param {any} u @param {number} i */
+const alone = (u, i) => u.data[i].filter((/** @type {number | null} */ value) => value != null).length === 1;
+
+/** The room that the numbers beside an axis need. @param {any} _ @param {string[] | null} values */
+const widthOf = (_, values) => Math.max(44, 14 + 6.5 * Math.max(0, ...(values ?? []).map((value) => value.length)));
+
 /** Steps of an axis of time, in seconds. */
 const TIMES = [0.001, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400];
 
 /** @param {number} seconds */
-export const clock = (seconds) => (seconds < 60 ? `${Number(seconds.toFixed(2))} s` : span(seconds));
+export const clock = (seconds) => (seconds < 60 ? `${Number(seconds.toFixed(seconds < 1 ? 4 : 2))} s` : span(seconds));
 
 /** A limit across, or an instant down, as dashes. @param {any} u @param {{ x?: number, y?: number } | null} marks */
 function drawMarks(u, marks) {

@@ -7,7 +7,7 @@ export function Field({ field, value, onChange }) {
   const help = html`<small id=${`${id}-help`}>${field.words}${field.default && html` <span>Otherwise ${field.default}.</span>`}</small>`;
   const on = (/** @type {any} */ event) => onChange(event.currentTarget.value);
   const common = { id, "aria-describedby": `${id}-help`, placeholder: /\d/.test(field.example) ? field.example.split(",")[0] : field.default };
-  const title = field.flag.replace(/^--/, "").replaceAll("-", " ");
+  const title = html`<span class="field-title">${field.flag.replace(/^--/, "").replaceAll("-", " ")}</span>`;
   if (field.kind === "switch") {
     return html`<div class="field is-switch"><label for=${id}><input type="checkbox" id=${id} aria-describedby=${`${id}-help`} checked=${value === true} onChange=${(/** @type {any} */ e) => onChange(e.currentTarget.checked)} /> ${title}</label>${help}</div>`;
   }

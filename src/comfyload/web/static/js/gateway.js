@@ -1,11 +1,11 @@
 // Jobs of a gateway: those that need a person first, then those that wait or run.
 import { post } from "./http.js";
 import { walk } from "./keys.js";
-import { Action, Badge, Empty, Failing, Icon, Loading, tell, tick } from "./parts.js";
+import { Action, Badge, Failing, Icon, Loading, copyText, tell, tick } from "./parts.js";
 import { address, refine } from "./router.js";
 import { useWatch } from "./socket.js";
 import { html, useState } from "./ui.js";
-import { counted, span } from "./words.js";
+import { counted, moment, span } from "./words.js";
 
 const AT_ONCE = 60;
 const BADGES = /** @type {Record<string, string>} */ ({ pending: "pending", in_progress: "rendering", completed: "done", cancelled: "ended" });
@@ -58,12 +58,23 @@ function Job({ job }) {
   return html`<li><details><summary data-item>
       <${Badge} badge=${badge} fine=${fine} /><b>${job.workflow ?? "a job"}</b> <span class="muted">${[job.server, job.attempts?.length > 1 && `attempt ${job.attempts.length}`].filter(Boolean).join(" · ")}</span>
       ${job.next_attempt_at && html`<${Until} at=${job.next_attempt_at} />`}${error && html`<span class="error-text">${error}</span>`}</summary>
-    <p class="muted">${job.id}</p>
+    <dl class="facts">${facts(job).map(([label, words]) => html`<div key=${label}><dt>${label}</dt><dd>${words}</dd></div>`)}</dl>
     ${job.attempts?.length > 0 && html`<ol class="plain">${job.attempts.map((/** @type {any} */ attempt, /** @type {number} */ i) => html`<li key=${i}><b>Attempt ${i + 1}</b> ${attempt.outcome} <span class="muted">${[attempt.server, attempt.kind].filter(Boolean).join(" · ")}</span>${attempt.error && html`<pre class="said" tabindex="0" role="group" aria-label="Message">${attempt.error}</pre>`}</li>`)}</ol>`}
+    ${job.attempts?.length > 0 && html`<${Action} label="Copy attempts" sure="" icon="copy" look="small" act=${async () => (await copyText(JSON.stringify(job.attempts, null, 2)), tell("Copied: the attempts as a JSON array."))} />`}
     </details>
     ${job.attention && html`<div class="acts">
       <${Action} label="Regenerate" sure="" icon="again" look="small" act=${async () => (await post(`${of}/retry`), tell("Sent again."))} />
-      <${Action} label="Give up" sure="It stays failed?" icon="close" look="small" act=${async () => (await post(`${of}/dismiss`), tell("It needs no attention any more."))} /></div>`}</li>`;
+      <${Action} label="Dismiss" sure="It stays failed?" icon="close" look="small" act=${async () => (await post(`${of}/dismiss`), tell("It needs no attention any more."))} /></div>`}
+    ${fine === "retrying" && html`<div class="acts">
+      <${Action} label="Retry now" sure="" icon="again" look="small" act=${async () => (await post(`${of}/now`), tell("It is sent as soon as a server is free."))} />
+      <${Action} label="Give up" sure="Send it no more?" icon="stop" look="small" act=${async () => (await post(`${of}/give-up`), tell("It is sent no more, and needs attention."))} /></div>`}</li>`;
+}
+
+/** @param {any} job @returns {[string, any][]} */
+function facts(job) {
+  const at = (/** @type {number | undefined} */ ms) => ms && moment(new Date(ms).toISOString());
+  const found = /** @type {[string, any][]} */ ([["Job", job.id], ["Arrived", at(job.created_ms)], ["Began", at(job.started_ms)], ["Ended", at(job.ended_ms)], ["Tenant", job.tenant !== "default" && job.tenant], ["Client", job.client_id]]);
+  return found.filter(([, words]) => words);
 }
 
 /** @param {{ at: number }} props */

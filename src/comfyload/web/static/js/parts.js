@@ -132,20 +132,39 @@ export function Toast() {
  */
 export function Action({ label, sure, act, icon, look = "" }) {
   const [state, set] = useState("");
+  const [why, attempt] = useAttempt();
   const press = async () => {
     if (sure && state !== "sure") return set("sure");
     set("busy");
+    await attempt(act);
+    set("");
+  };
+  return html`<span class="action"><button type="button" class="button ${look}" aria-disabled=${state === "busy" ? "true" : "false"}
+    onClick=${() => state !== "busy" && press()} onBlur=${() => state === "sure" && set("")}>
+    <${Icon} name=${icon} />${state === "sure" ? sure : label}
+  </button><${Why} why=${why} /></span>`;
+}
+
+/**
+ * What a person does, and why it failed the last time: it is said where they did it, until they try again.
+ * @returns {[why: any, attempt: (act: () => Promise<any>) => Promise<void>]}
+ */
+export function useAttempt() {
+  const [why, set] = useState(/** @type {any} */ (null));
+  const attempt = async (/** @type {() => Promise<any>} */ act) => {
+    set(null);
     try {
       await act();
     } catch (error) {
-      tell(/** @type {Error} */ (error).message, "bad");
+      set(error);
     }
-    set("");
   };
-  return html`<button type="button" class="button ${look}" aria-disabled=${state === "busy" ? "true" : "false"}
-    onClick=${() => state !== "busy" && press()} onBlur=${() => state === "sure" && set("")}>
-    <${Icon} name=${icon} />${state === "sure" ? sure : label}
-  </button>`;
+  return [why, attempt];
+}
+
+/** @param {{ why: { message: string, hint?: string } | null }} props */
+export function Why({ why }) {
+  return why && html`<span class="why" role="alert"><${Icon} name="alert" /><span>${why.message}${why.hint && html` <small>${why.hint}</small>`}</span></span>`;
 }
 
 /**

@@ -64,7 +64,7 @@ function take(frame) {
   const watch = numbered.get(message.watch);
   if (!watch) return;
   if (message.error) {
-    watch.error.value = String(message.error);
+    watch.error.value = [message.error, message.hint].filter(Boolean).join(": ");
     return;
   }
   watch.error.value = "";

@@ -8,13 +8,14 @@ import { span } from "./words.js";
  */
 export function Waterfall({ nodes, from, to, failed = "" }) {
   const ran = nodes.filter((node) => node.begin_s != null);
+  const cached = nodes.filter((node) => node.cached);
   const [first, last] = [Math.min(from, ...ran.map((node) => node.begin_s ?? from)), Math.max(to, ...ran.map((node) => node.end_s ?? to))];
   const room = Math.max(last - first, 1e-9);
   const share = (/** @type {number} */ at) => `${(100 * (at - first)) / room}%`;
   return html`<div class="fall">
     <div class="fall-axis" aria-hidden="true"><span></span><div>${[0, 0.25, 0.5, 0.75, 1].map((part) => html`<i key=${part} style=${{ left: `${100 * part}%` }}>${span(part * room)}</i>`)}</div><span></span></div>
     <ol aria-label="Nodes, in the order in which they ran">
-      ${nodes.map((node) => {
+      ${(cached.length > 3 ? nodes.filter((node) => !node.cached) : nodes).map((node) => {
         const took = node.begin_s != null && node.end_s != null ? node.end_s - node.begin_s : null;
         const words = node.words ?? (node.cached ? "from the cache" : took == null ? (node.begin_s == null || node.node === failed ? "" : "running") : span(took));
         return html`<li key=${node.node} class=${`fall-row ${node.cached ? "is-cached" : ""} ${node.node === failed ? "is-failed" : ""}`}>
@@ -24,5 +25,6 @@ export function Waterfall({ nodes, from, to, failed = "" }) {
         </li>`;
       })}
     </ol>
+    ${cached.length > 3 && html`<details class="fall-cached"><summary>${cached.length} more nodes from the cache</summary><p>${cached.map((node) => html`<span key=${node.node}>${node.class || "node"} <small>${node.node}</small></span> `)}</p></details>`}
   </div>`;
 }

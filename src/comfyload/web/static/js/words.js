@@ -35,6 +35,9 @@ const GROUPS = new Intl.NumberFormat("en", { useGrouping: true });
 /** @param {number} count */
 export const counted = (count) => GROUPS.format(count).replaceAll(",", "\u202f");
 
+/** @param {number} count @param {string} noun */
+export const plural = (count, noun) => `${counted(count)} ${noun}${count === 1 ? "" : "s"}`;
+
 /**
  * Seconds as people read them beside an axis or a countdown.
  * @param {number} seconds

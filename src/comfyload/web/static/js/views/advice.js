@@ -18,7 +18,9 @@ export function View({ place }) {
   if (error && !list) return html`<h1>Advice</h1><${Failing} error=${error} />`;
   if (!list) return html`<h1>Advice</h1><${Loading} />`;
   const ended = list.runs.filter((/** @type {any} */ run) => !run.running);
-  const of = place.query.run || (archive?.promoted ? `baseline:${archive.promoted}` : ended[0]?.id) || "";
+  const whole = ended.filter((/** @type {any} */ run) => ["complete", "decided"].includes(run.state));
+  const best = [10, 1].map((least) => whole.find((/** @type {any} */ run) => (run.counts.done ?? 0) >= least)).find(Boolean) ?? ended[0];
+  const of = place.query.run || (archive?.promoted ? `baseline:${archive.promoted}` : best?.id) || "";
   const Tab = { capacity: Capacity, saturation: Saturation, policy: Policy }[/** @type {keyof typeof TABS} */ (tab)];
   return html`<header class="head"><div class="head-words"><h1>Advice</h1><p class="muted">What follows from measured times. Nothing is sent to a server.</p></div></header>
     <div class="tabs" role="group" aria-label="About what">${Object.entries(TABS).map(([key, words]) => html`<button key=${key} type="button" aria-pressed=${key === tab ? "true" : "false"} onClick=${() => refine({ tab: key === "capacity" ? "" : key })}>${words}</button>`)}</div>

@@ -44,8 +44,8 @@ function One({ name, run }) {
   const { data, error } = useGet(`${of}/page${run ? `?run=${run}` : ""}`);
   return html`<nav class="crumbs" aria-label="Where this is"><a data-back href=${address(["baselines"])}>Baselines</a> <span aria-hidden="true">/</span> <span>${name}</span></nav>
     <header class="head"><div class="head-words"><h1>${name}</h1>${data?.page.subtitle?.length > 0 && html`<p class="muted">${data.page.subtitle.join(" · ")}</p>`}</div>
-      <div class="head-acts"><a class="button" href=${address(["compare"], { a: `baseline:${name}` })}><${Icon} name="compare" />Compare</a>
-        <${Action} label="Promote" sure="Compare with this one?" icon="up" act=${() => promote(name, () => undefined)} /></div></header>
+      ${data && html`<div class="head-acts"><a class="button" href=${address(["compare"], { a: `baseline:${name}` })}><${Icon} name="compare" />Compare</a>
+        <${Action} label="Promote" sure="Compare with this one?" icon="up" act=${() => promote(name, () => undefined)} /></div>`}</header>
     ${error ? html`<${Failing} error=${error} />` : !data ? html`<${Loading} what="the baseline" />` : html`
       ${data.runs.length > 0 && html`<div class="tabs" role="group" aria-label="Runs of the baseline">
         <button type="button" aria-pressed=${run ? "false" : "true"} onClick=${() => refine({ run: "" })}>All</button>

@@ -1,6 +1,6 @@
 // One job: what happened to it, attempt by attempt.
 import { Fine } from "../cards.js";
-import { ofRun, post, url } from "../http.js";
+import { ofRun, url } from "../http.js";
 import { Action, Badge, Failing, Icon, Loading, copyText, tell } from "../parts.js";
 import { address, refine } from "../router.js";
 import { useWatch } from "../socket.js";
@@ -74,7 +74,7 @@ function Job({ run, index, job, now, chosen }) {
         ${last && html`<${Outputs} run=${shown.run} index=${shown.index} outputs=${of.outputs ?? []} />`}
       </div>
       <aside class="beside" aria-label="Facts">
-        <${Facts} title=${several ? shown.label : "Facts"} facts=${ofAttempt(attempt)} />
+        <${Facts} title=${several ? shown.label : "Facts"} facts=${ofAttempt(attempt, job.of_day)} />
         ${last && html`<${Facts} title="Times" facts=${(of.durations ?? []).filter((/** @type {any} */ d) => d.seconds != null).map((/** @type {any} */ d) => [d.words, span(d.seconds)])} />`}
         <${Facts} title="Inputs" facts=${Object.entries(of.values ?? {}).map(([key, value]) => [key, typeof value === "object" ? JSON.stringify(value) : String(value)])} />
       </aside>
@@ -87,9 +87,9 @@ function Facts({ title, facts }) {
   return html`<section><h2>${title}</h2><dl class="facts">${facts.map(([label, words]) => html`<div key=${label}><dt>${label}</dt><dd>${words}</dd></div>`)}</dl></section>`;
 }
 
-/** @param {any} attempt @returns {[string, any][]} */
-function ofAttempt(attempt) {
-  const into = (/** @type {number | null} */ at) => at != null && `${span(at)} into the run`;
+/** @param {any} attempt @param {boolean} ofDay The run's instants are times of a day. @returns {[string, any][]} */
+function ofAttempt(attempt, ofDay) {
+  const into = (/** @type {number | null} */ at) => at != null && (ofDay ? `${span(at)} UTC` : `${span(at)} into the run`);
   const facts = /** @type {[string, any][]} */ ([
     ["Ended as", attempt.words],
     ["Failure", [attempt.kind?.replaceAll("_", " "), attempt.type !== attempt.kind && attempt.type, attempt.status].filter(Boolean).join(" · ")],
@@ -137,21 +137,19 @@ function Outputs({ run, index, outputs }) {
 function Output({ output, at }) {
   const [gone, setGone] = useState(output.kind && output.kind !== "image" && output.kind !== "images");
   return html`<li><a href=${at} target="_blank" rel="noopener">
-    ${gone ? html`<span class="no-picture">no picture</span>` : html`<img src=${at} alt="" loading="lazy" onError=${() => setGone(true)} />`}<span>${output.file}</span></a></li>`;
+    ${gone ? html`<span class="no-picture">no picture</span>` : html`<img src=${at} alt="" loading="lazy" onError=${() => setGone(true)} />`}<span title=${output.file}>${output.name ?? output.file}</span></a></li>`;
 }
 
 /** @param {any} props */
 function Acts({ run, index, job }) {
   const acts = job.actions ?? (job.ended_s == null ? [] : ["again"]);
   const copy = async () => {
-    await copyText(JSON.stringify(job.attempts ?? [], null, 2));
+    await copyText(JSON.stringify(tried(run, index, job).map(({ attempt, run: where }) => ({ run: where, ...attempt })), null, 2));
     tell("Copied: the attempts as a JSON array.");
   };
   const of = `${ofRun(run)}/jobs/${index}`;
   return html`
-    ${acts.includes("now") && html`<${Action} label="Retry now" sure="" icon="again" act=${async () => (await post(`${of}/now`), tell("It is sent again now."))} />`}
-    ${acts.includes("give_up") && html`<${Action} label="Give up" sure="Send it no more?" icon="stop" act=${async () => (await post(`${of}/give_up`), tell("Given up."))} />`}
-    ${acts.includes("again") && html`<${Action} label="Regenerate" sure="Run it again?" icon="again" look="primary" act=${() => again(run, [index])} />`}
-    <${Action} label="Copy as JSON" sure="" icon="copy" act=${copy} />
+    ${acts.includes("again") && html`<${Action} label="Regenerate" sure="Run it again?" icon="again" look="primary" act=${() => again(run, { jobs: [index] })} />`}
+    <${Action} label="Copy attempts" sure="" icon="copy" act=${copy} />
     <a class="button" href=${url(`${of}.json`)} download>JSON</a>`;
 }

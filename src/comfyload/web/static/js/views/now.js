@@ -3,12 +3,12 @@ import { Cards } from "../cards.js";
 import { LiveChart } from "../chart.js";
 import { GatewayJobs } from "../gateway.js";
 import { ofRun, post, url, useGet } from "../http.js";
-import { Action, Chip, Empty, Failing, Icon, Loading, RunState, tell, tick } from "../parts.js";
+import { Action, Badge, Chip, Empty, Failing, Icon, Loading, RunState, tell, tick } from "../parts.js";
 import { Remarks } from "../page.js";
 import { address, go, refine } from "../router.js";
 import { useWatch } from "../socket.js";
 import { html, useEffect, useRef, useState } from "../ui.js";
-import { BADGES, VERDICTS, counted, host, span } from "../words.js";
+import { BADGES, VERDICTS, counted, host, plural, span } from "../words.js";
 
 const FILTERS = ["state", "attempt", "kind", "workflow", "server", "node", "book", "text"];
 const GROUPS = { state: "State", attempt: "Attempt", kind: "Failure", node: "Node", workflow: "Workflow", server: "Server", book: "Book" };
@@ -50,21 +50,37 @@ function Watched({ run, place, others }) {
   const onZoom = (/** @type {number} */ a, /** @type {number} */ b) => refine({ from: a ? a.toFixed(1) : "", to: b ? b.toFixed(1) : "" });
   return html`
     <${Head} run=${run} data=${data} now=${now} others=${others} place=${place} />
+    <${Notes} data=${data} />
+    ${data.book && html`<${Book} run=${run} book=${data.book} canRetry=${data.actions.includes("retry_all")} />`}
     <${States} counts=${data.counts} on=${query.state} />
-    <${Tiles} tiles=${data.tiles} asOf=${data.running ? data.as_of_s : null} />
+    <${Tiles} tiles=${data.tiles} asOf=${data.running ? data.as_of_s : null} ofDay=${data.of_day} coming=${measuring(data)} />
     ${data.charts.length > 0 && html`<section class="charts" aria-label="Charts" style=${{ "--rows": Math.ceil((data.charts.length - 1) / 2) || 1 }}>
       ${data.charts.map((/** @type {any} */ head, /** @type {number} */ i) => html`<${LiveChart} key=${head.name} run=${run} head=${head} tall=${i === 0} from=${from} to=${to} onZoom=${onZoom} />`)}
     </section>`}
     <div class="split">
       <${Jobs} run=${run} data=${data} query=${query} filter=${filter} now=${now} />
       <aside class="beside" aria-label="What to know">
+        ${measuring(data) && html`<section class="muted" role="status">Measuring …</section>`}
         <${Gates} gates=${data.gates} />
+        <${Books} books=${data.books} on=${query.book} />
         <${Remarks} remarks=${data.remarks} />
         <${Nodes} nodes=${data.nodes} />
         <${Errors} errors=${data.errors} run=${run} />
       </aside>
     </div>
     <${Announced} count=${data.counts.attention ?? 0} />`;
+}
+
+/** Whether jobs have ended, and what they come to is not known yet. @param {any} data */
+function measuring(data) {
+  const { done = 0, attention = 0, ended = 0 } = data.counts;
+  return !data.problem && !data.states.length && done + attention + ended > 0;
+}
+
+/** What a reader must know before the numbers. @param {any} props */
+function Notes({ data }) {
+  const lines = [data.damaged > 0 && `${counted(data.damaged)} ${data.damaged === 1 ? "line" : "lines"} of its files cannot be read: left out.`, data.problem && `Its numbers cannot be shown: ${data.problem}`];
+  return html`${lines.filter(Boolean).map((words) => html`<p key=${words} class="remark look-doubt"><${Icon} name="alert" />${words}</p>`)}`;
 }
 
 /** The run's instant, which goes on between two states. @param {any} data @returns {() => number} */
@@ -78,12 +94,14 @@ export function useClock(data) {
 function Head({ run, data, now, others, place }) {
   return html`<header class="head">
     <div class="head-words">
-      <h1>${data.name} <${RunState} state=${data.state} />${data.running && html`<${Elapsed} now=${now} />`}</h1>
+      <h1>${data.name} <${RunState} state=${data.state} />${data.running && !data.of_day && html`<${Elapsed} now=${now} />`}</h1>
       <p class="muted">${data.subtitle.join(" · ")}</p>
+      ${data.again_of && html`<p class="also">${plural(data.again_of.jobs, "job")} of ${data.again_of.run ? html`<a href=${address(["run", data.again_of.run, "watch"])}>${data.again_of.run}</a>` : "a run that is not here any more"}, sent once more</p>`}
+      ${data.again.length > 0 && html`<p class="also">Sent once more: ${data.again.map((/** @type {any} */ later, /** @type {number} */ i) => html`${i ? ", " : ""}<a key=${later.run} href=${address(["run", later.run, "watch"])}>${plural(later.jobs, "job")} in ${later.run.split("/").at(-1)}</a>`)}${data.counts.attention > 0 && (data.needing ? `. ${plural(data.needing, "job")} still ${data.needing === 1 ? "needs" : "need"} attention.` : ". All that failed are done.")}</p>`}
       ${others.length > 0 && html`<p class="also">Also running: ${others.map((/** @type {any} */ other, /** @type {number} */ i) => html`${i ? ", " : ""}<a key=${other.id} href=${address(["now"], { run: other.id })}>${other.name}</a>`)}</p>`}
     </div>
     <div class="head-acts">
-      ${data.actions.includes("retry_all") && html`<${Action} label="Retry all failed" sure=${`Run ${counted(data.counts.attention)} again?`} icon="again" act=${() => again(run, "failed")} />`}
+      ${data.actions.includes("retry_all") && html`<${Action} label="Retry all failed" sure=${`Run ${counted(data.needing)} again?`} icon="again" act=${() => again(run, { jobs: "failed" })} />`}
       ${data.actions.includes("stop") && html`<${Action} label="Stop" sure="Stop this run?" icon="stop" act=${async () => tell((await post(`${ofRun(run)}/stop`)).words ?? "The run is being stopped.")} />`}
       <a class="button" href=${address(["run", run])}><${Icon} name="runs" />Report</a>
     </div>
@@ -96,11 +114,29 @@ function Elapsed({ now }) {
   return html` <span class="elapsed">${span(Math.round(now()))}</span>`;
 }
 
-/** Jobs of a run again, as a new run beside it. @param {string} run @param {number[] | "failed"} jobs */
-export async function again(run, jobs) {
-  const answer = await post(`${ofRun(run)}/again`, { jobs });
+/** Jobs of a run again, as a new run beside it. @param {string} run @param {{ jobs: number[] | "failed", book?: number }} which */
+export async function again(run, which) {
+  const answer = await post(`${ofRun(run)}/again`, which);
   tell(answer.words ?? "Sent again: a run of its own has begun.");
   if (answer.run) go(address(["now"], { run: answer.run }));
+}
+
+/** The book whose pages are looked at. @param {any} props */
+function Book({ run, book, canRetry }) {
+  const { attention = 0, done = 0 } = book.counts;
+  return html`<section class="panel book" aria-label=${`Book ${book.book}`}>
+    <div><h2>Book ${book.book} <${Badge} badge=${book.badge} /></h2><p class="muted">${counted(done)} of ${plural(book.pages, "page")} done${attention > 0 && ` · ${counted(attention)} ${attention === 1 ? "needs" : "need"} attention`}</p></div>
+    <div class="head-acts">${canRetry && attention > 0 && html`<${Action} label="Retry all failed of this book" sure=${`Run ${counted(attention)} again?`} icon="again" act=${() => again(run, { jobs: "failed", book: book.book })} />`}
+      <button type="button" class="button" onClick=${() => refine({ book: "" })}><${Icon} name="close" />All books</button></div>
+  </section>`;
+}
+
+/** Books, those that need a person first. @param {any} props */
+function Books({ books, on }) {
+  if (!books.count) return null;
+  return html`<section><h2>Books</h2><ul class="books">${books.first.map((/** @type {any} */ book) => html`<li key=${book.book}><button type="button" aria-pressed=${on === String(book.book) ? "true" : "false"} onClick=${() => refine({ book: on === String(book.book) ? "" : book.book })}>
+    <${Badge} badge=${book.badge} /><b>Book ${book.book}</b><span class="muted">${counted(book.counts.done ?? 0)} of ${plural(book.pages, "page")} done</span></button></li>`)}</ul>
+    ${books.count > books.first.length && html`<p class="muted">${counted(books.count - books.first.length)} more</p>`}</section>`;
 }
 
 /** The four badges with their counts: each filters. @param {any} props */
@@ -119,12 +155,13 @@ function States({ counts, on }) {
 }
 
 /** @param {any} props */
-function Tiles({ tiles, asOf }) {
+function Tiles({ tiles, asOf, ofDay, coming }) {
+  if (coming) return html`<div class="tiles" aria-hidden="true"><div class="is-coming"></div></div>`;
   if (!tiles.length) return null;
   return html`<dl class="tiles" aria-label="Numbers">
     ${tiles.map((/** @type {any} */ tile) => html`<div key=${tile.label}><dt>${tile.label}</dt><dd><b>${tile.words}</b>${(tile.interval || tile.note) && html` <small>${tile.interval || tile.note}</small>`}</dd></div>`)}
   </dl>
-  ${asOf != null && html`<p class="as-of">numbers of the first ${span(asOf)}</p>`}`;
+  ${asOf != null && html`<p class="as-of">${ofDay ? `numbers until ${span(asOf)} UTC` : `numbers of the first ${span(asOf)}`}</p>`}`;
 }
 
 /** @param {any} props */
@@ -181,7 +218,7 @@ function Gates({ gates }) {
     ${gates.map((/** @type {any} */ gate) => {
       const look = gate.look ?? VERDICTS[gate.verdict] ?? "doubt";
       return html`<li key=${gate.words} class="look-${look}"><${Icon} name=${look === "bad" ? "alert" : look === "good" ? "check" : "question"} />
-        <div><b>${gate.verdict === "PASS*" ? "ok" : gate.verdict}</b> <code>${gate.words}</code>${gate.value && html` <span>${gate.value}</span>`}<p>${gate.why}</p></div></li>`;
+        <div><div class="gate-head"><b>${gate.verdict === "PASS*" ? "ok" : gate.verdict}</b><code>${gate.words}</code><span>${gate.value}</span></div><p>${gate.why}</p></div></li>`;
     })}
   </ul></section>`;
 }

@@ -17,12 +17,12 @@ export function View({ place }) {
     <nav class="crumbs" aria-label="Where this is"><a data-back href=${address(["runs"])}>Runs</a> <span aria-hidden="true">/</span> <span>${run}</span></nav>
     <header class="head"><div class="head-words"><h1>${data?.page.title ?? entry?.name ?? run} ${entry && html`<${RunState} state=${entry.state} />`}</h1>
       ${data?.page.subtitle?.length > 0 && html`<p class="muted">${data.page.subtitle.join(" · ")}</p>`}
-      <${LabelField} run=${run} label=${entry?.label ?? data?.label ?? ""} /></div>
-      <div class="head-acts">
+      ${(entry || data) && html`<${LabelField} run=${run} label=${entry?.label ?? data?.label ?? ""} />`}</div>
+      ${(entry || data) && html`<div class="head-acts">
         <a class="button primary" href=${address(["run", run, "watch"])}><${Icon} name="now" />Jobs and charts</a>
         <a class="button" href=${address(["compare"], { a: run })}><${Icon} name="compare" />Compare</a>
         <a class="button" href=${address(["advice"], { run })}><${Icon} name="advice" />Advice</a>
-      </div></header>
+      </div>`}</header>
     ${error ? html`<${Failing} error=${error} />` : !data ? html`<${Loading} what="the report" />` : html`
       ${data.salvaged && html`<p class="note">Some lines of its files cannot be read; they are left out.</p>`}
       ${data.running && html`<p class="note">It goes on: these are the jobs that have ended.</p>`}

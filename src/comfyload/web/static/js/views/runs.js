@@ -1,7 +1,7 @@
 // All runs of the folder: found by words, marked to be compared or kept.
-import { ofRun, post } from "../http.js";
+import { ofRun, post, useGet } from "../http.js";
 import { walk } from "../keys.js";
-import { Chip, Empty, Failing, Icon, Loading, RunState, tell } from "../parts.js";
+import { Chip, Empty, Failing, Icon, Loading, RunState, Why, useAttempt } from "../parts.js";
 import { address, go, refine } from "../router.js";
 import { useWatch } from "../socket.js";
 import { html, useState } from "../ui.js";
@@ -12,6 +12,7 @@ const AT_ONCE = 100;
 /** @param {{ place: import("../router.js").Place }} props */
 export function View({ place }) {
   const { data, error } = useWatch("runs", {});
+  const { data: session } = useGet("session");
   const [marked, mark] = useState(/** @type {string[]} */ ([]));
   const [most, setMost] = useState(AT_ONCE);
   if (error && !data) return html`<h1>Runs</h1><${Failing} error=${error} />`;
@@ -28,11 +29,11 @@ export function View({ place }) {
   const inTrouble = matching.filter((run) => run.attention > 0).length;
   const toggle = (/** @type {string} */ id) => mark(marked.includes(id) ? marked.filter((one) => one !== id) : [...marked, id]);
   return html`
-    <header class="head"><div class="head-words"><h1>Runs</h1><p class="muted">${counted(all.length)} in <code>${data.folder}</code></p></div>
+    <header class="head"><div class="head-words"><h1>Runs</h1><p class="muted">${data.total > all.length ? `the newest ${counted(all.length)} of ${counted(data.total)}` : counted(all.length)} in <code>${data.folder}</code></p></div>
       <div class="head-acts">
         ${marked.length > 0 && html`<${Keep} runs=${marked} done=${() => mark([])} />`}
         <a class="button" aria-disabled=${marked.length === 2 ? undefined : "true"} href=${marked.length === 2 ? address(["compare"], { a: marked[0], b: marked[1] }) : undefined} role=${marked.length === 2 ? undefined : "link"}><${Icon} name="compare" />Compare ${marked.length === 2 ? "" : "two"}</a>
-        <a class="button primary" href=${address(["start"])}><${Icon} name="start" />Start a run</a>
+        ${session && !session.gateway && html`<a class="button primary" href=${address(["start"])}><${Icon} name="start" />Start a run</a>`}
       </div></header>
     ${all.length === 0 ? html`<${Empty} title="No run yet"><p>What <code>comfyload run</code> writes into <code>${data.folder}</code> is listed here.</p><//>` : html`
     <section class="panel list runs-list">
@@ -61,44 +62,41 @@ function Entry({ run, on, toggle }) {
   </li>`;
 }
 
-/** The latency through the run, small. @param {{ values: number[] }} props */
+/** The latency through the run, small; null: no job ended in that part. @param {{ values: any[] }} props */
 function Spark({ values }) {
-  if (!values || values.length < 2) return html`<span class="spark"></span>`;
-  const most = Math.max(...values, 1e-9);
-  const points = values.map((value, i) => `${((100 * i) / (values.length - 1)).toFixed(1)},${(26 - (24 * value) / most).toFixed(1)}`);
+  const known = (values ?? []).map((value, i) => ({ value, i })).filter(({ value }) => value != null);
+  if (known.length < 2) return html`<span class="spark"></span>`;
+  const most = Math.max(...known.map(({ value }) => value), 1e-9);
+  const points = known.map(({ value, i }) => `${((100 * i) / (values.length - 1)).toFixed(1)},${(26 - (24 * value) / most).toFixed(1)}`);
   return html`<svg class="spark" viewBox="0 0 100 28" preserveAspectRatio="none" aria-hidden="true"><polyline points=${points.join(" ")} /></svg>`;
 }
 
 /** @param {{ run: string, label: string }} props */
 export function LabelField({ run, label }) {
   const [editing, edit] = useState(false);
-  const save = async (/** @type {any} */ event) => {
+  const [why, attempt] = useAttempt();
+  const save = (/** @type {any} */ event) => {
     event.preventDefault();
     const text = new FormData(event.currentTarget).get("label");
-    try {
-      await post(`${ofRun(run)}/label`, { label: text });
-      edit(false);
-    } catch (error) {
-      tell(/** @type {Error} */ (error).message, "bad");
-    }
+    attempt(async () => (await post(`${ofRun(run)}/label`, { label: text }), edit(false)));
   };
   if (!editing) return html`<p class="label-line">${label && html`<span class="label">${label}</span> `}<button type="button" class="button quiet small" onClick=${() => edit(true)}>${label ? "Change the label" : "Add a label"}</button></p>`;
-  return html`<form class="label-line" onSubmit=${save}><label><span class="unseen">Label</span><input name="label" value=${label} maxlength="200" autofocus onKeyDown=${(/** @type {KeyboardEvent} */ e) => e.key === "Escape" && edit(false)} /></label> <button class="button small">Save</button></form>`;
+  return html`<form class="label-line" onSubmit=${save}><label><span class="unseen">Label</span><input name="label" value=${label} maxlength="200" autofocus onKeyDown=${(/** @type {KeyboardEvent} */ e) => e.key === "Escape" && edit(false)} /></label> <button class="button small">Save</button><${Why} why=${why} /></form>`;
 }
 
 /** @param {any} props */
 function Keep({ runs, done }) {
   const [naming, name] = useState(false);
-  const keep = async (/** @type {any} */ event) => {
+  const [why, attempt] = useAttempt();
+  const keep = (/** @type {any} */ event) => {
     event.preventDefault();
-    try {
-      const kept = await post("archive", { runs, name: String(new FormData(event.currentTarget).get("name") ?? "") });
+    const named = String(new FormData(event.currentTarget).get("name") ?? "");
+    attempt(async () => {
+      const kept = await post("archive", { runs, name: named });
       done();
       go(address(["baselines", kept.name]));
-    } catch (error) {
-      tell(/** @type {any} */ (error).message, "bad");
-    }
+    });
   };
   if (!naming) return html`<button type="button" class="button" onClick=${() => name(true)}><${Icon} name="baselines" />Keep ${runs.length} as a baseline</button>`;
-  return html`<form class="keep" onSubmit=${keep}><label><span class="unseen">Name of the baseline</span><input name="name" placeholder="name, such as rtx5060ti" autofocus /></label><button class="button primary">Keep</button></form>`;
+  return html`<form class="keep" onSubmit=${keep}><label><span class="unseen">Name of the baseline</span><input name="name" placeholder="name, such as rtx5060ti" autofocus /></label><button class="button primary">Keep</button><${Why} why=${why} /></form>`;
 }

@@ -1,6 +1,6 @@
 // Start a run: workflow, server, load, gates; looked at first, and written down as a plan and a command line.
 import { Refused, get, post, useGet } from "../http.js";
-import { Action, Failing, Icon, Loading, tell } from "../parts.js";
+import { Action, Failing, Icon, Loading, Why, tell, useAttempt } from "../parts.js";
 import { Command, States } from "../page.js";
 import { address, go } from "../router.js";
 import { html, signal, useEffect, useState } from "../ui.js";
@@ -101,20 +101,18 @@ function Go({ asked }) {
     }
   };
   const start = async () => {
-    const begun = await post("runs", asked).catch((error) => {
-      setLook({ error });
-      throw error;
-    });
+    const begun = await post("runs", asked).catch((error) => setLook({ error }));
+    if (!begun) return;
     tell("The run has begun.");
     go(address(["run", begun.id, "watch"]));
   };
   return html`<section><h2>Plan</h2>
-    ${!ready && html`<p class="muted">${asked.workflows.length ? "Choose a server." : "A workflow first."}</p>`}
+    ${!ready && html`<p class="muted">${asked.workflows.length ? "Choose a server." : "Drop a workflow first."}</p>`}
     ${plan?.error && html`<${Failing} error=${plan.error} />`}
     ${plan?.words && html`<p>${plan.words}</p>`}
     <div class="acts">
       <button type="button" class="button" aria-disabled=${ready && !look?.busy ? "false" : "true"} onClick=${() => ready && !look?.busy && check()}><${Icon} name="check" />${look?.busy ? "Looking …" : "Check first"}</button>
-      ${ready && !plan?.error && html`<${Action} label="Start" sure="" icon="play" look="primary" act=${start} />`}
+      ${ready && !plan?.error ? html`<${Action} label="Start" sure="" icon="play" look="primary" act=${start} />` : html`<button type="button" class="button primary" aria-disabled="true"><${Icon} name="play" />Start</button>`}
     </div>
     ${look?.error && html`<${Failing} error=${look.error} />${look.error instanceof Refused && look.error.body.said && html`<pre class="said" tabindex="0">${look.error.body.said}</pre>`}`}
     ${look?.checks && html`<${Checks} look=${look} />`}
@@ -139,28 +137,27 @@ function Checks({ look }) {
 function Saved({ asked }) {
   const [version, again] = useState(0);
   const { data } = useGet("plans", version);
-  const save = async (/** @type {any} */ event) => {
+  const [why, attempt] = useAttempt();
+  const save = (/** @type {any} */ event) => {
     event.preventDefault();
     const name = String(new FormData(event.currentTarget).get("name") ?? "");
-    try {
+    attempt(async () => {
       await post("plans", { ...asked, name }).catch((error) => {
-        if (!/already/.test(error.message) || !confirm(`Replace the plan ${name}?`)) throw error;
+        if (error.status !== 409 || !confirm(`Replace the plan ${name}?`)) throw error;
         return post("plans", { ...asked, name, replace: true });
       });
       tell(`Saved as ${name}.`);
       again(version + 1);
-    } catch (error) {
-      tell(/** @type {Error} */ (error).message, "bad");
-    }
+    });
   };
   const load = async (/** @type {string} */ name) => {
     const plan = await get(`plans/${encodeURIComponent(name)}`);
-    if (plan.problem) tell(plan.problem, "bad");
     change({ server: plan.server || form.value.server, workflows: plan.workflows.filter((/** @type {any} */ one) => one.text), options: plan.options });
+    if (plan.problem) throw new Error(plan.problem);
   };
   return html`<section><h2>Saved plans</h2>
-    <form class="keep" onSubmit=${save}><label><span class="unseen">Name of the plan</span><input name="name" required placeholder="name" /></label><button class="button">Save</button></form>
-    <ul class="files">${(data?.plans ?? []).map((/** @type {any} */ plan) => html`<li key=${plan.name}><button type="button" class="button quiet" onClick=${() => load(plan.name).catch((error) => tell(error.message, "bad"))}>${plan.name}</button><small class="muted">${plan.problem || plan.words}</small>
+    <form class="keep" onSubmit=${save}><label><span class="unseen">Name of the plan</span><input name="name" required placeholder="name" /></label><button class="button">Save</button></form><${Why} why=${why} />
+    <ul class="files">${(data?.plans ?? []).map((/** @type {any} */ plan) => html`<li key=${plan.name}><button type="button" class="button quiet" onClick=${() => attempt(() => load(plan.name))}>${plan.name}</button><small class="muted">${plan.problem || plan.words}</small>
       <${Action} label="Delete" sure="Delete it?" icon="close" look="quiet small" act=${async () => (await post(`plans/${encodeURIComponent(plan.name)}/delete`), again(version + 1))} /></li>`)}</ul>
   </section>`;
 }

@@ -1,6 +1,6 @@
 // Numbers through the baselines, or through the runs, with the steps that were found.
 import { useGet } from "../http.js";
-import { Empty, Failing, Loading } from "../parts.js";
+import { Empty, Failing, Icon, Loading } from "../parts.js";
 import { Page } from "../page.js";
 import { address, refine } from "../router.js";
 import { useWatch } from "../socket.js";
@@ -20,13 +20,14 @@ export function View({ place }) {
     <div class="bar bare" role="group" aria-label="Of what">
       <button type="button" class="chip" aria-pressed=${of === "runs" ? "false" : "true"} onClick=${() => refine({ of: "" })}>Baselines</button>
       <button type="button" class="chip" aria-pressed=${of === "runs" ? "true" : "false"} onClick=${() => refine({ of: "runs" })}>Runs</button>
-      ${of === "runs" && html`<label class="search"><span class="unseen">Which runs</span><input type="search" data-search placeholder="runs whose name or label has …" value=${text} onChange=${(/** @type {any} */ e) => refine({ text: e.currentTarget.value })} /></label>`}
+      ${of === "runs" && html`<label class="search"><${Icon} name="search" /><span class="unseen">Which runs</span><input type="search" data-search placeholder="runs whose name or label has …" value=${text} onChange=${(/** @type {any} */ e) => refine({ text: e.currentTarget.value })} /></label>`}
     </div>
     ${!ready ? html`<${Empty} title="A trend needs two runs" icon="trend"><p>Runs that have ended and match, the newest ${MOST} of them.</p><//>`
       : error ? html`<${Failing} error=${error} />`
       : !data ? html`<${Loading} what="the trend" />`
+      : data.left_out.length > 0 && data.series.length === 0 ? html`<${Failing} error=${{ message: "Too few of the runs can be read.", hint: data.left_out.join(" · ") }} />`
       : data.series.length === 0 ? html`<${Empty} title="A trend needs two baselines" icon="trend"><p>Keep runs as <a href=${address(["baselines"])}>baselines</a> from time to time, or look at the trend of <button type="button" class="button quiet" onClick=${() => refine({ of: "runs" })}>runs</button>.</p><//>`
-      : html`<${Page} page=${data.page} charts=${data.charts.map((/** @type {any} */ chart, /** @type {number} */ n) => ({ ...chart, name: String(n) }))} chartsAt=${`trend.svg?${query}${String(query) ? "&" : ""}n={name}`} />`}`;
+      : html`${data.left_out.map((/** @type {string} */ why) => html`<p key=${why} class="remark look-doubt"><${Icon} name="alert" />Left out: ${why}</p>`)}<${Page} page=${data.page} charts=${data.charts.map((/** @type {any} */ chart, /** @type {number} */ n) => ({ ...chart, name: String(n) }))} chartsAt=${`trend.svg?${query}${String(query) ? "&" : ""}n={name}`} />`}`;
 }
 
 /** Runs that have ended and match, the oldest first. @param {any[]} runs @param {string} text */
