@@ -32,7 +32,7 @@ def main() -> None:
     words = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="comfyload-bench-", ignore_cleanup_errors=True) as scratch:
         if words.pictures is not None:
-            asyncio.run(pictures.make(Path(scratch), words.pictures))
+            asyncio.run(pictures.make(Path(scratch), PICTURE, words.pictures))
             return
         rows: list[Row] = []
         for part in words.only or PARTS:

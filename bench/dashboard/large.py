@@ -40,7 +40,8 @@ SCROLL = """async (frames) => {
   }
   await new Promise((r) => setTimeout(r, 1000));
   gc();
-  return { took, most, heap: performance.memory.usedJSHeapSize / 1e6, blank: list.querySelectorAll(".is-blank").length };
+  const blank = list.querySelectorAll(".is-blank").length;
+  return { took, most, blank, heap: performance.memory.usedJSHeapSize / 1e6 };
 }"""
 
 

@@ -106,8 +106,7 @@ async def measure(folder: Path, workflow: Path, quick: bool, say: Callable[[str]
                         await watching.goto(watch(base, run.name))
                         await until(watching, "paints.counts.length > 2")
                         began = time.time()
-                        while process.poll() is None:
-                            await asyncio.sleep(0.2)
+                        await asyncio.to_thread(process.wait)
                         offset, took = await clock_offset_s(watching), time.time() - began
                         await asyncio.sleep(1)
                         painted = await watching.evaluate("paints")

@@ -67,6 +67,6 @@ def load(url: str, run: Path, workflow: Path, *words: str, cpus: Sequence[int] =
 
 async def begun(run: Path) -> None:
     """Wait until the page can know of the run: its list of runs is a second old at most."""
-    while not (run / RECORDS).exists():
+    while not (run / RECORDS).exists():  # noqa: ASYNC110 - another process makes the file
         await asyncio.sleep(0.05)
     await asyncio.sleep(1.2)

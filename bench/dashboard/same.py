@@ -28,7 +28,8 @@ window.WebSocket = class extends WebSocket {
   }
 };
 """
-PIXELS = "Object.fromEntries([...document.querySelectorAll('.chart')].map((c) => [c.querySelector('h2').textContent, c.querySelector('canvas').toDataURL()]))"
+PIXELS = """Object.fromEntries([...document.querySelectorAll(".chart")].map(
+  (chart) => [chart.querySelector("h2").textContent, chart.querySelector("canvas").toDataURL()]))"""
 DRAWN = "document.querySelectorAll('.chart canvas').length >= 3 && !document.querySelector('.plot-note')"
 
 
@@ -77,5 +78,6 @@ def _states(found: tuple[int, int]) -> str:
 
 
 def _charts(here: Mapping[str, str], there: Mapping[str, str]) -> str:
+    assert len(set(here.values())) == len(here), "charts without a picture"
     alike = sum(here[name] == there.get(name) for name in here)
     return f"{alike} of {len(here)} charts identical"

@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 from scipy import stats
 
-from bench.dashboard.browser import browser, until, watch
+from bench.dashboard.browser import WINDOW, browser, until, watch
 from bench.dashboard.live import PAINTS
 from bench.dashboard.processes import PAGE_NICE, begun, load, page, simulator, started
 from bench.dashboard.row import Row
@@ -32,7 +32,11 @@ RATE, SPEED = 100, 25.0
 VIEWERS, TABS = 50, 20
 GENERATOR, OTHERS = [0], [1]
 SETTLES_S = 4.0
-FETCH = "(async () => { const a = performance.now(); await (await fetch('ui/session', {cache: 'no-store'})).text(); return performance.now() - a; })()"
+FETCH = """async () => {
+  const began = performance.now();
+  await (await fetch("ui/session", { cache: "no-store" })).text();
+  return performance.now() - began;
+}"""
 
 
 class Taken(NamedTuple):
@@ -78,28 +82,27 @@ async def measure_tabs(folder: Path, workflow: Path, quick: bool, say: Callable[
     tabs, seconds = (4, 15) if quick else (TABS, 60)
     runs, fetches = folder / "runs", list[float]()
     run = runs / "run"
-    with simulator(SPEED) as url, page(runs) as (base, _):
-        with load(url, run, _graph(folder), *_words(seconds)) as process:
-            await begun(run)
-            async with _viewers(base, run) as viewers, browser() as chromium:
-                view = await chromium.new_context(viewport={"width": 1440, "height": 900})
-                opened = [await view.new_page() for _ in range(tabs)]
-                for each in opened:
-                    await each.add_init_script(PAINTS)
-                    await each.goto(watch(base, run.name))
-                for each in opened:
-                    await until(each, "paints.counts.length > 1")
-                say(f"{tabs} tabs open")
-                before = [await each.evaluate("paints.counts.length") for each in opened]
-                began = time.monotonic()
-                while time.monotonic() - began < seconds / 4 and process.poll() is None:
-                    fetches += await asyncio.gather(*(each.evaluate(FETCH) for each in opened))
-                    await asyncio.sleep(0.5)
-                took = time.monotonic() - began
-                after = [await each.evaluate("paints.counts.length") for each in opened]
-                assert process.poll() is None, "the run has ended before the tabs were looked at"
-                await view.close()
-            seen = viewers
+    graph = _graph(folder)
+    with simulator(SPEED) as url, page(runs) as (base, _), load(url, run, graph, *_words(seconds)) as process:
+        await begun(run)
+        async with _viewers(base, run) as seen, browser() as chromium:
+            view = await chromium.new_context(viewport=WINDOW)
+            opened = [await view.new_page() for _ in range(tabs)]
+            for each in opened:
+                await each.add_init_script(PAINTS)
+                await each.goto(watch(base, run.name))
+            for each in opened:
+                await until(each, "paints.counts.length > 1")
+            say(f"{tabs} tabs open")
+            before = [await each.evaluate("paints.counts.length") for each in opened]
+            began = time.monotonic()
+            while time.monotonic() - began < seconds / 4:
+                fetches += await asyncio.gather(*(each.evaluate(FETCH) for each in opened))
+                await asyncio.sleep(0.5)
+            took = time.monotonic() - began
+            after = [await each.evaluate("paints.counts.length") for each in opened]
+            assert process.poll() is None, "the run has ended before the tabs were looked at"
+            await view.close()
     part = f"{tabs} visible tabs, {VIEWERS} viewers"
     updates = [(b - a) / took for a, b in zip(before, after, strict=True)]
     return [

@@ -1,4 +1,4 @@
-"""Whole stories in a browser: a run that meets trouble, and a gateway whose jobs do, from the first look to the last."""
+"""Whole stories in a browser: a run that meets trouble, and a gateway whose jobs do, from beginning to end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SAYS = "it broke <b>here</b>"
 RETRY = {"retry": True, "delay": "backoff", "why": "it may pass"}
 POLICY = {
     "attempts": 3,
-    "classes": {name: RETRY for name in ("transient", "deterministic", "lost", "connect", "submit_unknown")},
+    "classes": dict.fromkeys(("transient", "deterministic", "lost", "connect", "submit_unknown"), RETRY),
     "backoff": {"base_s": 0.6, "jitter": "none"},
     "budget": {"ratio": 10, "cap": 100},
     "breaker": {"failures": 100, "open_s": 0.5},
