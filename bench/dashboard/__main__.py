@@ -7,14 +7,14 @@ import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 from bench.dashboard import large, live, pictures, same, viewers
 from bench.dashboard.row import Row, markdown
 
 PICTURE = Path(__file__).parents[2] / "src" / "comfyload" / "sim" / "picture.json"
-Part = Callable[[Path, Path, bool, Callable[[str], None]], Awaitable[list[Row]]]
+Part = Callable[[Path, Path, bool, Callable[[str], None]], Coroutine[None, None, list[Row]]]
 PARTS: dict[str, Part] = {
     "large": large.measure,
     "live": live.measure,

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import aiohttp
 
-WATCHED = (
+WATCHED: tuple[tuple[str, dict[str, object]], ...] = (
     ("run", {}),
     ("jobs", {"order": "newest", "offset": 0, "limit": 100}),
     ("chart", {"chart": "latency", "width": 800}),

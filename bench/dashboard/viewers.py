@@ -1,7 +1,8 @@
 """What viewers cost a run at 100 jobs a second, and whether anything hangs with fifty of them or twenty tabs.
 
-Runs with and without them take turns in the order ABBA. The generator has one cpu; the simulator, the page and the
-viewers share the other, the latter two with the low claim of `comfyload run --ui`.
+Runs with and without them take turns in the order ABBA, in two layouts: the generator and the simulator on one cpu,
+the page and the viewers on the other; and all of them wherever the kernel puts them, which contend for two cpus then.
+Page and viewers have the low claim on the machine of `comfyload run --ui`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from comfyload.record.run import RunReader
 
 RATE, SPEED = 100, 25.0
 VIEWERS, TABS = 50, 20
-GENERATOR, OTHERS = [0], [1]
+LAYOUTS: dict[str, tuple[list[int], list[int]]] = {"on the other cpu": ([0], [1]), "on the same cpus": ([], [])}
+"""The cpus of generator and simulator, and those of page and viewers; none: all."""
+
 SETTLES_S = 4.0
 FETCH = """async () => {
   const began = performance.now();
@@ -50,18 +53,22 @@ class Taken(NamedTuple):
 
 
 async def measure(folder: Path, workflow: Path, quick: bool, say: Callable[[str], None]) -> list[Row]:
-    pairs, seconds = (2, 8) if quick else (8, 24)
+    return [row for layout in LAYOUTS for row in await _pairs(folder, layout, quick, say)]
+
+
+async def _pairs(folder: Path, layout: str, quick: bool, say: Callable[[str], None]) -> list[Row]:
+    pairs, seconds = (2, 8) if quick else (6, 18)
     graph = _graph(folder)
     found: dict[bool, list[Taken]] = {True: [], False: []}
-    with simulator(SPEED, cpus=OTHERS) as url:
-        await _one(folder, url, graph, 6, watched=True)  # what is compiled and read the first time
+    with simulator(SPEED, cpus=LAYOUTS[layout][0]) as url:
+        await _one(folder, url, graph, 6, layout, watched=True)  # what is compiled and read the first time
         for number in range(pairs):
             for watched in (number % 2 == 0, number % 2 == 1):
-                taken = await _one(folder, url, graph, seconds, watched=watched)
+                taken = await _one(folder, url, graph, seconds, layout, watched=watched)
                 found[watched].append(taken)
-                say(f"viewers {number + 1}, {'watched' if watched else 'alone'}: {taken}")
+                say(f"viewers {layout}, {number + 1}, {'watched' if watched else 'alone'}: {taken}")
     with_, without = found[True], found[False]
-    part = f"{VIEWERS} viewers"
+    part = f"{VIEWERS} viewers {layout}"
 
     def ratio(name: str) -> str:
         return _ratio([(getattr(a, name), getattr(b, name)) for a, b in zip(with_, without, strict=True)])
@@ -121,17 +128,17 @@ def _rows_of(part: str, seen: Sequence[dict[str, float]]) -> list[Row]:
     ]
 
 
-async def _one(folder: Path, url: str, graph: Path, seconds: float, *, watched: bool) -> Taken:
-    runs = folder / "runs"
+async def _one(folder: Path, url: str, graph: Path, seconds: float, layout: str, *, watched: bool) -> Taken:
+    runs, (ours, others) = folder / "runs", LAYOUTS[layout]
     run = runs / "run"
     shutil.rmtree(run, ignore_errors=True)
     seen: dict[str, float] = {}
     async with AsyncExitStack() as stack:
-        base, pid = stack.enter_context(page(runs, cpus=OTHERS)) if watched else ("", 0)
-        process = stack.enter_context(load(url, run, graph, *_words(seconds), cpus=GENERATOR))
+        base, pid = stack.enter_context(page(runs, cpus=others)) if watched else ("", 0)
+        process = stack.enter_context(load(url, run, graph, *_words(seconds), cpus=ours))
         await begun(run)
         if watched:
-            seen = await stack.enter_async_context(_viewers(base, run))
+            seen = await stack.enter_async_context(_viewers(base, run, others))
         await asyncio.sleep(SETTLES_S)
         before, began = (_cpu_s(process.pid), _cpu_s(pid)), time.monotonic()
         await asyncio.sleep(max(1.0, seconds - SETTLES_S - 4.0))
@@ -152,11 +159,11 @@ async def _one(folder: Path, url: str, graph: Path, seconds: float, *, watched: 
 
 
 @asynccontextmanager
-async def _viewers(base: str, run: Path) -> AsyncIterator[dict[str, float]]:
+async def _viewers(base: str, run: Path, cpus: Sequence[int] = ()) -> AsyncIterator[dict[str, float]]:
     """Fifty sockets; what they got is in the dictionary once the context has ended."""
     seen: dict[str, float] = {}
     words = ("-m", "bench.dashboard.viewer", base, run.name, str(VIEWERS))
-    with started(*words, nice=PAGE_NICE, cpus=OTHERS) as process:
+    with started(*words, nice=PAGE_NICE, cpus=cpus) as process:
         yield seen
         out, _ = await asyncio.to_thread(process.communicate, "", 30)
         seen.update(json.loads(out))
