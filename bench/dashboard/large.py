@@ -92,7 +92,7 @@ async def _weight(chromium: Browser, base: str) -> tuple[int, int]:
     """Bytes of all that the first view asks for, packed and not."""
     answers: list[Response] = []
     async with tab(chromium) as looking:
-        looking.on("response", answers.append)
+        looking.on("response", lambda answer: answers.append(answer))
         await looking.goto(base)
         await until(looking, "document.querySelector('main h1') !== null")
         await looking.wait_for_timeout(500)
