@@ -20,6 +20,7 @@ PARTS: dict[str, Part] = {
     "live": live.measure,
     "same": same.measure,
     "viewers": viewers.measure,
+    "cost": viewers.measure_cost,
     "tabs": viewers.measure_tabs,
 }
 
@@ -35,12 +36,18 @@ def main() -> None:
             asyncio.run(pictures.make(Path(scratch), PICTURE, words.pictures))
             return
         rows: list[Row] = []
+        left_out = []
         for part in words.only or PARTS:
             folder = Path(scratch) / part
             folder.mkdir()
-            rows += asyncio.run(PARTS[part](folder, PICTURE, words.quick, _say))
+            try:
+                rows += asyncio.run(PARTS[part](folder, PICTURE, words.quick, _say))
+            except Exception as why:
+                left_out.append(f"{part}: {why}")
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     print(f"{sys.platform}, {os.cpu_count()} cores, load at the end {load}\n\n{markdown(rows)}")
+    for line in left_out:
+        print(f"\nLeft out: {line}")
 
 
 def _say(words: str) -> None:

@@ -1,5 +1,5 @@
-"""Sockets that watch a run as tabs do, in a process of its own: BASE RUN COUNT. Ends with its standard input, and then
-prints what they got.
+"""Sockets that watch a run as tabs do, in a process of its own: BASE RUN COUNT. A line of standard input, `show` or
+`hide`, is for all of them; it ends with its input, and then prints what they got.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ class Viewer:
         self.states = 0
         self.gaps: list[float] = []
         self._last: float | None = None
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
 
     async def watch(self, session: aiohttp.ClientSession, base: str, run: str) -> None:
         async with session.ws_connect(f"{base}ui/ws", max_msg_size=0) as socket:
+            self._socket = socket
             for number, (view, params) in enumerate(WATCHED):
                 await socket.send_json({"watch": number, "view": view, "params": {"run": run, **params}})
             async for message in socket:
@@ -38,6 +40,11 @@ class Viewer:
                     if self._last is not None:
                         self.gaps.append(now - self._last)
                     self._last, self.states = now, self.states + 1
+
+    async def show(self, visible: bool) -> None:
+        self._last = None
+        if self._socket is not None:
+            await self._socket.send_json({"visible": visible})
 
 
 async def main(base: str, run: str, count: int) -> None:
@@ -56,7 +63,9 @@ async def main(base: str, run: str, count: int) -> None:
         began = time.monotonic()
         tasks = [asyncio.create_task(one.watch(session, base, run)) for one in viewers]
         tasks.append(asyncio.create_task(fetch(session)))
-        await asyncio.to_thread(sys.stdin.read)
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            for one in viewers:
+                await one.show(line.strip() == "show")
         took = time.monotonic() - began
         failed = [task.exception() for task in tasks if task.done()]
         for task in tasks:

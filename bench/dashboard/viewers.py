@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -35,6 +36,20 @@ LAYOUTS: dict[str, tuple[list[int], list[int]]] = {"on the other cpu": ([0], [1]
 """The cpus of generator and simulator, and those of page and viewers; none: all."""
 
 SETTLES_S = 4.0
+WINDOW_S, REST_S = 3.5, 0.5
+HIDE = """
+let hidden = false;
+Object.defineProperty(document, "hidden", { get: () => hidden });
+window.show = (shown) => { hidden = !shown; document.dispatchEvent(new Event("visibilitychange")); };
+"""
+"""As a browser does with all tabs of a window but one; Playwright shows them all."""
+
+SHOW = """async () => {
+  const [began, before] = [performance.now(), paints.counts.length];
+  show(true);
+  while (paints.counts.length === before) await new Promise((r) => requestAnimationFrame(r));
+  return performance.now() - began;
+}"""
 FETCH = """async () => {
   const began = performance.now();
   await (await fetch("ui/session", { cache: "no-store" })).text();
@@ -52,6 +67,19 @@ class Taken(NamedTuple):
     seen: dict[str, float]
 
 
+class Viewers:
+    """Fifty sockets in a process of their own; `seen`: what they got."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.seen: dict[str, float] = {}
+
+    def say(self, words: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{words}\n")
+        self._process.stdin.flush()
+
+
 async def measure(folder: Path, workflow: Path, quick: bool, say: Callable[[str], None]) -> list[Row]:
     return [row for layout in LAYOUTS for row in await _pairs(folder, layout, quick, say)]
 
@@ -67,13 +95,15 @@ async def _pairs(folder: Path, layout: str, quick: bool, say: Callable[[str], No
                 taken = await _one(folder, url, graph, seconds, layout, watched=watched)
                 found[watched].append(taken)
                 say(f"viewers {layout}, {number + 1}, {'watched' if watched else 'alone'}: {taken}")
-    with_, without = found[True], found[False]
-    part = f"{VIEWERS} viewers {layout}"
+    return _rows_of_pairs(f"{VIEWERS} viewers {layout}", found[True], found[False])
+
+
+def _rows_of_pairs(part: str, with_: Sequence[Taken], without: Sequence[Taken]) -> list[Row]:
 
     def ratio(name: str) -> str:
         return _ratio([(getattr(a, name), getattr(b, name)) for a, b in zip(with_, without, strict=True)])
 
-    of = f"with / without, {pairs} pairs"
+    of = f"with / without, {len(with_)} pairs"
     return [
         Row(part, f"generator's CPU, {of}", [], "", "< 1.01", ratio("generator")),
         Row(part, f"median latency, {of}", [], "", "1", ratio("latency_s")),
@@ -85,37 +115,41 @@ async def _pairs(folder: Path, layout: str, quick: bool, say: Callable[[str], No
 
 
 async def measure_tabs(folder: Path, workflow: Path, quick: bool, say: Callable[[str], None]) -> list[Row]:
-    """Twenty tabs of one browser, all of them visible, beside the viewers; the machine has no more to give."""
-    tabs, seconds = (4, 15) if quick else (TABS, 60)
+    """Twenty tabs of one browser, of which one is visible, beside the viewers."""
+    tabs, seconds = (4, 30) if quick else (TABS, 100)
     runs, fetches = folder / "runs", list[float]()
     run = runs / "run"
     graph = _graph(folder)
     with simulator(SPEED) as url, page(runs) as (base, _), load(url, run, graph, *_words(seconds)) as process:
         await begun(run)
-        async with _viewers(base, run) as seen, browser() as chromium:
+        async with _viewers(base, run) as viewers, browser() as chromium:
             view = await chromium.new_context(viewport=WINDOW)
             opened = [await view.new_page() for _ in range(tabs)]
             for each in opened:
-                await each.add_init_script(PAINTS)
+                await each.add_init_script(HIDE + PAINTS)
                 await each.goto(watch(base, run.name))
-            for each in opened:
                 await until(each, "paints.counts.length > 1")
+                if each is not opened[-1]:
+                    await each.evaluate("show(false)")
             say(f"{tabs} tabs open")
-            before = [await each.evaluate("paints.counts.length") for each in opened]
-            began = time.monotonic()
-            while time.monotonic() - began < seconds / 4:
+            seen_tab, began = opened[-1], time.monotonic()
+            before = await seen_tab.evaluate("paints.counts.length")
+            while time.monotonic() - began < seconds / 5:
                 fetches += await asyncio.gather(*(each.evaluate(FETCH) for each in opened))
                 await asyncio.sleep(0.5)
-            took = time.monotonic() - began
-            after = [await each.evaluate("paints.counts.length") for each in opened]
+            updates = (await seen_tab.evaluate("paints.counts.length") - before) / (time.monotonic() - began)
+            shown = []
+            for each in opened[:-1]:
+                shown.append(await each.evaluate(SHOW))
+                await each.evaluate("show(false)")
             assert process.poll() is None, "the run has ended before the tabs were looked at"
             await view.close()
-    part = f"{tabs} visible tabs, {VIEWERS} viewers"
-    updates = [(b - a) / took for a, b in zip(before, after, strict=True)]
+    part = f"{tabs} tabs, {VIEWERS} viewers"
     return [
         Row(part, f"fetches in tabs, slowest of {len(fetches)}", [max(fetches)], "ms", "< 1 000 ms"),
-        Row(part, "updates that a tab painted", updates, "a second"),
-        *_rows_of(part, [seen]),
+        Row(part, "updates that the visible tab painted", [updates], "a second"),
+        Row(part, "a hidden tab that is shown, until it paints the newest", shown, "ms"),
+        *_rows_of(part, [viewers.seen]),
     ]
 
 
@@ -128,6 +162,32 @@ def _rows_of(part: str, seen: Sequence[dict[str, float]]) -> list[Row]:
     ]
 
 
+async def measure_cost(folder: Path, workflow: Path, quick: bool, say: Callable[[str], None]) -> list[Row]:
+    """The generator's CPU while fifty viewers look and while they do not, in turn within one run."""
+    windows, run = 4 if quick else 60, folder / "runs" / "run"
+    used: list[float] = []
+    graph = _graph(folder)
+    with (
+        simulator(SPEED) as url,
+        page(folder / "runs") as (base, _),
+        load(url, run, graph, *_words(windows * (WINDOW_S + REST_S) + 20)) as process,
+    ):
+        await begun(run)
+        async with _viewers(base, run) as viewers:
+            await asyncio.sleep(SETTLES_S)
+            for number in range(windows):
+                viewers.say("show" if number % 4 in (0, 3) else "hide")
+                await asyncio.sleep(REST_S)
+                before, began = _cpu_s(process.pid), time.monotonic()
+                await asyncio.sleep(WINDOW_S)
+                used.append((_cpu_s(process.pid) - before) / (time.monotonic() - began))
+            assert process.poll() is None, "the run has ended too early"
+    pairs = [(a, b) if number % 2 == 0 else (b, a) for number, (a, b) in enumerate(zip(*[iter(used)] * 2, strict=True))]
+    part = f"{VIEWERS} viewers in turn"
+    what = f"generator's CPU, looking / not looking, {len(pairs)} pairs of {WINDOW_S:g} s"
+    return [Row(part, what, [], "", "< 1.01", _ratio(pairs))]
+
+
 async def _one(folder: Path, url: str, graph: Path, seconds: float, layout: str, *, watched: bool) -> Taken:
     runs, (ours, others) = folder / "runs", LAYOUTS[layout]
     run = runs / "run"
@@ -138,7 +198,7 @@ async def _one(folder: Path, url: str, graph: Path, seconds: float, layout: str,
         process = stack.enter_context(load(url, run, graph, *_words(seconds), cpus=ours))
         await begun(run)
         if watched:
-            seen = await stack.enter_async_context(_viewers(base, run, others))
+            seen = (await stack.enter_async_context(_viewers(base, run, others))).seen
         await asyncio.sleep(SETTLES_S)
         before, began = (_cpu_s(process.pid), _cpu_s(pid)), time.monotonic()
         await asyncio.sleep(max(1.0, seconds - SETTLES_S - 4.0))
@@ -159,14 +219,14 @@ async def _one(folder: Path, url: str, graph: Path, seconds: float, layout: str,
 
 
 @asynccontextmanager
-async def _viewers(base: str, run: Path, cpus: Sequence[int] = ()) -> AsyncIterator[dict[str, float]]:
-    """Fifty sockets; what they got is in the dictionary once the context has ended."""
-    seen: dict[str, float] = {}
+async def _viewers(base: str, run: Path, cpus: Sequence[int] = ()) -> AsyncIterator[Viewers]:
+    """Fifty sockets; what they got is known once the context has ended."""
     words = ("-m", "bench.dashboard.viewer", base, run.name, str(VIEWERS))
     with started(*words, nice=PAGE_NICE, cpus=cpus) as process:
-        yield seen
+        viewers = Viewers(process)
+        yield viewers
         out, _ = await asyncio.to_thread(process.communicate, "", 30)
-        seen.update(json.loads(out))
+        viewers.seen.update(json.loads(out))
 
 
 def _words(seconds: float) -> tuple[str, ...]:
@@ -180,12 +240,12 @@ def _graph(folder: Path) -> Path:
 
 
 def _cpu_s(pid: int) -> float:
-    """User and system time of a process and its children."""
+    """What a process and its children have had of the cpus, to the nanosecond."""
     if not pid:
         return 0.0
-    process = psutil.Process(pid)
-    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
-    return sum(one.user + one.system for one in times)
+    pids = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    files = [file for each in pids for file in Path(f"/proc/{each}/task").glob("*/schedstat")]
+    return sum(int(file.read_text().split()[0]) for file in files) / 1e9
 
 
 def _ratio(pairs: Sequence[tuple[float, float]]) -> str:
