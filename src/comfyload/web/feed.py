@@ -21,7 +21,7 @@ from comfyload.tasks import end_tasks
 from comfyload.web.answers import HEADERS, Refused, refused
 
 PERIOD_S = 0.25
-"""How long at least from one state of a watch to the next."""
+"""From one state of a watch to the next, but for the first."""
 
 MOST_SOCKETS = 200
 MOST_WATCHES = 64
@@ -198,7 +198,10 @@ class Feed:
             topic.task.add_done_callback(self._ending.discard)
 
     async def _follow(self, topic: _Topic, view: View, params: Params) -> None:
-        """Compute the state again and again; at most half of the time goes into it."""
+        """Compute the state again and again; at most half of the time goes into it.
+
+        All topics are computed at the same instants, so that what a page shows of a run is read at one, and once.
+        """
         while True:
             began = clock.now()
             found: State | _NoState
@@ -211,8 +214,8 @@ class Feed:
                 topic.state, topic.seq = found, next(self._seq)
                 for tab in topic.tabs:
                     tab.ready.set()
-            took = clock.now() - began
-            await asyncio.sleep(max(PERIOD_S - took, took))
+            now = clock.now()
+            await asyncio.sleep(max(PERIOD_S - now % PERIOD_S, now - began))
 
 
 async def _send(tab: _Tab, connection: web.WebSocketResponse, transport: asyncio.Transport | None) -> None:

@@ -20,9 +20,9 @@ export function View({ place }) {
   const { data: session } = useGet("session");
   const chosen = place.view === "run" ? place.path[0] : place.query.run;
   if (place.query.of === "gateway" || (session?.gateway && !chosen)) return html`<${GatewayJobs} query=${place.query} />`;
-  if (error && !data) return html`<h1 class="unseen">Now</h1><${Failing} error=${error} />`;
-  if (!data) return html`<${Loading} />`;
-  const runs = /** @type {any[]} */ (data.runs);
+  if (error && !data && !chosen) return html`<h1 class="unseen">Now</h1><${Failing} error=${error} />`;
+  if (!data && !chosen) return html`<${Loading} />`;
+  const runs = /** @type {any[]} */ (data?.runs ?? []);
   const going = runs.filter((run) => run.running);
   const run = chosen ?? going[0]?.id ?? runs[0]?.id;
   if (!run) return html`<${Nothing} folder=${data.folder} />`;

@@ -1,0 +1,1 @@
+"""What the dashboard costs and how fast it is: `python -m bench.dashboard`."""
