@@ -17,7 +17,7 @@ from comfyload.errors import RunFilesError, file_errors
 from comfyload.record.atomic import replace_file
 
 OF_NAME = 4096
-"""Bytes that a name counts as, beside its content: of many small files the names are what takes room."""
+"""Bytes that a name counts as, apart from its content: of many small files the names are what takes room."""
 
 _INDEX = "index.json"
 _CONTENT = re.compile(r"[0-9a-f]{64}")

@@ -1,4 +1,4 @@
-"""One job over all its attempts: the prompt that is sent now, and whom its events are told."""
+"""One job over all its attempts: the prompt that is sent now, and who gets its events."""
 
 import asyncio
 from collections.abc import Callable
