@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 from msgspec import structs
 
@@ -11,7 +12,7 @@ from comfyload.record.lock import alone_in
 from comfyload.record.model import AgainOf, Record
 from comfyload.web.newest import MOST_BOOKS, Newest
 from comfyload.web.states import View
-from tests.support.dashboard import page
+from tests.support.dashboard import Tab, page
 from tests.unit.judge_runs import failed, job, manifest
 from tests.unit.test_web_follow import caught_up, sent
 from tests.unit.test_web_results import made
@@ -65,6 +66,13 @@ def test_a_run_without_books_has_none(tmp_path: Path) -> None:
     assert Newest(View(caught_up(made(tmp_path / "run", [job(0, 0.0, 1.0)], manifest(1)))), {}).books() == (0, [])
 
 
+async def newer(tab: Tab, number: int) -> Any:
+    """The next state of that watch."""
+    while (frame := await tab.next()).get("watch") != number:
+        pass
+    return frame["data"]
+
+
 def test_retry_all_is_offered_until_all_are_mended(tmp_path: Path) -> None:
     async def main() -> None:
         async with page(tmp_path) as found, found.tab() as tab:
@@ -77,7 +85,7 @@ def test_retry_all_is_offered_until_all_are_mended(tmp_path: Path) -> None:
             made(tmp_path / "runs" / "book-again-1", [job(0, 0.0, 1.0), failed(1, 0.0, 1.0)], whose)
             half = (await tab.watch(2, "run", run="book", book=0, text=""))["data"]
             while not half["again"]:
-                half = (await tab.next())["data"]
+                half = await newer(tab, 2)
             assert half["needing"] == 1 and half["book"]["badge"] == "done" and half["actions"] == ["retry_all"]
             assert half["counts"]["attention"] == 2
 
@@ -88,7 +96,7 @@ def test_retry_all_is_offered_until_all_are_mended(tmp_path: Path) -> None:
             async with found.tab() as other:
                 mended = (await other.watch(1, "run", run="book"))["data"]
                 while len(mended["again"]) < 2:
-                    mended = (await other.next())["data"]
+                    mended = await newer(other, 1)
                 assert mended["needing"] == 0 and mended["actions"] == []
 
     run = manifest(8)

@@ -60,17 +60,17 @@ class Actions:
 
     async def _again(self, request: web.Request) -> web.Response:
         entry = await self._runs.find(request.match_info["id"])
-        order = _decoded(await request.read())
-        jobs = order.jobs
+        given = _decoded(await request.read())
+        jobs = given.jobs
         if jobs != "failed" and not 0 < len(jobs) <= MOST_NAMED:
             raise Refused(400, f"name from 1 to {MOST_NAMED} jobs, or all with failed")
         check_again(entry.path, entry.manifest)
         wanted = sorted(set(jobs)) if jobs != "failed" else await asyncio.to_thread(needing_attention, entry.path)
-        if order.book is not None:
-            pages = await self._runs.look(entry, partial(_pages, book=order.book))
+        if given.book is not None:
+            pages = await self._runs.look(entry, partial(_pages, book=given.book))
             wanted = [index for index in wanted if index in pages]
         if not wanted:
-            of = "job of the run" if order.book is None else "page of the book"
+            of = "job of the run" if given.book is None else "page of the book"
             raise Refused(409, f"no {of} needs attention")
         run_id = entry.manifest.run_id
         before = {later.path.name for later in await asyncio.to_thread(runs_again, entry.path, run_id)}
@@ -79,7 +79,7 @@ class Actions:
             later = [each.path.name for each in runs_again(entry.path, run_id) if each.path.name not in before]
             return later[0] if later else None
 
-        every = jobs == "failed" and order.book is None
+        every = jobs == "failed" and given.book is None
         named = [] if every else [word for index in wanted for word in ("--job", str(index))]
         words = ["again", str(entry.path.absolute()), "--quiet", *named]
         name, process = await begun(words, made, self._secrets(entry))
