@@ -20,6 +20,7 @@ from comfyload.app.summary import report_run
 from comfyload.errors import RunFilesError, UsageError
 from comfyload.gateway.ledger import DAY_S, HINT
 from comfyload.gateway.store import Row, Store
+from comfyload.sim.settings import Clock
 from tests.support.gateway import desk, farm
 from tests.support.rig import sleeper
 
@@ -174,3 +175,20 @@ def test_a_ledger_that_cannot_be_written_says_what_to_do_about_a_gateway(
     with pytest.raises(RunFilesError, match="permission denied") as raised:
         clock.run_virtual(main())
     assert raised.value.hint == HINT and "resume" not in HINT
+
+
+def test_the_clock_of_a_server_that_is_off_changes_no_duration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of the first job, by which it is found out."""
+    right = Clock.stamp
+    monkeypatch.setattr(Clock, "stamp", lambda one: right(one) - 3_600_000)
+
+    async def main() -> None:
+        async with farm(1) as servers, desk(tmp_path, servers) as front:
+            for _ in range(2):
+                await front.run(sleeper(1.0))
+            rows, _ = front.gateway.store.newest(None, ["completed"], attention=False, limit=9, offset=0)
+            items = [json.loads(row.item or b"") for row in rows]
+            took = [item["execution_end_time"] - item["execution_start_time"] for item in items]
+            assert took == pytest.approx([1_000, 1_000], abs=300)
+
+    clock.run_virtual(main())

@@ -46,6 +46,8 @@ class JobEnds:
             graph = b""  # no entry that has it would be kept
         skew_ms = forms.skew_of(job, execution, job.due)
         if member is not None and skew_ms is not None:
+            if job.started_ms is not None and len(job.attempts) < 2:  # it was told by what was known then
+                job.started_ms += skew_ms - member.skew_ms
             member.skew_ms = skew_ms
         skew_ms = member.skew_ms if member is not None else 0
         entry, state = forms.entry_of(job, there, forms.loads(graph), forms.loads(extra), execution, ended_ms, skew_ms)

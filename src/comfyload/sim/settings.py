@@ -58,8 +58,8 @@ class Clock:
     """The server's wall clock: it starts at the real one and runs on the event loop's time."""
 
     def __init__(self) -> None:
-        self._epoch = time.time()
-        self._start: float | None = None
+        self._epoch: float | None = None
+        self._start = 0.0
 
     def now(self) -> float:
         """Loop time, s."""
@@ -68,8 +68,8 @@ class Clock:
     def stamp(self) -> int:
         """Wall time, whole ms."""
         now = self.now()
-        if self._start is None:
-            self._start = now
+        if self._epoch is None:
+            self._epoch, self._start = time.time(), now
         return int((self._epoch + now - self._start) * 1000)
 
 
