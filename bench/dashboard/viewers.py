@@ -140,6 +140,7 @@ async def measure_tabs(folder: Path, workflow: Path, quick: bool, say: Callable[
             updates = (await seen_tab.evaluate("paints.counts.length") - before) / (time.monotonic() - began)
             shown = []
             for each in opened[:-1]:
+                await each.bring_to_front()
                 shown.append(await each.evaluate(SHOW))
                 await each.evaluate("show(false)")
             assert process.poll() is None, "the run has ended before the tabs were looked at"

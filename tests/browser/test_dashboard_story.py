@@ -48,7 +48,8 @@ def broken(first: int, last: int, restart: int = 0, **more: Any) -> Faults:
 def test_a_run_in_trouble_from_its_start_to_its_comparison(tmp_path: Path) -> None:
     (tmp_path / "book.json").write_text(json.dumps(SLEEPER), encoding="utf-8")
     (tmp_path / "retry.json").write_text(json.dumps(POLICY), encoding="utf-8")
-    faults = broken(EARLIER + 10, EARLIER + 39, restart=EARLIER + 55)
+    # Of the 33 jobs that meet these 75 failures, at least nine fail three times, as 66 are for two each.
+    faults = broken(EARLIER + 10, EARLIER + 84, restart=EARLIER + 86)
     with in_thread(lambda: Server(speed=1, faults=faults)) as (server, simulated):
         earlier = tmp_path / "runs" / "earlier"
         words = ("--server", server, "--workflow", "book.json", "-n", str(EARLIER), "--warmup", "0", "--quiet")
@@ -104,15 +105,16 @@ async def watch(tab: Tab) -> None:
     await tab.until("Number(document.querySelector('.state.is-done b')?.innerText) > 0")
     await tab.until("document.querySelector('.chart canvas') !== null")
     await tab.until("/retrying [23]\\/3 (in \\d|now)/.test(document.querySelector('.cards')?.innerText)")
-    await tab.until("[...document.querySelectorAll('.card i')].some((why) => why.innerText.includes('<b>here</b>'))")
     await tab.page.get_by_role("button", name=re.compile("^retrying")).click()
-    await tab.until("document.querySelector('.badge.is-retrying') !== null")
-    await tab.page.get_by_role("button", name="Clear").first.click()
+    cards = "[...document.querySelectorAll('.card[href]')]"  # those of a moment: they are sent again meanwhile
+    await tab.until(f"{cards}.every((card) => card.querySelector('.badge').classList.contains('is-retrying'))")
+    await tab.page.get_by_role("button", name="Clear", exact=True).click()
+    await tab.until(f"{cards}.some((card) => card.querySelector('i')?.innerText.includes('<b>here</b>'))")
     await tab.until("Number(document.querySelector('.state.is-attention b').innerText) > 0")
     await tab.until("document.querySelector('.errors')?.innerText.includes('<b>here</b>')")
     await tab.until("document.querySelector('h1')?.innerText.includes('Complete')")
     await tab.until("document.querySelector('.state.is-pending b').innerText === '0'")
-    assert await number(tab, "attention") > 2 and await number(tab, "done") > 20
+    assert await number(tab, "attention") >= 9 and await number(tab, "done") > 9
     assert await tab.value("document.querySelector('.card i b, .errors b b, .error-text b')") is None
 
 

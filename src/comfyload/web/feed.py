@@ -20,8 +20,8 @@ from comfyload.record.codec import UNREADABLE, encode
 from comfyload.tasks import end_tasks
 from comfyload.web.answers import HEADERS, Refused, refused
 
-PERIOD_S = 0.25
-"""From one state of a watch to the next, but for the first."""
+PERIOD_S = 0.2
+"""From one state of a watch to the next, but for the first: so that 95 % of events are shown within 0.3 s."""
 
 MOST_SOCKETS = 200
 MOST_WATCHES = 64
