@@ -62,8 +62,11 @@ class Runs:
         offset.write_text("+0", encoding="utf-8")
         told = {"FAKETIME_TIMESTAMP_FILE": str(offset), "FAKETIME_NO_CACHE": "1"}
         self.begin("set", beside[3], 30, **told, **ONLY_WALL)
+        records, until = folder / "set" / "r" / "records.ndjson", time.monotonic() + 40
+        while time.monotonic() < until and not (records.exists() and records.stat().st_size):
+            time.sleep(0.05)
         for number in range(1, 4):
-            time.sleep(2.0)
+            time.sleep(1.5)
             (folder / "next").write_text(f"+{1.8 * number:.1f}", encoding="utf-8")
             (folder / "next").replace(offset)
 
