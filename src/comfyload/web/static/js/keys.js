@@ -39,7 +39,7 @@ export function listen(turnTheme) {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     if (event.key === "Escape") return back(event);
-    if (writing(event.target) || helpShown.value) return;
+    if (writing(event.target) || document.querySelector("dialog[open]")) return;
     if (prefixed && performance.now() - prefixed < 1500) {
       prefixed = 0;
       const view = VIEWS[/** @type {keyof typeof VIEWS} */ (event.key)];
