@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Compiled modules are kept, whatever the shell says: the tests start hundreds of commands.
+export PYTHONDONTWRITEBYTECODE :=
+
 TOOLS := .venv-tools
 PIP := python -m pip install --quiet --disable-pip-version-check
 # What tells that dependencies fit: charts and pages, tables, help, exports, the wire, a server over sockets.
@@ -34,8 +37,8 @@ demo: install  ## a simulated ComfyUI and a small load on it
 	$(BIN)/comfyload demo
 
 test: install  ## the tests: three and a half minutes on two cores
-	$(BIN)/python -m pytest -n 4 --dist loadfile -m "not alone and not long"
 	$(BIN)/python -m pytest -m "alone and not long"
+	$(BIN)/python -m pytest -n 4 --dist loadfile -m "not alone and not long"
 
 test-long: install  ## error rates by simulation, trouble end to end, browsers: some minutes more
 	$(BIN)/python -m pytest -n 4 --dist loadfile -m "long and not alone"

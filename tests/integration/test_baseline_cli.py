@@ -313,6 +313,7 @@ def test_a_comparison_is_refused_by_name_or_made(ground: tuple[str, Path], tmp_p
 
 
 @pytest.mark.alone
+@pytest.mark.long
 @pytest.mark.timeout(180)
 @again_after_a_stall
 def test_ab_makes_pairs_by_turns_and_finds_which_server_is_slower(tmp_path: Path) -> None:

@@ -198,6 +198,17 @@ def test_a_promised_job_goes_before_a_fair_one() -> None:
     assert [queue.next(90.0), queue.next(90.0), queue.next(90.0), queue.next(90.0)] == ["many1", "many2", "few", None]
 
 
+def test_a_job_that_cannot_be_in_time_goes_after_those_that_can() -> None:
+    queue = FairQueue[str]()
+    for number, begin_by in enumerate((10.0, 20.0, 99.0, 101.0, 500.0)):
+        queue.put(f"job{number}", f"job{number}", "one", number, 5.0, begin_by)
+    assert queue.remove("job1") == "job1"
+    assert [queue.next(100.0) for _ in range(2)] == ["job3", "job4"], "one was about to be late, then the order"
+    queue.put("other", "other", "two", 0, 5.0, 600.0)
+    assert [queue.next(100.0) for _ in range(4)] == ["other", "job0", "job2", None]
+    assert len(queue) == 0 and queue.total_s == 0.0
+
+
 def test_demand_is_counted_and_forgotten() -> None:
     demand = Demand()
     for second in range(300):

@@ -2,6 +2,7 @@
 
 import heapq
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -33,7 +34,8 @@ class FairQueue(Generic[T]):
     that each gets the same share however much it sends [start-time fair queueing, Goyal, Vin and Cheng 1996].
 
     Within a tenant the lowest number is first, then the one that came first. A job that must begin now goes before all:
-    when it was taken it was promised to be done in time.
+    when it was taken it was promised to be done in time. One for which it is too late goes after all: before them it
+    would make others late and still not be in time.
     """
 
     def __init__(self) -> None:
@@ -41,6 +43,7 @@ class FairQueue(Generic[T]):
         self._jobs: dict[str, tuple[T, str, float, float]] = {}
         self._now = 0.0
         self._urgent: list[tuple[float, str]] = []
+        self._late: deque[str] = deque()
         self._arrivals = 0
 
     @property
@@ -77,24 +80,31 @@ class FairQueue(Generic[T]):
         """Take the job that is next at the instant `now`; None: none waits."""
         while self._urgent and self._urgent[0][0] <= now:
             job_id = heapq.heappop(self._urgent)[1]
-            if job_id in self._jobs:
+            if job_id in self._jobs and not self._is_late(job_id, now):
                 _, name, cost_s, _ = self._jobs[job_id]
                 self._tenants[name].clock += cost_s
                 return self.remove(job_id)
-        while True:
-            waiting = [tenant for tenant in self._tenants.values() if tenant.heap]
-            if not waiting:
-                self._tenants.clear()
-                self._urgent.clear()
-                return None
+        while waiting := [tenant for tenant in self._tenants.values() if tenant.heap]:
             first = min(waiting, key=lambda tenant: tenant.clock)
             job_id = heapq.heappop(first.heap)[2]
-            cost_s = self._jobs[job_id][2] if job_id in self._jobs else 0.0
-            found = self.remove(job_id)
+            if job_id not in self._jobs:
+                continue
+            if self._is_late(job_id, now):
+                self._late.append(job_id)
+                continue
+            self._now = first.clock
+            first.clock += self._jobs[job_id][2]
+            return self.remove(job_id)
+        while self._late:
+            found = self.remove(self._late.popleft())
             if found is not None:
-                self._now = first.clock
-                first.clock += cost_s
                 return found
+        self._tenants.clear()
+        self._urgent.clear()
+        return None
+
+    def _is_late(self, job_id: str, now: float) -> bool:
+        return self._jobs[job_id][3] < now
 
     def remove(self, job_id: str) -> T | None:
         """Take the job out; None: it does not wait here."""

@@ -36,6 +36,8 @@ from comfyload.tasks import within
 
 TICK_S = 0.25
 UNREACHABLE_S = 120.0
+TO_SEE = 0.03
+"""Of a job's limit: it should be done so long before, for a client that looks now and then to see it in time."""
 ENTRY_S = 2.0
 """How long we wait for a server's history of a job that was cancelled there."""
 
@@ -102,7 +104,7 @@ class Gateway:
         """Take a job that is in the store; it is sent as soon as it is its turn."""
         self._note(job)
         queue = self.queues.setdefault(job.not_on, FairQueue())
-        begin_by = job.due + job.limit_s - job.expected_s
+        begin_by = job.due + (1.0 - TO_SEE) * job.limit_s - job.expected_s
         queue.put(job.id, job, job.tenant, job.number, job.expected_s, begin_by)
         self._launch_all()
 

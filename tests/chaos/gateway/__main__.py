@@ -34,6 +34,9 @@ def main() -> int:
     parser.add_argument("--scenario", choices=SCENARIOS, action="append")
     parser.add_argument("--jobs", type=int, default=240)
     parser.add_argument(
+        "--plays", type=int, default=3, help="of each scenario, side by side: their jobs are counted together"
+    )
+    parser.add_argument(
         "--struck", type=int, default=2, choices=(1, 2), help="so many of the two servers are in trouble"
     )
     parser.add_argument("--overload", action="store_true")
@@ -69,7 +72,7 @@ def _faults(words: argparse.Namespace, folder: Path) -> int:
     print("|---" + "|--:" * 6 + "|")
     failed = 0
     for scenario in words.scenario or SCENARIOS:
-        found = clock.run(compared(scenario, folder / scenario, words.jobs, 0.3, 9.0, words.struck))
+        found = clock.run(compared(scenario, folder / scenario, words.jobs, 0.3, 9.0, words.struck, words.plays))
         python, gateway = found["python"], found["gateway"]
         print(
             f"| {scenario} | {gateway.of} | {python.in_time} | {gateway.in_time} | {gateway.lost} | {python.twice} | "

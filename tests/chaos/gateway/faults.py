@@ -8,7 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from random import Random
 
@@ -60,9 +60,9 @@ class Fate:
 
 
 async def compared(
-    scenario: Scenario, folder: Path, jobs: int, job_s: float, deadline_s: float, struck: int
+    scenario: Scenario, folder: Path, jobs: int, job_s: float, deadline_s: float, struck: int, plays: int = 1
 ) -> dict[str, Fate]:
-    """What became of the jobs of each client. `struck`: how many of the two servers are in trouble."""
+    """What became of the jobs of each client in so many plays. `struck`: how many of two servers are in trouble."""
     options = FaultOptions(
         run=RunOptions(),
         policy=default(deadline_s),
@@ -71,19 +71,26 @@ async def compared(
         job_s=job_s,
         deadline_s=deadline_s,
     )
-    played = await asyncio.gather(*(_play(options, scenario, name, folder / name, struck) for name in CLIENTS))
-    return dict(zip(CLIENTS, played, strict=True))
+    pairs = [(name, play) for name in CLIENTS for play in range(plays)]
+    played = await asyncio.gather(
+        *(_play(options, scenario, name, folder / f"{name}{play}", struck, play) for name, play in pairs)
+    )
+    return {name: pooled(played[at : at + plays]) for at, name in zip((0, plays), CLIENTS, strict=True)}
 
 
-async def _play(options: FaultOptions, scenario: Scenario, name: str, folder: Path, struck: int) -> Fate:
+def pooled(fates: list[Fate]) -> Fate:
+    return Fate(*(sum(values) for values in zip(*map(astuple, fates), strict=True)))
+
+
+async def _play(options: FaultOptions, scenario: Scenario, name: str, folder: Path, struck: int, play: int) -> Fate:
     pace = structs.replace(options, job_s=options.job_s / SERVERS)  # jobs come twice as fast, for two servers
     async with AsyncExitStack() as stack:
         servers, proxies = [], []
         for number in range(SERVERS):
             faults = app._inside(pace, scenario) if number < struck else None
-            servers.append(await stack.enter_async_context(Server(faults=faults, seed=number)))
+            servers.append(await stack.enter_async_context(Server(faults=faults, seed=SERVERS * play + number)))
             url = URL(await stack.enter_async_context(serve(servers[-1])))
-            rng = Random(f"{number}/{scenario}")
+            rng = Random(f"{number}/{scenario}/{play}")
             proxies.append(await stack.enter_async_context(Proxy(url.host or "", url.port or 80, rng)))
             direct = await stack.enter_async_context(Http.connect(url, {}))
         clock = stopwatch()
