@@ -22,6 +22,9 @@ def line(done: Done) -> str:
 def main(words: list[str]) -> int:
     every = scenarios()
     chosen = {name: one for name, one in every.items() if not words or any(word in name for word in words)}
+    if not chosen:
+        print(f"no scenario has {' or '.join(words)} in its name; one is {next(iter(every))}", file=sys.stderr)  # noqa: T201
+        return 2
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
         done = asyncio.run(play(chosen, Path(folder), say=lambda one: print(line(one), flush=True)))  # noqa: T201
