@@ -106,7 +106,7 @@ class Dashboard:
 
     def routes(self, inside: Inside | None = None) -> list[Route]:
         """All of them, each guarded. `inside`: of the gateway that they stand in, which answers its API itself."""
-        self._gateways.inside = inside
+        self._gateways.inside = self._outputs.inside = inside
         found: list[Route] = [
             ("GET", PAGE, self._files.index),
             ("GET", f"{UI}/static/{{name:.+}}", self._files.file),

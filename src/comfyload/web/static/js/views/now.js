@@ -140,7 +140,7 @@ function Books({ books, on }) {
 }
 
 /** The four badges with their counts: each filters. @param {any} props */
-function States({ counts, on }) {
+export function States({ counts, on }) {
   const all = Object.values(counts).reduce((/** @type {any} */ a, b) => a + b, 0);
   return html`<div class="states" role="group" aria-label="Jobs by state">
     ${Object.entries(BADGES).map(([badge, { word, icon }]) => {
