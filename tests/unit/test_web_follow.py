@@ -568,17 +568,17 @@ def test_what_lies_elsewhere_is_no_run_of_the_folder(tmp_path: Path) -> None:
     (root / "link").symlink_to(elsewhere / "run", target_is_directory=True)
     (root / "linked").symlink_to(elsewhere, target_is_directory=True)
     (root / "loop").symlink_to(root, target_is_directory=True)
-    for name in ("manifest.json", "records.ndjson", "samples.ndjson"):
+    names = ("manifest.json", "records.ndjson", "samples.ndjson", "events.ndjson", "log.ndjson")
+    for name in names:
         partly = root / f"partly-{name}"
         shutil.copytree(root / "mine", partly)
-        (partly / name).unlink()
+        (partly / name).unlink(missing_ok=True)
         (partly / name).symlink_to(elsewhere / "run" / name)
     folder = RunFolder(root, root / "archive")
     found = {entry.id for entry in folder.scan()}
     assert found == {"mine"}, "and what lies in it is listed once, wherever a link leads"
     assert {one.folder: one.why for one in folder.unread} == {
-        f"partly-{name}": f"its {name} is a link to another place"
-        for name in ("manifest.json", "records.ndjson", "samples.ndjson")
+        f"partly-{name}": f"its {name} is a link to another place" for name in names
     }
 
 

@@ -9,7 +9,7 @@ from msgspec import Struct, structs
 from comfyload.errors import RunFilesError
 from comfyload.record.journal import RECORDS
 from comfyload.record.model import Manifest
-from comfyload.record.run import EVENTS, MANIFEST, SAMPLES, RunReader
+from comfyload.record.run import EVENTS, LOG, MANIFEST, SAMPLES, RunReader
 from comfyload.visible import visible
 from comfyload.web.follow import is_held
 
@@ -22,7 +22,7 @@ _ADDRESSABLE = re.compile("[^\x00-\x1f\x7f\ud800-\udfff]*")
 """Names that are no text, or that break a line, stand in no address, and one of them would keep all from the page."""
 _LONGEST = 300
 """Letters of a folder's name, and of why it is left out."""
-_FILES = (MANIFEST, RECORDS, SAMPLES, EVENTS)
+_FILES = (MANIFEST, RECORDS, SAMPLES, EVENTS, LOG)
 _Known = tuple[tuple[int, int, int], Manifest | str]
 """What a manifest's file was when it was read, and what it says or why it cannot be read."""
 
