@@ -74,7 +74,7 @@ class Dashboard:
         self._options = options
         self._may = may
         self._worker, self._adviser, self._exporter = Worker(), Worker(), Worker()
-        self._token = secrets.token_urlsafe(32)
+        self._token, self._version = secrets.token_urlsafe(32), version("comfyload")
         self._files = PageFiles(options.page)
         processes = Processes()
         self._runs = Runs(options.runs, options.archive)
@@ -137,7 +137,7 @@ class Dashboard:
         made = answer(
             {
                 "token": self._token,
-                "version": version("comfyload"),
+                "version": self._version,
                 "gateway": options.in_gateway,
                 "folder": str(options.runs),
                 "archive": str(options.archive),
