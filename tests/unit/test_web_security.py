@@ -79,8 +79,9 @@ def test_who_names_us_twice_or_in_another_way_is_refused(tmp_path: Path) -> None
 
 
 _ODD_HOSTS = (
-    "127.0.0.1@evil.test", "evil.test:80@127.0.0.1", "127.0.0.1,evil.test", "127.0.0.1 evil.test", "127.0.0.1#x", "127.1",
-    "0x7f000001", "2130706433", "017700000001", "[::ffff:10.0.0.1]", "loc%61lhost", "localhost:1:2", "0.0.0.0", "[::]",
+    "127.0.0.1@evil.test", "evil.test:80@127.0.0.1", "127.0.0.1,evil.test", "127.0.0.1 evil.test", "127.0.0.1#x",
+    "127.1", "0x7f000001", "2130706433", "017700000001", "[::ffff:10.0.0.1]", "loc%61lhost", "localhost:1:2",
+    "0.0.0.0", "[::]",
 )  # fmt: skip
 
 
