@@ -161,12 +161,15 @@ async def measure_tabs(folder: Path, workflow: Path, quick: bool, say: Callable[
 
 async def _used(opened: Sequence[Page], seen: Sequence[Page], seconds: float) -> tuple[list[float], list[float]]:
     """How long fetches took in all tabs, ms, and how often a second each that is seen painted a new state."""
-    fetches, began = list[float](), time.monotonic()
-    before = [await each.evaluate("paints.counts.length") for each in seen]
-    while time.monotonic() - began < seconds:
+
+    async def painted() -> list[int]:
+        return list(await asyncio.gather(*(each.evaluate("paints.counts.length") for each in seen)))
+
+    fetches, before, began = list[float](), await painted(), time.monotonic()
+    while not fetches or time.monotonic() - began < seconds:
         fetches += await asyncio.gather(*(each.evaluate(FETCH) for each in opened))
         await asyncio.sleep(0.5)
-    after, took = [await each.evaluate("paints.counts.length") for each in seen], time.monotonic() - began
+    after, took = await painted(), time.monotonic() - began
     return fetches, [(b - a) / took for a, b in zip(before, after, strict=True)]
 
 
