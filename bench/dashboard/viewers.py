@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
@@ -30,6 +30,9 @@ from bench.soak import GRAPH
 from comfyload.record.model import Record
 from comfyload.record.run import RunReader
 
+if TYPE_CHECKING:
+    from playwright.async_api import Page
+
 RATE, SPEED = 100, 25.0
 VIEWERS, TABS = 50, 20
 LAYOUTS: dict[str, tuple[list[int], list[int]]] = {"on the other cpu": ([0], [1]), "on the same cpus": ([], [])}
@@ -37,6 +40,7 @@ LAYOUTS: dict[str, tuple[list[int], list[int]]] = {"on the other cpu": ([0], [1]
 
 SETTLES_S = 4.0
 WINDOW_S, REST_S = 3.5, 0.5
+LOOKS_S = 20.0
 HIDE = """
 let hidden = false;
 Object.defineProperty(document, "hidden", { get: () => hidden });
@@ -115,9 +119,9 @@ def _rows_of_pairs(part: str, with_: Sequence[Taken], without: Sequence[Taken]) 
 
 
 async def measure_tabs(folder: Path, workflow: Path, quick: bool, say: Callable[[str], None]) -> list[Row]:
-    """Twenty tabs of one browser, of which one is visible, beside the viewers."""
-    tabs, seconds = (4, 30) if quick else (TABS, 100)
-    runs, fetches = folder / "runs", list[float]()
+    """Twenty tabs of one browser, of which one is visible, then all of them, beside the viewers."""
+    tabs, seconds = (4, 60) if quick else (TABS, 240)
+    runs = folder / "runs"
     run = runs / "run"
     graph = _graph(folder)
     with simulator(SPEED) as url, page(runs) as (base, _), load(url, run, graph, *_words(seconds)) as process:
@@ -132,17 +136,16 @@ async def measure_tabs(folder: Path, workflow: Path, quick: bool, say: Callable[
                 if each is not opened[-1]:
                     await each.evaluate("show(false)")
             say(f"{tabs} tabs open")
-            seen_tab, began = opened[-1], time.monotonic()
-            before = await seen_tab.evaluate("paints.counts.length")
-            while time.monotonic() - began < seconds / 5:
-                fetches += await asyncio.gather(*(each.evaluate(FETCH) for each in opened))
-                await asyncio.sleep(0.5)
-            updates = (await seen_tab.evaluate("paints.counts.length") - before) / (time.monotonic() - began)
+            fetches, (updates,) = await _used(opened, opened[-1:], LOOKS_S)
             shown = []
             for each in opened[:-1]:
                 await each.bring_to_front()
                 shown.append(await each.evaluate(SHOW))
                 await each.evaluate("show(false)")
+            for each in opened:
+                await each.evaluate("show(true)")
+            say("all of them visible")
+            fetches_of_all, updates_of_all = await _used(opened, opened, LOOKS_S)
             assert process.poll() is None, "the run has ended before the tabs were looked at"
             await view.close()
     part = f"{tabs} tabs, {VIEWERS} viewers"
@@ -150,8 +153,24 @@ async def measure_tabs(folder: Path, workflow: Path, quick: bool, say: Callable[
         Row(part, f"fetches in tabs, slowest of {len(fetches)}", [max(fetches)], "ms", "< 1 000 ms"),
         Row(part, "updates that the visible tab painted", [updates], "a second"),
         Row(part, "a hidden tab that is shown, until it paints the newest", shown, "ms"),
+        Row(part, f"all visible: fetches, slowest of {len(fetches_of_all)}", [max(fetches_of_all)], "ms", "< 1 000 ms"),
+        Row(part, "all visible: updates that each tab painted", updates_of_all, "a second"),
         *_rows_of(part, [viewers.seen]),
     ]
+
+
+async def _used(opened: Sequence[Page], seen: Sequence[Page], seconds: float) -> tuple[list[float], list[float]]:
+    """How long fetches took in all tabs, ms, and how often a second each that is seen painted a new state."""
+
+    async def painted() -> list[int]:
+        return list(await asyncio.gather(*(each.evaluate("paints.counts.length") for each in seen)))
+
+    fetches, before, began = list[float](), await painted(), time.monotonic()
+    while not fetches or time.monotonic() - began < seconds:
+        fetches += await asyncio.gather(*(each.evaluate(FETCH) for each in opened))
+        await asyncio.sleep(0.5)
+    after, took = await painted(), time.monotonic() - began
+    return fetches, [(b - a) / took for a, b in zip(before, after, strict=True)]
 
 
 def _rows_of(part: str, seen: Sequence[dict[str, float]]) -> list[Row]:

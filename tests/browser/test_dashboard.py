@@ -38,6 +38,8 @@ VIEWS = {
     "start": "#/start",
     "advice": "#/advice?run=one",
     "servers": "#/servers",
+    "gateway": "#/now?of=gateway",
+    "gateway, done": "#/now?of=gateway&state=done",
     "wall": "#/now?wall=1",
 }
 LOOKS: dict[str, dict[str, Any]] = {
@@ -268,6 +270,42 @@ def test_regenerate_asks_once_more_and_says_what_came_of_it() -> None:
         await tab.page.get_by_role("button", name="Run it again?").click()
         await tab.until("location.hash === '#/now?run=live'")
         assert fake.posts == [(f"runs/{MANY.replace('%2F', '/')}/again", {"jobs": [316]})]
+
+    see(look)
+
+
+def test_jobs_of_a_gateway_stand_by_their_state() -> None:
+    async def look(tab: Tab, fake: Fake) -> None:
+        await tab.go(VIEWS["gateway"])
+        heads = "[...document.querySelectorAll('.list h2')].map((head) => head.innerText)"
+        assert await tab.value(heads) == ["Needs attention", "Waiting and running", "Ended"]
+        last = "document.querySelector('.list:last-of-type')"
+        badges = f"[...{last}.querySelectorAll('.gateway .badge')].map((badge) => badge.innerText.trim())"
+        assert await tab.value(badges) == ["Done"] * 3 + ["Ended"] * 2
+        numbers = await tab.value("[...document.querySelectorAll('.state b')].map((number) => number.innerText)")
+        assert [number.replace("\u202f", "") for number in numbers] == ["2", "1", "2", "9000", "1000"]
+        words = await tab.value(f"{last}.querySelector('.bar .muted').innerText")
+        assert words.replace("\u202f", "") == "the newest 5 of 10000, counted among the last 10000"
+        for name, only in (
+            ("Done", ["Ended"]),
+            ("Needs attention", ["Needs attention"]),
+            ("Rendering", ["Waiting and running"]),
+        ):
+            await tab.page.get_by_role("button", name=re.compile(f"^{name}")).click()
+            await tab.until(f"JSON.stringify({heads}) === {json.dumps(json.dumps(only, separators=(',', ':')))}")
+            shown = set(await tab.value(badges))
+            assert shown == {name}, shown
+        await tab.page.get_by_role("button", name=re.compile("^Rendering")).click()
+        await tab.until(f"{heads}.length === 3")
+
+    see(look)
+
+
+def test_what_is_left_out_of_the_list_is_said() -> None:
+    async def look(tab: Tab, fake: Fake) -> None:
+        await tab.go("#/runs")
+        said = await tab.value("document.querySelector('.remark').innerText")
+        assert said.startswith("2 folders could not be read, the first: old/torn: manifest.json is damaged")
 
     see(look)
 

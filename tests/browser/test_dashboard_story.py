@@ -230,6 +230,9 @@ async def gateway_story(tab: Tab, url: str) -> None:
     await page.get_by_role("button", name="again?").click()
     await tab.until("document.querySelector('main').innerText.includes('No job needs attention.')")
     await tab.until("document.querySelector('main').innerText.includes('No job waits or runs.')")
+    await tab.until(f"document.querySelector('.state.is-done b').innerText === '{len(posted)}'")
+    await tab.until(f"document.querySelectorAll('.gateway .badge.is-done').length === {len(posted)}")
+    assert await tab.value("document.querySelectorAll('.gateway .badge.is-ended').length") == failed
 
     await page.get_by_role("link", name="Charts and all jobs").click()
     await tab.until("document.querySelector('.cards .card[href]') !== null")
@@ -238,6 +241,12 @@ async def gateway_story(tab: Tab, url: str) -> None:
     await tab.until(f"document.querySelectorAll('.card.is-attention').length >= {failed}")
     await page.locator(".card.is-attention").first.click()
     await tab.until(f"document.querySelector('.message pre')?.innerText.includes({json.dumps(SAYS)})")
+
+    await page.go_back()
+    await page.get_by_role("button", name="Clear", exact=True).click()
+    await page.get_by_role("button", name=re.compile("^Done")).click()
+    await page.locator(".card.is-done").first.click()
+    await tab.until("document.querySelector('.outputs img')?.naturalWidth > 0")
 
 
 def post(url: str, seed: int) -> str:

@@ -137,7 +137,7 @@ class _Page:
             runs=folder / "runs", archive=folder / "archive", servers=servers_of([NOBODY]), page=page
         )
         self.page = await self._stack.enter_async_context(dashboard(options))
-        for worker in (self.page._worker, self.page._adviser):
+        for worker in (self.page._worker, self.page._adviser, self.page._exporter):
             worker.close()
             worker.answer = _computed  # type: ignore[method-assign]
         self.page._starting._launcher.start = _nothing_begins  # type: ignore[method-assign,assignment]

@@ -36,6 +36,21 @@ def fail() -> Answer:
     raise RuntimeError("a mistake")
 
 
+def fail_oddly() -> Answer:
+    """Raises what cannot be sent to another process."""
+
+    class Odd(Exception):
+        pass
+
+    raise Odd("nobody can send it")
+
+
+def chatter() -> Answer:
+    print("something", flush=True)  # noqa: T201 - what it does is print
+    os.write(1, b"and more\n")
+    return as_json("said")
+
+
 def die(log: str, times: int) -> Answer:
     """Ends its process the first few times."""
     with Path(log).open("a") as file:

@@ -180,3 +180,52 @@ def servers() -> dict[str, Any]:
     ]
     gateway = {**up, "name": "gateway", "kind": "gateway", "members": members, "differ": {"ComfyUI": {"a": "0.33.0"}}}
     return {"servers": [up, down, gateway], "gateway": None}
+
+
+def gateway_jobs(state: str = "") -> dict[str, Any]:
+    """Jobs of a gateway: each kind of them, and more that have ended than are listed."""
+
+    def job(number: int, state: str, **more: Any) -> dict[str, Any]:
+        attempt = {
+            "server": "gpu1",
+            "outcome": "failed",
+            "kind": "execution_error",
+            "error": "CUDA out of <b>memory</b>",
+        }
+        found = {
+            "id": f"{number:08d}-0000-4000-8000-000000000000",
+            "state": state,
+            "tenant": "shop",
+            "client_id": "page",
+            "workflow": f"KSampler-{number:08x}",
+            "created_ms": 1_795_900_000_000 + number,
+            "server": "gpu1",
+            "attention": False,
+            "attempts": [attempt] * more.pop("failed", 0),
+        }
+        return found | more
+
+    def listed(jobs: list[dict[str, Any]], total: int | None = None) -> dict[str, Any]:
+        return {"jobs": jobs, "total": len(jobs) if total is None else total, "offset": 0}
+
+    ended = [
+        *(job(10 + n, "completed", started_ms=1_795_900_001_000, ended_ms=1_795_900_003_000) for n in range(3)),
+        job(20, "cancelled", ended_ms=1_795_900_003_000),
+        job(21, "failed", failed=1, error="it broke", ended_ms=1_795_900_003_000),
+    ]
+    wanted = [
+        one for one in ended if state not in ("done", "ended") or (one["state"] == "completed") == (state == "done")
+    ]
+    return {
+        "attention": listed([job(n, "failed", failed=3, attention=True, error="CUDA out of memory") for n in range(2)]),
+        "unended": listed(
+            [
+                job(5, "pending"),
+                job(6, "in_progress", started_ms=1_795_900_001_000),
+                job(7, "pending", failed=1, next_attempt_at=4_000_000_000_000),
+            ]
+        ),
+        "ended": listed(wanted, 10_000),
+        "counts": {"pending": 2, "rendering": 1, "attention": 2, "done": 9_000, "ended": 1_000},
+        "kept": 10_000,
+    }

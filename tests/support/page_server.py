@@ -19,7 +19,7 @@ import aiohttp
 from aiohttp import web
 
 import comfyload.web
-from tests.support.page_answers import ANSWERS, PAGE, servers
+from tests.support.page_answers import ANSWERS, PAGE, gateway_jobs, servers
 from tests.support.page_jobs import Jobs, job_of
 
 STATIC = Path(comfyload.web.__file__).parent / "static"
@@ -150,6 +150,8 @@ class Fake:
             return self._runs()
         if view == "servers":
             return servers()
+        if view == "gateway":
+            return gateway_jobs(str(params.get("state", "")))
         run = params["run"]
         jobs, now_s = self.jobs[run], self.now_of(run)
         if view == "run":
@@ -164,7 +166,7 @@ class Fake:
 
     def _runs(self) -> dict[str, Any]:
         if self.empty:
-            return {"runs": [], "total": 0, "folder": "runs"}
+            return {"runs": [], "total": 0, "folder": "runs", "unread": None}
         found = [jobs.entry(run, self.now_of(run), running=run in ("live", "none")) for run, jobs in self.jobs.items()]
         found.append({**found[1], "id": "broken", "name": "broken", "state": "crashed", "spark": []})
         found += [
@@ -176,7 +178,8 @@ class Fake:
             }
             for n in range(26, 1, -1)
         ]
-        return {"runs": found, "total": len(found), "folder": "runs"}
+        unread = {"count": 2, "folder": "old/torn", "why": "manifest.json is damaged: Input data was truncated"}
+        return {"runs": found, "total": len(found), "folder": "runs", "unread": unread}
 
 
 async def _with_policy(_: web.Request, answer: web.StreamResponse) -> None:

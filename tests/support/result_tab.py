@@ -32,7 +32,7 @@ class Tab:
         runner.run(self._open(archive))
 
     async def _open(self, archive: Path | None) -> None:
-        self.results = Results(self._find, archive, self.worker, self.changed.append)
+        self.results = Results(self._find, archive, self.worker, self.worker, self.changed.append)
         app = web.Application()
         for method, path, handler in self.results.routes():
             app.router.add_route(method, path, handler)

@@ -176,11 +176,18 @@ def test_the_newest_jobs_are_listed_by_state(tmp_path: Path) -> None:
             state: State = "failed" if number < 3 else "completed"
             store.end(job_id, state, b"{}", b"{}", attention=state == "failed", keep_payload=True)
 
-    def found(tenant: str | None, *states: str, attention: bool = False, limit: int = 9, offset: int = 0) -> Any:
+    def found(tenant: str | None, *states: str, attention: bool | None = None, limit: int = 9, offset: int = 0) -> Any:
         rows, count = store.newest(tenant, states, attention=attention, limit=limit, offset=offset)
         return [row.created_ms for row in rows], count
 
     assert found(None, "failed", "completed") == ([4, 3, 2, 1, 0], 5), "one has not ended"
+    store.attended(f"{1:08d}-0000-4000-8000-000000000000")
+    assert found(None, "failed", "completed", attention=True) == ([2, 0], 2)
+    assert found(None, "failed", "completed", attention=False) == ([4, 3, 1], 3)
+    assert found(None, "failed", attention=False, limit=0) == ([], 1)
+    assert found("a", "failed", "completed", attention=False) == ([3, 1], 2)
+    assert store.counts(None) == {"failed": 3, "completed": 2, "pending": 1}
+    assert store.counts("a") == {"failed": 1, "completed": 1, "pending": 1} and store.counts("nobody") == {}
     assert found(None, "failed", "completed", limit=2, offset=1) == ([3, 2], 5)
     assert found("a", "failed") == ([1], 1)
     assert found(None, "completed", attention=True) == ([], 0)

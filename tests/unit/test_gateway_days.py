@@ -186,7 +186,7 @@ def test_the_clock_of_a_server_that_is_off_changes_no_duration(tmp_path: Path, m
         async with farm(1) as servers, desk(tmp_path, servers) as front:
             for seconds in (1.0, 2.0):
                 await front.run(sleeper(seconds))
-            rows, _ = front.gateway.store.newest(None, ["completed"], attention=False, limit=9, offset=0)
+            rows, _ = front.gateway.store.newest(None, ["completed"], limit=9, offset=0)
             items = [json.loads(row.item or b"") for row in rows]
             took = [item["execution_end_time"] - item["execution_start_time"] for item in items]
             assert took == pytest.approx([2_000, 1_000], abs=300)

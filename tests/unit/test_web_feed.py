@@ -90,6 +90,32 @@ def test_what_many_watch_is_computed_once_and_each_gets_it_under_its_own_number(
     on_feed(tmp_path, play)
 
 
+def test_a_tab_that_says_what_it_has_painted_is_sent_one_state_at_a_time(tmp_path: Path) -> None:
+    async def play(found: Page, views: Views) -> None:
+        async with found.tab() as tab:
+            await tab.say(painted=[])
+            first = await tab.watch(1, "x")
+            other = await tab.watch(2, "y")
+            views.set(1)
+            assert await silent(tab), "it has painted neither"
+            for odd in ([[1]], [[1, first["seq"] + 1]], [[7, first["seq"]]], [[None, {}]], ["x"], [5], [[[], []]], 5):
+                await tab.say(painted=odd)
+            assert await silent(tab, 0.4)
+            await tab.say(painted=[[2, other["seq"]]])
+            second = await tab.next()
+            assert (second["watch"], second["data"]) == (2, {"n": 1}) and await silent(tab, 0.4)
+            views.set(2)
+            await tab.say(painted=[[1, first["seq"]], [2, second["seq"]]])
+            seen = [await tab.next(), await tab.next()]
+            assert {one["watch"] for one in seen} == {1, 2} and await silent(tab, 0.4)
+            await tab.say(visible=False)
+            await tab.say(visible=True)
+            seen = [await tab.next(), await tab.next()]
+            assert [one["data"] for one in seen] == [{"n": 2}] * 2, "shown anew, it begins anew"
+
+    on_feed(tmp_path, play)
+
+
 def test_states_that_follow_each_other_fast_are_not_all_sent(tmp_path: Path) -> None:
     async def play(found: Page, views: Views) -> None:
         async with found.tab() as tab:

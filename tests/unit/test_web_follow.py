@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
@@ -27,6 +28,7 @@ from comfyload.web.folder import RunFolder
 from comfyload.web.follow import RunFollower
 from comfyload.web.rows import rows
 from comfyload.web.states import Filter, View
+from tests.support.dashboard import page
 from tests.unit.judge_runs import FACTS, failed, job, manifest
 
 RETRY: dict[str, Any] = {
@@ -494,6 +496,8 @@ def test_runs_are_found_three_levels_deep_and_the_newest_comes_first(tmp_path: P
     folder = RunFolder(root, None)
     assert folder.find("a") is None, "nothing was scanned yet"
     assert [entry.id for entry in folder.scan()] == ["b/c/d", "a", "b/e"]
+    (unread,) = folder.unread
+    assert unread.folder == "broken" and unread.why.startswith("manifest.json is damaged: "), "and why it is left out"
     found = folder.find("b/c/d")
     assert found is not None and found.path == root / "b/c/d" and not found.running
     assert found.manifest.workflows == [FACTS]
@@ -502,7 +506,58 @@ def test_runs_are_found_three_levels_deep_and_the_newest_comes_first(tmp_path: P
     with alone_in(root / "a"):
         assert [entry.id for entry in folder.scan() if entry.running] == ["a"]
     shutil.rmtree(root / "b")
-    assert [entry.id for entry in folder.scan()] == ["a"] and folder.find("b/e") is None
+    (root / "broken" / "manifest.json").unlink()
+    assert [entry.id for entry in folder.scan()] == ["a"] and folder.find("b/e") is None and folder.unread == []
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_its_manifest_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("bad", "later", "shut"):
+        (tmp_path / name).mkdir()
+    bad = tmp_path / "bad" / "manifest.json"
+    bad.write_text('{"format": 1}\x1b[2J')
+    (tmp_path / "later" / "manifest.json").write_text('{"format": 1000}')
+    listed, read = os.scandir, []
+
+    def scandir(folder: str) -> Any:
+        if folder.endswith("shut"):
+            raise PermissionError(13, "Permission denied")
+        return listed(folder)
+
+    def counted(path: Path, **more: Any) -> RunReader:
+        read.append(path.name)
+        return RunReader(path, **more)
+
+    monkeypatch.setattr("comfyload.web.folder.os.scandir", scandir)
+    monkeypatch.setattr("comfyload.web.folder.RunReader", counted)
+    folder = RunFolder(tmp_path)
+    for _ in range(2):
+        assert folder.scan() == []
+        assert {one.folder: one.why for one in folder.unread}.keys() == {"bad", "later", "shut"}
+        assert sorted(read) == ["bad", "later"]
+    why = {one.folder: one.why for one in folder.unread}
+    assert why["shut"] == "Permission denied" and "reads up to" in why["later"] and "\x1b" not in why["bad"]
+    bad.write_text("[]")
+    folder.scan()
+    assert sorted(read) == ["bad", "bad", "later"]
+    assert RunFolder(tmp_path / "none").scan() == [] and RunFolder(tmp_path / "bad" / "manifest.json").scan() == []
+
+
+def test_the_list_says_what_it_leaves_out(tmp_path: Path) -> None:
+    async def listed() -> Any:
+        async with page(tmp_path) as found, found.tab() as tab:
+            return (await tab.watch(1, "runs"))["data"]
+
+    with under_way(tmp_path / "runs" / "one"):
+        assert asyncio.run(listed())["unread"] is None
+        for name in ("bad", "worse"):
+            (tmp_path / "runs" / name).mkdir()
+            (tmp_path / "runs" / name / "manifest.json").write_text("{")
+        seen = asyncio.run(listed())
+    assert [run["id"] for run in seen["runs"]] == ["one"] and seen["total"] == 1
+    assert seen["unread"]["count"] == 2 and seen["unread"]["folder"] == "bad"
+    assert seen["unread"]["why"].startswith("manifest.json is damaged")
 
 
 def test_what_lies_elsewhere_is_no_run_of_the_folder(tmp_path: Path) -> None:
@@ -513,13 +568,18 @@ def test_what_lies_elsewhere_is_no_run_of_the_folder(tmp_path: Path) -> None:
     (root / "link").symlink_to(elsewhere / "run", target_is_directory=True)
     (root / "linked").symlink_to(elsewhere, target_is_directory=True)
     (root / "loop").symlink_to(root, target_is_directory=True)
-    for name in ("manifest.json", "records.ndjson", "samples.ndjson"):
+    names = ("manifest.json", "records.ndjson", "samples.ndjson", "events.ndjson", "log.ndjson")
+    for name in names:
         partly = root / f"partly-{name}"
         shutil.copytree(root / "mine", partly)
-        (partly / name).unlink()
+        (partly / name).unlink(missing_ok=True)
         (partly / name).symlink_to(elsewhere / "run" / name)
-    found = {entry.id for entry in RunFolder(root, root / "archive").scan()}
+    folder = RunFolder(root, root / "archive")
+    found = {entry.id for entry in folder.scan()}
     assert found == {"mine"}, "and what lies in it is listed once, wherever a link leads"
+    assert {one.folder: one.why for one in folder.unread} == {
+        f"partly-{name}": f"its {name} is a link to another place" for name in names
+    }
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
@@ -527,7 +587,10 @@ def test_a_run_whose_name_no_address_can_hold_is_left_out(tmp_path: Path) -> Non
     for name in ("100% #1?", "ünï 日本", "\u202eright", "a%2Fb", "new\nline", os.fsdecode(b"bad\xff")):
         with under_way(tmp_path / name):
             pass
-    assert {entry.id for entry in RunFolder(tmp_path).scan()} == {"100% #1?", "ünï 日本", "\u202eright", "a%2Fb"}
+    folder = RunFolder(tmp_path)
+    assert {entry.id for entry in folder.scan()} == {"100% #1?", "ünï 日本", "\u202eright", "a%2Fb"}
+    assert {one.folder for one in folder.unread} == {r"new\nline", r"bad\udcff"}
+    assert {one.why for one in folder.unread} == {"no address can hold its name"}
 
 
 def test_days_of_a_gateway_are_runs_that_go_on_while_it_works(tmp_path: Path) -> None:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from comfyload.app.gateway_config import servers_of
 from comfyload.gateway.http import TENANT
+from comfyload.web.gateways import _badges
 from comfyload.web.on_demand import page_on_demand
 from tests.support.dashboard import CSP_OF_PAGE, JSON, UI, UPGRADE, WS, Page, Tab, page
 from tests.support.gateway_port import Port, port
+from tests.support.rig import sleeper
 from tests.unit.test_gateway_again import failing
 
 OPS, SHOP = "the-token-of-operations", "the-token-of-the-shop"
 API = "/comfyload/api"
+SEEDS = itertools.count()
 
 
 @asynccontextmanager
@@ -44,6 +49,17 @@ async def gateway(folder: Path, **options: Any) -> AsyncIterator[Port]:
 async def job_that_failed(gate: Port, *more: str) -> str:
     """The id of one that needs attention."""
     answer = await gate.post({"prompt": failing(), "client_id": "me"}, *more)
+    job: str = answer.value["prompt_id"]
+    while job in gate.gateway.jobs:
+        await asyncio.sleep(0.02)
+    return job
+
+
+async def job_that_is_done(gate: Port, *more: str) -> str:
+    """The id of one that made a picture of its own."""
+    graph = sleeper(0.01)
+    graph["2"]["inputs"]["seed"] = next(SEEDS)
+    answer = await gate.post({"prompt": graph, "client_id": "me"}, *more)
     job: str = answer.value["prompt_id"]
     while job in gate.gateway.jobs:
         await asyncio.sleep(0.02)
@@ -97,6 +113,87 @@ def test_in_a_gateway_with_tenants_only_an_operator_sees_the_page(tmp_path: Path
             assert (await gate.ask(WS, *UPGRADE)).status == 401
 
     asyncio.run(main())
+
+
+async def pictures(gate: Port, *more: str) -> dict[str, str]:
+    """Where the page has the first thing that each job made, by the job's id."""
+    found: dict[str, str] = {}
+    async with gate.session.ws_connect(
+        gate.url.with_path(WS), headers=dict(line.split(": ", 1) for line in more)
+    ) as socket:
+        tab = Tab(socket)
+        for number, run in enumerate((await tab.watch(0, "runs"))["data"]["runs"], 1):
+            rows = (await tab.watch(number, "jobs", run=run["id"]))["data"]["rows"]
+            found |= {row["id"]: f"{UI}/runs/{run['id']}/jobs/{row['index']}/outputs/0" for row in rows}
+    return found
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+def test_what_a_job_made_is_shown(servers: int, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with gateway(tmp_path, servers=servers) as gate:
+            jobs = [await job_that_is_done(gate) for _ in range(3)]
+            places = await pictures(gate)
+            assert set(places) == set(jobs)
+            for place in places.values():
+                shown = await gate.ask(place)
+                assert (shown.status, shown.headers["content-type"]) == (200, "image/png")
+                assert shown.body.startswith(b"\x89PNG") and shown.headers["content-security-policy"] == CSP_OF_PAGE
+            for odd in ("1", "0/x", "999999", "..%2f0"):
+                assert (await gate.ask(places[jobs[0]].removesuffix("0") + odd)).status in (400, 404), odd
+            assert gate.home.lines == [], "a server is asked by its own connection, and nothing is passed on"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+def test_an_operator_is_shown_no_other_tenant_s_pictures(servers: int, tmp_path: Path) -> None:
+    async def main() -> None:
+        tokens = {"ops": OPS, "shop": SHOP}
+        async with gateway(tmp_path, tokens=tokens, servers=servers, operators=frozenset(tokens)) as gate:
+            ops, shop = (f"Authorization: Bearer {token}" for token in (OPS, SHOP))
+            own, others = await job_that_is_done(gate, ops), await job_that_is_done(gate, shop)
+            places = await pictures(gate, ops)
+            for bearer, mine, theirs in ((ops, own, others), (shop, others, own)):
+                assert (await gate.ask(places[mine], bearer)).status == 200
+                refused = await gate.ask(places[theirs], bearer)
+                assert refused.status == 404 and refused.value["error"] == "it is another tenant's"
+            assert (await gate.ask(places[own])).status == 401
+            gate.gateway.store._db.execute("DELETE FROM jobs")  # as of jobs that ended ten thousand jobs ago
+            assert [(await gate.ask(places[job], ops)).status for job in (own, others)] == [200, 404]
+            gate.gateway.store._db.execute("DELETE FROM files")
+            assert (await gate.ask(places[own], ops)).status == 404, "nobody knows whose it is"
+
+    asyncio.run(main())
+
+
+def test_the_page_of_a_gateway_shows_what_has_ended(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with gateway(tmp_path) as gate:
+            done = [await job_that_is_done(gate) for _ in range(3)]
+            failed = [await job_that_failed(gate) for _ in range(2)]
+            await gate.post({}, path=f"{API}/jobs/{failed[0]}/dismiss")
+            async with gate.session.ws_connect(gate.url.with_path(WS)) as socket:
+                tab, ended = Tab(socket), {}
+                for number, state in enumerate(("", "done", "ended", "attention", 5)):
+                    seen = (await tab.watch(number, "gateway", state=state))["data"]
+                    assert seen["counts"] == {"pending": 0, "rendering": 0, "attention": 1, "done": 3, "ended": 1}
+                    assert seen["kept"] == 10_000 and [job["id"] for job in seen["attention"]["jobs"]] == [failed[1]]
+                    ended[state] = [job["id"] for job in seen["ended"]["jobs"]]
+                    assert seen["ended"]["total"] == len(ended[state])
+            every = [failed[0], *reversed(done)]
+            assert ended == {"": every, "done": every[1:], "ended": every[:1], "attention": every, 5: every}
+
+    asyncio.run(main())
+
+
+def test_a_gateway_of_before_is_shown_without_counts() -> None:
+    said = {"counts": {"pending": 1, "in_progress": 2, "completed": 3, "failed": 4, "cancelled": 5}}
+    assert _badges(said | {"needing_attention": 1}) == {
+        "pending": 1, "rendering": 2, "attention": 1, "done": 3, "ended": 8
+    }  # fmt: skip
+    for older in ({}, said, {"counts": {}, "needing_attention": 1}, {"counts": 5, "needing_attention": 1}):
+        assert _badges(older) is None
 
 
 def test_a_gateway_among_the_servers_is_asked_under_the_same_paths(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from comfyload.web.label import LABEL, label_of, write_label
 from comfyload.web.results import THROTTLE
 from comfyload.web.worker import Worker
 from tests.support.commands import call
+from tests.support.computing import HERE
+from tests.support.dashboard import UI, page
 from tests.support.result_tab import Tab, opened, working
 from tests.unit.chart_runs import EVIL, hostile_manifest, varied
 from tests.unit.judge_runs import failed, job, manifest, one_by_one
@@ -411,3 +413,23 @@ def test_files_of_jobs_are_few(tab: Tab) -> None:
         file.write(b"")
     os.utime(path / "records.ndjson")
     assert tab.get("runs/one/jobs.csv?state=done")[0] == content
+
+
+def test_a_page_does_not_wait_for_files_of_jobs(tmp_path: Path) -> None:
+    made(tmp_path / "runs" / "one", one_by_one(SECONDS))
+
+    async def main() -> None:
+        async with page(tmp_path) as found:
+            exporting = asyncio.create_task(
+                found.dashboard._exporter.answer(f"{HERE}:number", str(tmp_path / "log"), 1, 60.0)
+            )
+            file = asyncio.create_task(found.ask(f"{UI}/runs/one/jobs.csv"))
+            for path in ("runs/one/page", "runs/one/charts/flow.svg", "archive"):
+                assert (await found.ask(f"{UI}/{path}")).status == 200
+            assert not exporting.done() and not file.done()
+            file.cancel()
+            await asyncio.wait([file])
+        with pytest.raises(asyncio.CancelledError):
+            await exporting
+
+    asyncio.run(main())

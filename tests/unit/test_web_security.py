@@ -59,6 +59,32 @@ def test_a_foreign_name_is_refused_everywhere(host: str, tmp_path: Path) -> None
     on_page(tmp_path, play)
 
 
+def test_who_names_us_twice_or_in_another_way_is_refused(tmp_path: Path) -> None:
+    async def play(found: Page) -> None:
+        session, own = f"{UI}/session", found.url.authority
+        for line, *headers in (
+            (f"GET {session} HTTP/1.1", f"Host: {own}", "Host: evil.test"),
+            (f"GET {session} HTTP/1.1", "Host: evil.test", f"Host: {own}"),
+            (f"GET {session} HTTP/1.1", "Host: evil.test", f"X-Forwarded-Host: {own}"),
+            (f"GET {session} HTTP/1.1",),
+            (f"GET {session} HTTP/1.0",),
+            (f"GET http://evil.test{session} HTTP/1.1", f"Host: {own}"),
+            (f"GET http://{own}{session} HTTP/1.1", "Host: evil.test"),
+            *((f"GET {session} HTTP/1.1", f"Host: {odd}") for odd in _ODD_HOSTS),
+        ):
+            answer = await found.raw("\r\n".join([line, *headers, "", ""]).encode())
+            assert answer.status in (400, 421) and found.token.encode() not in answer.body, (line, headers)
+
+    on_page(tmp_path, play)
+
+
+_ODD_HOSTS = (
+    "127.0.0.1@evil.test", "evil.test:80@127.0.0.1", "127.0.0.1,evil.test", "127.0.0.1 evil.test", "127.0.0.1#x",
+    "127.1", "0x7f000001", "2130706433", "017700000001", "[::ffff:10.0.0.1]", "loc%61lhost", "localhost:1:2",
+    "0.0.0.0", "[::]",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("origin", ["http://evil.test", "null", "https://127.0.0.1", "http://localhost:1", "file://"])
 def test_a_foreign_origin_is_refused_everywhere(origin: str, tmp_path: Path) -> None:
     async def play(found: Page) -> None:

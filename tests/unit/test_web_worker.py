@@ -134,8 +134,11 @@ def test_errors_are_answers_in_words() -> None:
             {"error": "that cannot be", "hint": "do it otherwise"},
         )
         assert (await worker.answer(f"{HERE}:absent")).status == 404
-        with pytest.raises(RuntimeError, match="a mistake"):
+        with pytest.raises(RuntimeError, match="a mistake") as caught:
             await worker.answer(f"{HERE}:fail")
+        assert "computing.py" in caught.value.__notes__[0], "and where it arose"
+        with pytest.raises(RuntimeError, match="Odd: nobody can send it"):
+            await worker.answer(f"{HERE}:fail_oddly")
         assert (await worker.answer(f"{HERE}:large", 3)).body == b'"xxx"'
 
     using(body)
@@ -167,19 +170,41 @@ def test_a_dead_process_is_replaced(tmp_path: Path) -> None:
 
 
 def test_closing_ends_the_process_and_its_files(tmp_path: Path) -> None:
-    async def main() -> tuple[int, Path]:
+    async def main() -> Path:
+        before = {child.pid for child in psutil.Process().children()}
         worker = Worker()
         pid = json.loads((await worker.answer(NUMBER, str(tmp_path / "log"), 1)).body)["pid"]
         task = asyncio.create_task(worker.answer(NUMBER, str(tmp_path / "log"), 2, 60.0))
         await asyncio.sleep(0.1)
         assert worker.folder.is_dir()
         worker.close()
+        left = {child.pid for child in psutil.Process().children()} - before
+        assert not left and not psutil.pid_exists(pid), "it is gone, not only told to go"
         with pytest.raises(asyncio.CancelledError):
             await task
-        return pid, worker.folder
+        return worker.folder
 
-    pid, folder = asyncio.run(main())
-    assert gone(pid) and not folder.exists()
+    assert not asyncio.run(main()).exists()
+
+
+def test_one_who_leaves_at_the_start_leaves_no_answer_behind(tmp_path: Path) -> None:
+    async def body(worker: Worker) -> None:
+        starting = asyncio.create_task(worker.start())
+        await asyncio.sleep(0.05)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        assert json.loads((await worker.answer(NUMBER, str(tmp_path / "log"), 7)).body)["value"] == 7
+
+    using(body)
+
+
+def test_what_is_printed_is_no_answer(tmp_path: Path) -> None:
+    async def body(worker: Worker) -> None:
+        assert (await worker.answer(f"{HERE}:chatter")).body == b'"said"'
+        assert json.loads((await worker.answer(NUMBER, str(tmp_path / "log"), 7)).body)["value"] == 7
+
+    using(body)
 
 
 def gone(pid: int, within_s: float = 10.0) -> bool:

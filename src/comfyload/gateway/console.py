@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from comfyload.comfy.address import parse_server
+from comfyload.comfy.wire.calls import Reply
 from comfyload.comfy.wire.listed import STATUSES
 from comfyload.errors import UsageError
 from comfyload.gateway import forms
@@ -16,13 +17,15 @@ from comfyload.gateway.fleet import Member, ServerConfig, free_name
 from comfyload.gateway.http import OWN, TENANT, Handler, Route
 from comfyload.gateway.intake import Intake, PromptRefused
 from comfyload.gateway.job import ClientJob
+from comfyload.gateway.made import Made
 from comfyload.gateway.service import Gateway
-from comfyload.gateway.store import Row
+from comfyload.gateway.store import KEPT, Row
 from comfyload.gateway.versions import differences
 from comfyload.tasks import within
 
 API = f"{OWN}api"
 MOST_LISTED = 1_000
+UNENDED = ("pending", "in_progress")
 JOINED_S = 5.0
 """How long the answer to a join waits for the server's first."""
 
@@ -34,6 +37,7 @@ class Console:
         self._gateway = gateway
         self._intake = intake
         self._again = Again(gateway, intake)
+        self._made = Made(gateway)
         self._operators = operators
 
     def routes(self) -> list[Route]:
@@ -79,9 +83,11 @@ class Console:
         return self.jobs(request.query, request.query.get("tenant") if tenant is None else tenant)
 
     def jobs(self, query: Mapping[str, str], tenant: str | None = None) -> dict[str, Any]:
-        """The jobs that the query asks for, the newest first. `tenant`: whose; None: everybody's."""
-        attention = query.get("attention", "") in ("1", "true")
-        states = [state.strip() for state in query.get("state", "").split(",") if state.strip()]
+        """The jobs that the query asks for, the newest first, and how many there are of each state: of those that have
+        ended, of the last `kept`. `tenant`: whose; None: everybody's.
+        """
+        attention = _yes_or_no(query.get("attention", ""))
+        states = [state.strip() for state in query.get("state", "").split(",") if state.strip()] or list(STATUSES)
         if unknown := [state for state in states if state not in STATUSES]:
             raise _Wrong(400, f"no job is {unknown[0]!r}: choose of {', '.join(STATUSES)}")
         limit, offset = _number(query, "limit", 100), _number(query, "offset", 0)
@@ -89,19 +95,22 @@ class Console:
         unended = [
             job
             for job in reversed(self._gateway.jobs.values())
-            if tenant in (None, job.tenant) and not attention and (not states or job.state in states)
+            if tenant in (None, job.tenant) and not attention and job.state in states
         ]
-        found = [_of_job(job) for job in unended[offset : offset + limit]]
-        rows, ended = self._gateway.store.newest(
-            tenant,
-            states or STATUSES,
-            attention=attention,
-            limit=limit - len(found),
-            offset=max(0, offset - len(unended)),
-        )
-        found += [self._of_row(row) for row in rows]
-        needing = self._needing(tenant)
-        return {"jobs": found, "total": len(unended) + ended, "offset": offset, "needing_attention": needing}
+        found, total = [_of_job(job) for job in unended[offset : offset + limit]], len(unended)
+        if ended := [state for state in states if state not in UNENDED]:
+            rows, more = self._gateway.store.newest(
+                tenant, ended, attention=attention, limit=limit - len(found), offset=max(0, offset - len(unended))
+            )
+            found, total = found + [self._of_row(row) for row in rows], total + more
+        return {
+            "jobs": found,
+            "total": total,
+            "offset": offset,
+            "needing_attention": self._needing(tenant),
+            "counts": dict.fromkeys(STATUSES, 0) | self._gateway.store.counts(tenant),
+            "kept": KEPT,
+        }
 
     async def _job(self, request: web.Request) -> Any:
         job_id, tenant = request.match_info["id"], self._whose(request)
@@ -112,6 +121,10 @@ class Console:
         if row is None or tenant not in (None, row.tenant) or row.item is None:
             raise _Wrong(404, "there is no such job")
         return self._of_row(row)
+
+    async def made(self, request: web.Request, job_id: str, address: str, file: str, **limits: Any) -> Reply:
+        """What a job made, as `Made.read` gives it to the caller."""
+        return await self._made.read(request[TENANT], job_id, address, file, **limits)
 
     async def _retry(self, request: web.Request) -> Any:
         job_id = request.match_info["id"]
@@ -340,6 +353,11 @@ def _number(query: Mapping[str, str], name: str, otherwise: int) -> int:
     if text and not (text.isascii() and text.isdigit() and len(text) < 10):
         raise _Wrong(400, f"{name} is not a number")
     return int(text) if text else otherwise
+
+
+def _yes_or_no(text: str) -> bool | None:
+    """What a query says; None: nothing."""
+    return {"1": True, "true": True, "0": False, "false": False}.get(text)
 
 
 def _json_of(body: bytes) -> dict[str, Any]:

@@ -105,6 +105,8 @@ _INSERT = f"INSERT INTO jobs ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * le
 _SELECT = f"SELECT {', '.join(_COLUMNS)}, coalesce(graph, x'') FROM jobs LEFT JOIN graphs USING (seq)"
 _OPEN = "state IN ('pending', 'in_progress')"
 _SEEN = f"NOT {_OPEN} AND NOT forgotten"
+_NEEDS = {None: "", True: " AND attention AND attention = 1", False: " AND NOT attention"}
+"""Said twice, the index of those that need it is used, and has them in order."""
 
 
 class Store:
@@ -236,15 +238,27 @@ class Store:
         ]
 
     def newest(
-        self, tenant: str | None, states: Collection[str], *, attention: bool, limit: int, offset: int
+        self, tenant: str | None, states: Collection[str], *, attention: bool | None = None, limit: int, offset: int
     ) -> tuple[list[Row], int]:
-        """Jobs that have ended in one of these states, the newest first, and how many there are in all."""
+        """Jobs that have ended in one of these states, the newest first, and how many there are in all. `attention`:
+        only those that need it, or only those that do not; None: both.
+        """
         where = f"WHERE NOT {_OPEN} AND state IN ({', '.join('?' * len(states))})"
-        where += " AND attention" if attention else ""
         where += " AND tenant = ?" if tenant is not None else ""
         values = [*states, *([tenant] if tenant is not None else [])]
-        (count,) = self._db.one(f"SELECT count(*) FROM jobs {where}", values)
-        return list(self._rows(f"{where} ORDER BY seq DESC LIMIT ? OFFSET ?", *values, limit, offset)), count
+
+        def number(needing: bool | None) -> int:
+            return int(self._db.one(f"SELECT count(*) FROM jobs {where}{_NEEDS[needing]}", values)[0])
+
+        # Those that need none are the others: to count them one by one would be to read every row.
+        many = number(None) - number(True) if attention is False else number(attention)
+        rows = self._rows(f"{where}{_NEEDS[attention]} ORDER BY seq DESC LIMIT ? OFFSET ?", *values, limit, offset)
+        return list(rows), many
+
+    def counts(self, tenant: str | None) -> dict[str, int]:
+        """How many jobs are in each state, of one tenant or all, at one instant."""
+        where, values = ("", ()) if tenant is None else ("WHERE tenant = ? ", (tenant,))
+        return dict(self._db.rows(f"SELECT state, count(*) FROM jobs {where}GROUP BY state", values))
 
     def find(self, job_id: str) -> Row | None:
         # An id with bytes that are no text is nobody's, and the file cannot hold it.

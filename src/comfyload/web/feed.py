@@ -1,6 +1,7 @@
-"""What open tabs watch. A watch is a state, not a stream: a tab is sent the newest when its socket can take it.
+"""What open tabs watch. A watch is a state, not a stream: a tab is sent the newest when it has painted the last one.
 
-So a slow tab is behind by one state, and nothing queues. What several tabs watch alike is computed once.
+So a slow tab is behind by one state, and nothing queues, neither here nor in its browser: a tab that says what it has
+painted is sent nothing more of a watch before that. What several tabs watch alike is computed once.
 """
 
 from __future__ import annotations
@@ -63,20 +64,22 @@ class _Topic:
 
 
 class _Watch:
+    """`sent` and `painted`: the numbers of the state that the tab was sent last, and that it said it has painted."""
+
     def __init__(self, view: str, params: Params) -> None:
         self.view = view
         self.params = params
         self.key = (view, encode(params, order="sorted"))
         self.topic: _Topic | None = None
-        self.sent = 0
+        self.sent = self.painted = 0
 
 
 class _Tab:
-    """A socket, and what it watches by the numbers that it gave."""
+    """A socket, and what it watches by the numbers that it gave. `tells`: it says what it has painted."""
 
     def __init__(self) -> None:
         self.watches: dict[int, _Watch] = {}
-        self.visible = True
+        self.visible, self.tells = True, False
         self.notices: list[bytes] = []
         self.ready = asyncio.Event()
 
@@ -142,6 +145,8 @@ class Feed:
             self._show(tab, visible)
         if _is_number(number := message.get("unwatch")) and number in tab.watches:
             self._leave(tab, tab.watches.pop(number))
+        if isinstance(painted := message.get("painted"), list):
+            _note_painted(tab, painted)
         if "watch" in message:
             self._watch(tab, message)
         return None
@@ -186,7 +191,7 @@ class Feed:
 
     def _leave(self, tab: _Tab, watch: _Watch) -> None:
         """Where a tab watches one thing twice, it goes on receiving the other."""
-        topic, watch.topic, watch.sent = watch.topic, None, 0
+        topic, watch.topic, watch.sent, watch.painted = watch.topic, None, 0, 0
         if topic is None or any(other.topic is topic for other in tab.watches.values()):
             return
         topic.tabs.discard(tab)
@@ -229,7 +234,9 @@ async def _send(tab: _Tab, connection: web.WebSocketResponse, transport: asyncio
             for number in list(tab.watches):
                 watch = tab.watches.get(number)  # it may have gone while another was sent
                 topic = None if watch is None else watch.topic
-                if watch is not None and topic is not None and topic.state is not None and topic.seq != watch.sent:
+                if watch is None or (tab.tells and watch.painted != watch.sent):
+                    continue
+                if topic is not None and topic.state is not None and topic.seq != watch.sent:
                     watch.sent = topic.seq
                     await _frame(connection, *_framed(number, topic.seq, topic.state))
     except TimeoutError:
@@ -253,6 +260,17 @@ def _framed(number: int, seq: int, state: State | _NoState) -> tuple[bytes, bool
     head = encode({"watch": number, "seq": seq, **state.head})
     head += b" " * (-len(head) % 4)
     return struct.pack("<I", len(head)) + head + state.columns, False
+
+
+def _note_painted(tab: _Tab, painted: list[Any]) -> None:
+    """Pairs of a watch's number and its state's."""
+    tab.tells = True
+    for pair in painted[:MOST_WATCHES]:
+        number, seq = pair if isinstance(pair, list) and len(pair) == 2 else (None, None)
+        watch = tab.watches.get(number) if _is_number(number) else None
+        if watch is not None and watch.sent == seq:
+            watch.painted = watch.sent
+    tab.ready.set()
 
 
 def _say(tab: _Tab, words: dict[str, Any]) -> None:

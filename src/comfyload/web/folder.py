@@ -9,7 +9,8 @@ from msgspec import Struct, structs
 from comfyload.errors import RunFilesError
 from comfyload.record.journal import RECORDS
 from comfyload.record.model import Manifest
-from comfyload.record.run import EVENTS, MANIFEST, SAMPLES, RunReader
+from comfyload.record.run import EVENTS, LOG, MANIFEST, SAMPLES, RunReader
+from comfyload.visible import visible
 from comfyload.web.follow import is_held
 
 MOST_LEVELS = 3
@@ -19,8 +20,12 @@ MOST_FOLDERS = 20_000
 
 _ADDRESSABLE = re.compile("[^\x00-\x1f\x7f\ud800-\udfff]*")
 """Names that are no text, or that break a line, stand in no address, and one of them would keep all from the page."""
-_FILES = (MANIFEST, RECORDS, SAMPLES, EVENTS)
-_Known = tuple[tuple[int, int, int], Manifest]
+_LONGEST = 300
+"""Letters of a folder's name, and of why it is left out."""
+_FILES = (MANIFEST, RECORDS, SAMPLES, EVENTS, LOG)
+_Known = tuple[tuple[int, int, int], Manifest | str]
+"""What a manifest's file was when it was read, and what it says or why it cannot be read."""
+
 _Files = dict[str, os.DirEntry[str]]
 
 
@@ -36,8 +41,17 @@ class RunEntry(Struct, frozen=True, kw_only=True):
     modified: float
 
 
+class Unread(Struct, frozen=True, kw_only=True):
+    """A folder that is left out: its path below the folder of runs, and why. Both are made printable."""
+
+    folder: str
+    why: str
+
+
 class RunFolder:
-    """The runs below `root`. Baselines of an `archive` below it are no runs of the list."""
+    """The runs below `root`. Baselines of an `archive` below it are no runs of the list. `unread`: what the last scan
+    left out.
+    """
 
     def __init__(self, root: Path, archive: Path | None = None) -> None:
         self.root = root
@@ -45,23 +59,29 @@ class RunFolder:
         self._archive = None if archive is None else _real(archive)
         self._known: dict[str, _Known] = {}
         self._found: dict[str, RunEntry] = {}
+        self.unread: list[Unread] = []
 
     def scan(self) -> list[RunEntry]:
         """All that can be read, the newest first. A manifest is read again only if it was replaced."""
         self._real = _real(self.root)
         looked, known = 0, dict[str, _Known]()
-        level, entries = [os.fspath(self.root)], list[RunEntry]()
+        level, entries, unread = [os.fspath(self.root)], list[RunEntry](), list[Unread]()
         for _ in range(MOST_LEVELS + 1):
             inner = list[str]()
             for folder in level[: MOST_FOLDERS - looked]:
-                files = _listed(folder)
-                if MANIFEST not in files:
-                    inner += [each.path for each in files.values() if self._is_ours(each)]
-                elif (entry := self._entry(folder, files, known)) is not None:
-                    entries.append(entry)
+                try:
+                    files = _listed(folder)
+                    if MANIFEST not in files:
+                        inner += [each.path for each in files.values() if self._is_ours(each)]
+                    else:
+                        entries.append(self._entry(folder, files, known))
+                except (FileNotFoundError, NotADirectoryError):
+                    pass  # it was removed meanwhile, or there are no runs yet
+                except (OSError, ValueError, RunFilesError) as error:
+                    unread.append(self._unread(folder, error))
             looked += len(level)
             level = inner if looked < MOST_FOLDERS else []
-        self._known = known
+        self._known, self.unread = known, sorted(unread, key=lambda each: each.folder)
         entries.sort(key=lambda entry: (entry.manifest.started_utc, entry.id), reverse=True)
         self._found = {entry.id: entry for entry in entries}
         return entries
@@ -70,26 +90,36 @@ class RunFolder:
         """The run of that id that the last scan found."""
         return self._found.get(run_id)
 
-    def _entry(self, folder: str, files: _Files, known: dict[str, _Known]) -> RunEntry | None:
-        """None: its manifest cannot be read, a file of it lies elsewhere, or no address can hold its name."""
+    def _entry(self, folder: str, files: _Files, known: dict[str, _Known]) -> RunEntry:
+        """The run that lies there.
+
+        Raises:
+            OSError, RunFilesError: its manifest cannot be read, a file of it lies elsewhere, or no address can hold its
+            name.
+        """
         if not _ADDRESSABLE.fullmatch(os.path.relpath(folder, self.root)):
-            return None
-        if any(name in files and self._leads_out(files[name]) for name in _FILES):
-            return None
-        path, before = Path(folder), self._known.get(folder)
-        try:
-            found = files[MANIFEST].stat()
-            at = found.st_ino, found.st_mtime_ns, found.st_size
-            manifest = before[1] if before is not None and before[0] == at else _without_graphs(path)
-        except (OSError, ValueError, RunFilesError):
-            return None
+            raise RunFilesError("no address can hold its name")
+        if elsewhere := [name for name in _FILES if name in files and self._leads_out(files[name])]:
+            raise RunFilesError(f"its {elsewhere[0]} is a link to another place")
+        path, before, found = Path(folder), self._known.get(folder), files[MANIFEST].stat()
+        at = found.st_ino, found.st_mtime_ns, found.st_size
+        manifest = before[1] if before is not None and before[0] == at else _without_graphs(path)
         known[folder] = at, manifest
+        if isinstance(manifest, str):
+            raise RunFilesError(manifest)
         return RunEntry(
             id=path.relative_to(self.root).as_posix(),
             path=path,
             manifest=manifest,
             running=manifest.end is None and is_held(path, manifest),
             modified=max(found.st_mtime, _changed_at(files.get(RECORDS))),
+        )
+
+    def _unread(self, folder: str, error: Exception) -> Unread:
+        why = str(error.strerror) if isinstance(error, OSError) else str(error)
+        return Unread(
+            folder=visible(Path(os.path.relpath(folder, self.root)).as_posix())[:_LONGEST],
+            why=visible(why.removeprefix(folder + os.sep))[:_LONGEST],
         )
 
     def _is_ours(self, found: os.DirEntry[str]) -> bool:
@@ -104,19 +134,25 @@ class RunFolder:
         return found.is_symlink() and not _real(found.path).is_relative_to(self._real)
 
 
-def _without_graphs(path: Path) -> Manifest:
-    """The manifest of a run, without what is large in some: there may be thousands of runs."""
-    manifest = RunReader(path).manifest
+def _without_graphs(path: Path) -> Manifest | str:
+    """The manifest of a run, without what is large in some: there may be thousands of runs. Or why it cannot be read.
+
+    Raises:
+        FileNotFoundError: it is not there any more.
+    """
+    try:
+        manifest = RunReader(path).manifest
+    except RunFilesError as error:
+        if not os.path.lexists(path / MANIFEST):
+            raise FileNotFoundError from None
+        return error.message
     manifest.workflows = [structs.replace(facts, graph=None) for facts in manifest.workflows]
     return manifest
 
 
 def _listed(folder: str) -> _Files:
-    try:
-        with os.scandir(folder) as found:
-            return {each.name: each for each in found}
-    except OSError:
-        return {}
+    with os.scandir(folder) as found:
+        return {each.name: each for each in found}
 
 
 def _is_folder(found: os.DirEntry[str]) -> bool:

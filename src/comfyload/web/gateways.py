@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from comfyload.app.operate import Operator
+from comfyload.comfy.wire.calls import Reply
 from comfyload.errors import NotLetIn, ServerUnreachable, UsageError
 from comfyload.gateway.fleet import ServerConfig
 from comfyload.record.codec import encode
@@ -16,7 +17,15 @@ from comfyload.web.answers import Refused, Route, answer
 from comfyload.web.feed import Params
 
 API = "/comfyload/api"
-MOST_SHOWN = "500"
+MOST_SHOWN, MOST_ENDED = "500", "60"
+_UNENDED = {"state": "pending,in_progress", "limit": MOST_SHOWN}
+_ATTENTION = {"attention": "1", "limit": MOST_SHOWN}
+_ENDED = {
+    "done": {"state": "completed"},
+    "ended": {"state": "failed,cancelled", "attention": "0"},
+    "": {"state": "completed,failed,cancelled", "attention": "0"},
+}
+"""What is asked for by the badge that a person wants to see; "": by those who want all."""
 
 GETS = ("jobs", "jobs/{id}", "servers")
 POSTS = (
@@ -29,10 +38,11 @@ _QUERY = ("state", "attention", "limit", "offset", "tenant")
 
 
 class Inside(Protocol):
-    """The console of the gateway that we stand in: jobs that a query asks for, and its servers."""
+    """The console of the gateway that we stand in: jobs that a query asks for, what a job made, and its servers."""
 
     def jobs(self, query: Mapping[str, str]) -> Any: ...
     def servers(self) -> Any: ...
+    async def made(self, request: web.Request, job_id: str, address: str, file: str, **limits: Any) -> Reply: ...
 
 
 class Gateways:
@@ -47,21 +57,22 @@ class Gateways:
         found: list[Route] = [("GET", f"{API}/{path}", self._ask) for path in GETS]
         return found + [("POST", f"{API}/{path}", self._act) for path in POSTS]
 
-    async def view(self, _: Params) -> bytes:
-        """The jobs of the gateway that have not ended, and those that need attention."""
-        unended = {"state": "pending,in_progress", "limit": MOST_SHOWN}
-        attention = {"attention": "1", "limit": MOST_SHOWN}
+    async def view(self, params: Params) -> bytes:
+        """The jobs of the gateway that have not ended, those that need attention, and the last that need none; and how
+        many jobs have each badge. `state`: the badge of those that a person wants to see.
+        """
+        wanted = params.get("state")
+        asked = (_UNENDED, _ATTENTION, _ENDED.get(wanted if isinstance(wanted, str) else "", _ENDED[""]))
         if self.inside is not None:
-            first, second = self.inside.jobs(unended), self.inside.jobs(attention)
+            unended, attention, ended = map(self.inside.jobs, asked)
         else:
             operator = await self._gateway("")
             try:
-                first, second = await asyncio.gather(
-                    operator.ask("jobs", query=unended), operator.ask("jobs", query=attention)
-                )
+                unended, attention, ended = await asyncio.gather(*(operator.ask("jobs", query=each) for each in asked))
             except UsageError as error:
                 raise Refused(409, error.message, error.hint) from None
-        return encode({"unended": first, "attention": second})
+        found = {"unended": unended, "attention": attention, "ended": ended}
+        return encode(found | {"counts": _badges(ended), "kept": ended.get("kept")})
 
     def servers(self) -> Any:
         """Those of the gateway that we stand in."""
@@ -97,6 +108,21 @@ class Gateways:
             self._found = known
             return operator
         raise Refused(404, "none of the servers is a gateway", "comfyload ui --server URL of a comfyload gateway")
+
+
+def _badges(said: Any) -> dict[str, int] | None:
+    """How many jobs have each badge; None: the gateway is an older one, which does not say it."""
+    counts, needing = said.get("counts"), said.get("needing_attention")
+    try:
+        return {
+            "pending": counts["pending"],
+            "rendering": counts["in_progress"],
+            "attention": needing,
+            "done": counts["completed"],
+            "ended": counts["cancelled"] + counts["failed"] - needing,
+        }
+    except (KeyError, TypeError):
+        return None
 
 
 def _parts(request: web.Request) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 from msgspec import to_builtins
 
 from comfyload.judge.metrics import METRICS
-from comfyload.record.codec import words
+from comfyload.record.codec import within_levels, words
 from comfyload.record.kinds import kind_of
 from comfyload.record.model import Attempt, Execution, Failure, Record, RetryLine, Sent
 from comfyload.record.outcomes import OUTCOMES
@@ -14,6 +14,8 @@ from comfyload.web.follow import RunFollower
 from comfyload.web.rows import row_of
 
 Json = dict[str, Any]
+
+TOO_DEEP = "(lists and objects that lie too deep in each other to be shown)"
 
 
 def job_of(follower: RunFollower, index: int) -> Json | None:
@@ -35,7 +37,8 @@ def job_of(follower: RunFollower, index: int) -> Json | None:
         found["message"] = "" if last is None else last.message
         return _printable(found)
     run = line.execution
-    found |= {"sent_s": run.sent, "started_s": run.started, "values": line.values}
+    values = {key: value if within_levels(value) else TOO_DEEP for key, value in line.values.items()}
+    found |= {"sent_s": run.sent, "started_s": run.started, "values": values}
     found["durations"] = [
         {"key": name, "words": metric.words, "seconds": metric.of(line)} for name, metric in METRICS.items()
     ]

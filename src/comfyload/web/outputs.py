@@ -1,4 +1,7 @@
-"""What a job made, from the server that has it: only configured servers are called, and pictures are shown."""
+"""What a job made, from the server that has it: only configured servers are called, and pictures are shown.
+
+In a gateway these are its servers, and it says who may have what.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,12 @@ from aiohttp import web
 from comfyload.comfy.address import redacted
 from comfyload.comfy.api import api_of
 from comfyload.comfy.http import Http
-from comfyload.comfy.wire.calls import Request, TransportError
+from comfyload.comfy.wire.calls import Reply, Request, TransportError
 from comfyload.errors import ServerUnreachable
 from comfyload.gateway.fleet import ServerConfig
+from comfyload.gateway.made import NotGiven
 from comfyload.web.answers import Refused, Route, answer
+from comfyload.web.gateways import Inside
 from comfyload.web.job import job_of
 from comfyload.web.runs import Runs
 
@@ -38,9 +43,10 @@ SHOWN = {
 
 
 class Outputs:
-    """The handlers. `servers`: those that are configured; no other is called."""
+    """The handlers. `servers`: those that are configured; no other is called. `inside`: we stand in a gateway."""
 
     def __init__(self, runs: Runs, servers: Sequence[ServerConfig]) -> None:
+        self.inside: Inside | None = None
         self._runs = runs
         self._servers = {redacted(server.url): server for server in servers}
         self._room = asyncio.Semaphore(AT_ONCE)
@@ -57,12 +63,20 @@ class Outputs:
         job, n = await self._job(request), int(request.match_info["n"])
         if n >= len(job["outputs"]):
             raise Refused(404, f"the job has no output {n}")
-        server, path = self._servers.get(job["server"]), PurePosixPath(job["outputs"][n]["file"])
-        if server is None:
-            raise Refused(404, "its server is not among those of the dashboard", "begin it with --server URL")
-        if len(path.parts) < 2:
+        file = job["outputs"][n]["file"]
+        if "/" not in file:
             raise Refused(404, "it is no file")
-        return _shown(path.name, await self._read(server, path))
+        try:
+            async with self._room:
+                reply = await self._asked(request, job, file)
+        except NotGiven as error:
+            raise Refused(404, str(error)) from None
+        except (TransportError, ServerUnreachable) as error:
+            raise Refused(502, f"the server does not give it: {error}") from None
+        if reply.status != 200:
+            why = "has it no more" if reply.status == 404 else "does not give it"
+            raise Refused(404, f"the server {why} (HTTP {reply.status})")
+        return _shown(file.rpartition("/")[2], reply.body)
 
     async def _job(self, request: web.Request) -> dict[str, Any]:
         entry = await self._runs.find(request.match_info["id"])
@@ -72,26 +86,20 @@ class Outputs:
             raise Refused(404, f"the run has no job {index}")
         return found
 
-    async def _read(self, server: ServerConfig, path: PurePosixPath) -> bytes:
-        """The file `type/subfolder/name`, as the server gives it out."""
-        kind, *folders, name = path.parts
-        try:
-            async with (
-                self._room,
-                Http.connect(
-                    server.url, server.headers, ca_file=server.ca_file, insecure=server.insecure, connect_s=5.0
-                ) as http,
-            ):
-                path_there = api_of(http).view_path(name, "/".join(folders), kind)
-                reply = await http.call(
-                    Request(method="GET", path=path_there, timeout_s=TIMEOUT_S, most_bytes=MOST_BYTES)
-                )
-        except (TransportError, ServerUnreachable) as error:
-            raise Refused(502, f"the server does not give it: {error}") from None
-        if reply.status != 200:
-            why = "has it no more" if reply.status == 404 else "does not give it"
-            raise Refused(404, f"the server {why} (HTTP {reply.status})")
-        return reply.body
+    async def _asked(self, request: web.Request, job: dict[str, Any], file: str) -> Reply:
+        """What the job's server says when asked for the file `kind/folder/name`."""
+        limits: dict[str, Any] = {"timeout_s": TIMEOUT_S, "most_bytes": MOST_BYTES}
+        if self.inside is not None:
+            return await self.inside.made(request, job["id"], job["server"], file, **limits)
+        server = self._servers.get(job["server"])
+        if server is None:
+            raise Refused(404, "its server is not among those of the dashboard", "begin it with --server URL")
+        kind, *folders, name = file.split("/")
+        async with Http.connect(
+            server.url, server.headers, ca_file=server.ca_file, insecure=server.insecure, connect_s=5.0
+        ) as http:
+            path = api_of(http).view_path(name, "/".join(folders), kind)
+            return await http.call(Request(method="GET", path=path, **limits))
 
 
 def _shown(name: str, content: bytes) -> web.Response:

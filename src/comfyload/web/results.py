@@ -47,15 +47,21 @@ class Standing(Struct, kw_only=True):
 
 
 class Results:
-    """`archive` None: there is no folder of baselines. `changed`: called with a run's directory when what
-    `live_summary` gives of it has changed.
+    """`archive` None: there is no folder of baselines. `exporter`: writes jobs as files, which takes long, and a page
+    must not wait for it. `changed`: called with a run's directory when what `live_summary` gives of it has changed.
     """
 
     def __init__(
-        self, find: Find, archive: Path | None, worker: Worker, changed: Callable[[Path], None] = lambda _: None
+        self,
+        find: Find,
+        archive: Path | None,
+        worker: Worker,
+        exporter: Worker,
+        changed: Callable[[Path], None] = lambda _: None,
     ) -> None:
         self._find = find
         self._worker = worker
+        self._exporter = exporter
         self._changed = changed
         self._live: OrderedDict[Path, Standing] = OrderedDict()
         self._measuring: dict[Path, asyncio.Task[dict[str, Any]]] = {}
@@ -104,21 +110,21 @@ class Results:
 
     async def _jobs(self, request: web.Request) -> web.StreamResponse:
         """The jobs that the filter leaves, as a file. Some of the last files are kept."""
-        run_id, kind = request.match_info["id"], request.path.rpartition(".")[2]
+        exporter, run_id, kind = self._exporter, request.match_info["id"], request.path.rpartition(".")[2]
         path = self.path_of(run_id)
         state = await asyncio.to_thread(run_state, path)
         query = tuple(sorted(request.query.items()))
-        tag = self._worker.tag(_JOBS, str(path), kind, query, state)
+        tag = exporter.tag(_JOBS, str(path), kind, query, state)
         if has(request, tag):
             return not_modified(tag)
-        file = self._worker.folder / f"{tag}.{kind}"
+        file = exporter.folder / f"{tag}.{kind}"
         content = await asyncio.to_thread(_opened, file)
         if content is None:
-            answer = await self._worker.answer(_JOBS, str(path), kind, query, str(file), keep=False)
+            answer = await exporter.answer(_JOBS, str(path), kind, query, str(file), keep=False)
             content = await asyncio.to_thread(_opened, file)
             if content is None:
                 return send(answer if answer.status != 200 else refusal(503, "the file went too soon", "try again"))
-            await asyncio.to_thread(_remove_old, self._worker.folder)
+            await asyncio.to_thread(_remove_old, exporter.folder)
         with content:
             response = web.StreamResponse(headers=self._head_of_file(run_id, kind))
             response.etag = tag

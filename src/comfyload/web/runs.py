@@ -17,7 +17,7 @@ from comfyload.record.codec import encode
 from comfyload.record.model import AgainOf
 from comfyload.tasks import end_tasks
 from comfyload.web.answers import Refused
-from comfyload.web.folder import RunEntry, RunFolder
+from comfyload.web.folder import RunEntry, RunFolder, Unread
 from comfyload.web.follow import RunFollower
 from comfyload.web.label import label_of
 from comfyload.web.states import View
@@ -94,6 +94,11 @@ class Runs:
     async def options(self) -> list[str]:
         """The options of all runs, as JSON: they name the files that a run's jobs are sent again with."""
         return [encode(entry.manifest.options).decode("utf-8", "replace") for entry in await self.entries()]
+
+    @property
+    def unread(self) -> list[Unread]:
+        """Folders that the last scan left out, as they cannot be read."""
+        return self._folder.unread
 
     def inside(self, folder: str) -> list[Path]:
         """The directories of the runs right below a folder, by its id, as of the last scan."""

@@ -64,17 +64,21 @@ class DashboardOptions(Struct, frozen=True, kw_only=True):
 
 
 class Dashboard:
-    """The routes and what stands behind them. `may`: whether a caller that was let in may see everything."""
+    """The routes and what stands behind them. `may`: whether a caller that was let in may see everything.
+
+    What is advised and what is exported take long, and a page must not wait for them: each has a process of its own,
+    from when it is first asked for.
+    """
 
     def __init__(self, options: DashboardOptions, may: Callable[[web.Request], bool]) -> None:
         self._options = options
         self._may = may
-        self._worker, self._adviser = Worker(), Worker()  # what is advised takes long, and a page must not wait for it
-        self._token = secrets.token_urlsafe(32)
+        self._worker, self._adviser, self._exporter = Worker(), Worker(), Worker()
+        self._token, self._version = secrets.token_urlsafe(32), version("comfyload")
         self._files = PageFiles(options.page)
         processes = Processes()
         self._runs = Runs(options.runs, options.archive)
-        self._results = Results(self._runs.path_of, options.archive, self._worker)
+        self._results = Results(self._runs.path_of, options.archive, self._worker, self._exporter)
         self._advice = Advice(self._results.path_of, self._runs.inside, options.archive, self._adviser)
         self._actions = Actions(self._runs, processes, options.servers)
         self._outputs = Outputs(self._runs, options.servers)
@@ -97,12 +101,12 @@ class Dashboard:
             await self._advice.close()
             await self._servers.close()
         finally:
-            self._worker.close()
-            self._adviser.close()
+            for worker in (self._worker, self._adviser, self._exporter):
+                worker.close()
 
     def routes(self, inside: Inside | None = None) -> list[Route]:
         """All of them, each guarded. `inside`: of the gateway that they stand in, which answers its API itself."""
-        self._gateways.inside = inside
+        self._gateways.inside = self._outputs.inside = inside
         found: list[Route] = [
             ("GET", PAGE, self._files.index),
             ("GET", f"{UI}/static/{{name:.+}}", self._files.file),
@@ -133,7 +137,7 @@ class Dashboard:
         made = answer(
             {
                 "token": self._token,
-                "version": version("comfyload"),
+                "version": self._version,
                 "gateway": options.in_gateway,
                 "folder": str(options.runs),
                 "archive": str(options.archive),

@@ -75,7 +75,9 @@ class Views:
         sums = await self._runs.sums(entries)
         labels = self._runs.labels
         shown = [_in_list(entry, sums.get(entry.id), labels.get(entry.id, "")) for entry in entries]
-        return encode({"runs": shown, "total": len(every), "folder": str(self._root)})
+        unread = self._runs.unread
+        left_out = {"count": len(unread), **to_builtins(unread[0])} if unread else None
+        return encode({"runs": shown, "total": len(every), "folder": str(self._root), "unread": left_out})
 
     async def _run(self, params: Params) -> bytes:
         entry, flt = await self._runs.find(params.get("run")), _filter(params)

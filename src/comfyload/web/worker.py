@@ -2,16 +2,10 @@
 
 import asyncio
 import hashlib
-import multiprocessing
-import os
 import secrets
-import signal
 import tempfile
-import threading
 import time
 from collections import OrderedDict
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +16,7 @@ from msgspec import Struct
 
 from comfyload.errors import ComfyloadError, OwnFault, RunFilesError
 from comfyload.record.codec import encode
+from comfyload.web.computing import Computing, ProcessEnded
 
 KEPT = 32
 """Answers that are kept."""
@@ -30,8 +25,6 @@ MOST_WAITING = 64
 LARGEST_KEPT = 4 << 20
 """Bytes of an answer that is kept."""
 JSON = "application/json; charset=utf-8"
-_NICE = 5
-"""A run that is measured on this machine comes first."""
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -78,8 +71,7 @@ class Worker:
     def __init__(self) -> None:
         self._files = tempfile.TemporaryDirectory(prefix="comfyload-")
         self.folder = Path(self._files.name)
-        self._pool: ProcessPoolExecutor | None = None
-        self._pid: int | None = None
+        self._process: Computing | None = None
         self._turn = asyncio.Lock()
         self._kept: OrderedDict[Key, Answer] = OrderedDict()
         self._under_way: dict[Key, asyncio.Task[Answer]] = {}
@@ -114,14 +106,14 @@ class Worker:
     async def start(self) -> None:
         """Load what the computations need, so that the first one does not wait for it."""
         async with self._turn:
-            with suppress(BrokenProcessPool):  # the first computation begins another one
-                await asyncio.get_running_loop().run_in_executor(await self._begin(), _load)
+            with suppress(ProcessEnded):  # the first computation begins another one
+                await self._ask(f"{__name__}:load")
 
     def close(self) -> None:
-        """End the process, whatever it computes."""
+        """End the process, whatever it computes; it is gone when this returns."""
         for task in self._under_way.values():
             task.cancel()
-        self._drop_pool()
+        self._drop()
         self._files.cleanup()
 
     def _ended(self, key: Key, task: asyncio.Task[Answer], keep: bool) -> None:
@@ -138,31 +130,32 @@ class Worker:
         async with self._turn:
             for _ in range(2):
                 try:
-                    return await self._once(compute, arguments)
-                except BrokenProcessPool:
-                    self._drop_pool()
+                    found: Answer = await self._ask(f"{__name__}:computed", compute, arguments)
+                except ProcessEnded:
+                    self._drop()
+                else:
+                    return found
         return refusal(500, "the process that computes it has died twice", "is there enough memory for it?")
 
-    async def _once(self, compute: Compute, arguments: tuple[Any, ...]) -> Answer:
-        pool = await self._begin()
-        return await asyncio.get_running_loop().run_in_executor(pool, computed, compute, arguments)
+    async def _ask(self, name: str, *arguments: Any) -> Any:
+        process = self._process = self._process or Computing()
+        try:
+            return await asyncio.to_thread(process.ask, (name, arguments))
+        except asyncio.CancelledError:
+            self._drop()  # else the next one would get this one's answer
+            raise
 
-    async def _begin(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            spawn = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=_prepare)
-        if self._pid is None:
-            self._pid = await asyncio.get_running_loop().run_in_executor(self._pool, os.getpid)
-        return self._pool
+    def _drop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.end()
 
-    def _drop_pool(self) -> None:
-        pool, pid, self._pool, self._pid = self._pool, self._pid, None, None
-        if pool is None:
-            return
-        if pid is not None:
-            with suppress(OSError):
-                os.kill(pid, signal.SIGTERM)
-        pool.shutdown(wait=False, cancel_futures=True)
+
+def _key(compute: Compute, arguments: tuple[Any, ...]) -> Key:
+    return compute, arguments
+
+
+# --- in the other process
 
 
 def computed(compute: Compute, arguments: tuple[Any, ...]) -> Answer:
@@ -177,28 +170,7 @@ def computed(compute: Compute, arguments: tuple[Any, ...]) -> Answer:
     return Answer(status=answer.status, kind=answer.kind, body=answer.body, took_s=time.monotonic() - began)
 
 
-def _key(compute: Compute, arguments: tuple[Any, ...]) -> Key:
-    return compute, arguments
-
-
-# --- in the other process
-
-
-def _prepare() -> None:
-    """Ctrl-C is for the server, which ends this process; a server that was killed ends it as well."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(os, "nice"):
-        os.nice(_NICE)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(0)
-
-
-def _load() -> None:
+def load() -> None:
+    """Import what most computations need."""
     for module in ("run_views", "kept_views", "job_files"):
         import_module(f"{__package__}.{module}")

@@ -1,10 +1,11 @@
-// Jobs of a gateway: those that need a person first, then those that wait or run.
+// Jobs of a gateway: those that need a person first, then those that wait or run, then the last that have ended.
 import { post } from "./http.js";
 import { walk } from "./keys.js";
 import { Action, Badge, Failing, Icon, Loading, copyText, tell, tick } from "./parts.js";
 import { address, refine } from "./router.js";
 import { useWatch } from "./socket.js";
 import { html, useState } from "./ui.js";
+import { States } from "./views/now.js";
 import { counted, moment, span } from "./words.js";
 
 const AT_ONCE = 60;
@@ -19,14 +20,16 @@ function stands(job) {
 
 /** @param {{ query: Record<string, string> }} props */
 export function GatewayJobs({ query }) {
-  const { data, error } = useWatch("gateway", {});
+  const { text = "", state = "" } = query;
+  const { data, error } = useWatch("gateway", ["done", "ended"].includes(state) ? { state } : {});
   const { data: list } = useWatch("runs", {});
   if (error && !data) return html`<h1>Jobs of the gateway</h1><${Failing} error=${error} />`;
   if (!data) return html`<${Loading} what="jobs" />`;
   const ledger = list?.runs.find((/** @type {any} */ run) => run.running) ?? list?.runs[0];
-  const { text = "" } = query;
   const has = (/** @type {any} */ job) => !text || JSON.stringify(job).toLowerCase().includes(text.toLowerCase());
-  const [needing, unended] = [data.attention.jobs.filter(has), data.unended.jobs.filter(has)];
+  const [needing, unended, ended] = [data.attention, data.unended, data.ended].map(({ jobs }) => jobs.filter(has));
+  const waiting = unended.filter((/** @type {any} */ job) => !["pending", "rendering"].includes(state) || stands(job)[0] === state);
+  const shows = (/** @type {string[]} */ ...badges) => !state || badges.includes(state);
   const all = data.attention.total;
   return html`<header class="head"><div class="head-words"><h1>Jobs of the gateway</h1><p class="muted">${counted(data.unended.total)} wait or run · ${counted(all)} need attention</p></div>
       <div class="head-acts">
@@ -34,17 +37,25 @@ export function GatewayJobs({ query }) {
         ${ledger && html`<a class="button" href=${address(["run", ledger.id, "watch"])}><${Icon} name="now" />Charts and all jobs</a>`}
         <a class="button" href=${address(["servers"])}><${Icon} name="servers" />Servers</a></div></header>
     <div class="bar bare"><label class="search"><${Icon} name="search" /><span class="unseen">Search jobs</span><input type="search" data-search placeholder="id, workflow, server or words" value=${text} onInput=${(/** @type {any} */ e) => refine({ text: e.currentTarget.value })} /></label></div>
-    <${List} title="Needs attention" jobs=${needing} none="No job needs attention." />
-    <${List} title="Waiting and running" jobs=${unended} none="No job waits or runs." />`;
+    ${data.counts && html`<${States} counts=${data.counts} on=${state} />`}
+    ${shows("attention") && html`<${List} title="Needs attention" jobs=${needing} none="No job needs attention." />`}
+    ${shows("pending", "rendering") && html`<${List} title="Waiting and running" jobs=${waiting} none=${state ? "No job matches." : "No job waits or runs."} />`}
+    ${shows("done", "ended") && html`<${List} title="Ended" note=${ofThose(data)} jobs=${ended} none="No job has ended yet." />`}`;
+}
+
+/** How many of those that have ended are listed, and how far back they are counted. @param {any} data */
+function ofThose({ ended, kept }) {
+  const listed = ended.total > ended.jobs.length && `the newest ${counted(ended.jobs.length)} of ${counted(ended.total)}`;
+  return [listed, kept && ended.total >= kept && `counted among the last ${counted(kept)}`].filter(Boolean).join(", ");
 }
 
 /** @param {any} answer */
 const retried = (answer) => `${counted(answer.retried?.length ?? answer.sent?.length ?? 0)} sent again.`;
 
 /** @param {any} props */
-function List({ title, jobs, none }) {
+function List({ title, jobs, none, note = "" }) {
   const [most, setMost] = useState(AT_ONCE);
-  return html`<section class="panel list after"><div class="bar"><h2>${title}</h2></div>
+  return html`<section class="panel list after"><div class="bar"><h2>${title}</h2>${note && html` <span class="muted">${note}</span>`}</div>
     ${jobs.length === 0 ? html`<p class="list-none">${none}</p>` : html`<ul role="list" class="gateway" data-walk onKeyDown=${walk}>${jobs.slice(0, most).map((/** @type {any} */ job) => html`<${Job} key=${job.id} job=${job} />`)}</ul>
     ${jobs.length > most && html`<p class="list-none"><button type="button" class="button" onClick=${() => setMost(most + AT_ONCE)}>Show more of ${counted(jobs.length)}</button></p>`}`}</section>`;
 }

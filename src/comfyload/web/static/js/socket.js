@@ -18,6 +18,9 @@ export const link = signal({ state: "opening", again: 0 });
 const watches = new Map();
 /** @type {Map<number, Watch>} */
 const numbered = new Map();
+/** @type {Map<number, number>} States that came and are not painted yet, by their watches. */
+const fresh = new Map();
+const LATEST_MS = 1000;
 let numbers = 0;
 let failures = 0;
 /** @type {WebSocket | undefined} */
@@ -37,6 +40,8 @@ export function connect() {
 function opened() {
   failures = 0;
   link.value = { state: "open", again: 0 };
+  fresh.clear();
+  say({ painted: [] });
   if (document.hidden) say({ visible: false });
   for (const watch of watches.values()) ask(watch);
 }
@@ -63,12 +68,25 @@ function take(frame) {
   const message = typeof frame === "string" ? JSON.parse(frame) : columnsOf(frame);
   const watch = numbered.get(message.watch);
   if (!watch) return;
+  if (!fresh.size) whenPainted(() => (say({ painted: [...fresh] }), fresh.clear()));
+  fresh.set(message.watch, message.seq);
   if (message.error) {
     watch.error.value = [message.error, message.hint].filter(Boolean).join(": ");
     return;
   }
   watch.error.value = "";
   watch.data.value = message.data;
+}
+
+/** Calls after the next frame, so that a busy tab is sent no more than it paints; a second later where none is drawn. @param {() => void} then */
+function whenPainted(then) {
+  let told = false;
+  const once = () => {
+    if (!told) then();
+    told = true;
+  };
+  requestAnimationFrame(() => setTimeout(once));
+  setTimeout(once, LATEST_MS);
 }
 
 /** @param {ArrayBuffer} frame */
@@ -78,7 +96,7 @@ function columnsOf(frame) {
   const columns = head.names.map(
     (/** @type {string} */ _, /** @type {number} */ i) => new Float32Array(frame, 4 + length + 4 * i * head.n, head.n),
   );
-  return { watch: head.watch, data: { ...head, columns } };
+  return { watch: head.watch, seq: head.seq, data: { ...head, columns } };
 }
 
 document.addEventListener("visibilitychange", () => say({ visible: !document.hidden }));

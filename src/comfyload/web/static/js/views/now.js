@@ -8,6 +8,7 @@ import { Remarks } from "../page.js";
 import { address, go, refine } from "../router.js";
 import { useWatch } from "../socket.js";
 import { html, useEffect, useRef, useState } from "../ui.js";
+import { Unread } from "./runs.js";
 import { BADGES, VERDICTS, counted, host, plural, span } from "../words.js";
 
 const FILTERS = ["state", "attempt", "kind", "workflow", "server", "node", "book", "text"];
@@ -25,7 +26,7 @@ export function View({ place }) {
   const runs = /** @type {any[]} */ (data?.runs ?? []);
   const going = runs.filter((run) => run.running);
   const run = chosen ?? going[0]?.id ?? runs[0]?.id;
-  if (!run) return html`<${Nothing} folder=${data.folder} />`;
+  if (!run) return html`<${Nothing} folder=${data.folder} /><${Unread} unread=${data.unread} />`;
   return html`<${Watched} key=${run} run=${run} place=${place} others=${going.filter((other) => other.id !== run)} />`;
 }
 
@@ -140,7 +141,7 @@ function Books({ books, on }) {
 }
 
 /** The four badges with their counts: each filters. @param {any} props */
-function States({ counts, on }) {
+export function States({ counts, on }) {
   const all = Object.values(counts).reduce((/** @type {any} */ a, b) => a + b, 0);
   return html`<div class="states" role="group" aria-label="Jobs by state">
     ${Object.entries(BADGES).map(([badge, { word, icon }]) => {

@@ -5,7 +5,7 @@ import { Chip, Empty, Failing, Icon, Loading, RunState, Why, useAttempt } from "
 import { address, go, refine } from "../router.js";
 import { useWatch } from "../socket.js";
 import { html, useState } from "../ui.js";
-import { BADGES, counted, host, moment, runState } from "../words.js";
+import { BADGES, counted, host, moment, plural, runState } from "../words.js";
 
 const AT_ONCE = 100;
 
@@ -35,6 +35,7 @@ export function View({ place }) {
         <a class="button" aria-disabled=${marked.length === 2 ? undefined : "true"} href=${marked.length === 2 ? address(["compare"], { a: marked[0], b: marked[1] }) : undefined} role=${marked.length === 2 ? undefined : "link"}><${Icon} name="compare" />Compare ${marked.length === 2 ? "" : "two"}</a>
         ${session && !session.gateway && html`<a class="button primary" href=${address(["start"])}><${Icon} name="start" />Start a run</a>`}
       </div></header>
+    <${Unread} unread=${data.unread} />
     ${all.length === 0 ? html`<${Empty} title="No run yet"><p>What <code>comfyload run</code> writes into <code>${data.folder}</code> is listed here.</p><//>` : html`
     <section class="panel list runs-list">
       <div class="bar"><label class="search"><${Icon} name="search" /><span class="unseen">Search runs</span><input type="search" data-search placeholder="name, label, load or server" value=${text} onInput=${(/** @type {any} */ e) => refine({ text: e.currentTarget.value })} /></label>
@@ -46,6 +47,12 @@ export function View({ place }) {
       <ul class="runs" role="list" data-walk onKeyDown=${walk}>${found.slice(0, most).map((run) => html`<${Entry} key=${run.id} run=${run} on=${marked.includes(run.id)} toggle=${() => toggle(run.id)} />`)}</ul>
       ${found.length > most && html`<p class="list-none"><button type="button" class="button" onClick=${() => setMost(most + AT_ONCE)}>Show ${Math.min(AT_ONCE, found.length - most)} more of ${counted(found.length)}</button></p>`}
     </section>`}`;
+}
+
+/** What is left out of the list, as it cannot be read. @param {{ unread: { count: number, folder: string, why: string } | null }} props */
+export function Unread({ unread }) {
+  if (!unread) return null;
+  return html`<p class="remark look-doubt"><${Icon} name="alert" /><span>${plural(unread.count, "folder")} could not be read${unread.count > 1 && ", the first"}: <code>${unread.folder}</code>: ${unread.why}</span></p>`;
 }
 
 /** @param {any} props */
