@@ -1,13 +1,19 @@
 // A field of a form, by its kind; its words and bounds are the flag's.
 import { html, useRef } from "./ui.js";
 
+/** @param {string} flag */
+const titled = (flag) => flag.replace(/^--/, "").replaceAll("-", " ");
+
+/** The words of a flag's help where there is a form: other flags are fields here, and a list has a line for each. @param {any} field */
+const inForm = ({ kind, words }) => (kind === "texts" ? words.replaceAll("'", "").replace("Repeatable", "One a line") : words).replace(/--[a-z-]+/g, (/** @type {string} */ flag) => `“${titled(flag)}”`);
+
 /** @param {{ field: any, value: any, onChange: (value: any) => void }} props */
 export function Field({ field, value, onChange }) {
   const id = useRef(`field-${field.name}`).current;
-  const help = html`<small id=${`${id}-help`}>${field.words}${field.default && html` <span>Otherwise ${field.default}.</span>`}</small>`;
+  const help = html`<small id=${`${id}-help`}>${inForm(field)}${field.default && html` <span>If empty: ${field.default}.</span>`}</small>`;
   const on = (/** @type {any} */ event) => onChange(event.currentTarget.value);
-  const common = { id, "aria-describedby": `${id}-help`, placeholder: /\d/.test(field.example) ? field.example.split(",")[0] : field.default };
-  const title = html`<span class="field-title">${field.flag.replace(/^--/, "").replaceAll("-", " ")}</span>`;
+  const common = { id, "aria-describedby": `${id}-help`, placeholder: field.default || (/\d/.test(field.example) ? `such as ${field.example.split(",")[0]}` : "") };
+  const title = html`<span class="field-title">${titled(field.flag)}</span>`;
   if (field.kind === "switch") {
     return html`<div class="field is-switch"><label for=${id}><input type="checkbox" id=${id} aria-describedby=${`${id}-help`} checked=${value === true} onChange=${(/** @type {any} */ e) => onChange(e.currentTarget.checked)} /> ${title}</label>${help}</div>`;
   }
