@@ -1,5 +1,5 @@
 // A field of a form, by its kind; its words and bounds are the flag's.
-import { html, useRef } from "./ui.js";
+import { html, useRef, useState } from "./ui.js";
 
 /** @param {string} flag */
 const titled = (flag) => flag.replace(/^--/, "").replaceAll("-", " ");
@@ -32,4 +32,14 @@ export function Field({ field, value, onChange }) {
     control = html`<input ...${common} inputmode=${numeric ? (field.whole ? "numeric" : "decimal") : undefined} value=${value ?? ""} onInput=${on} />`;
   }
   return html`<div class="field"><label for=${id}>${title}</label>${control}${help}</div>`;
+}
+
+/**
+ * An input whose text is taken when it is done; until then it is the writer's, whatever else is drawn anew.
+ * @param {Record<string, any> & { value: any, onDone: (text: string) => void }} props
+ */
+export function Typed({ value, onDone, ...more }) {
+  const [draft, set] = useState(/** @type {string | null} */ (null));
+  return html`<input ...${more} value=${draft ?? value} onInput=${(/** @type {any} */ e) => set(e.currentTarget.value)} onBlur=${() => set(null)}
+    onChange=${(/** @type {any} */ e) => (set(null), onDone(e.currentTarget.value.trim()))} />`;
 }

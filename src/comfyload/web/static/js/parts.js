@@ -71,7 +71,7 @@ export function Empty({ title, children, icon = "runs" }) {
 
 /** @param {{ what?: string }} props Nothing is drawn for a moment, so that what is quick does not flicker. */
 export function Loading({ what = "" }) {
-  return html`<div class="loading" role="status"><span class="spinner" aria-hidden="true"></span>Loading ${what} …</div>`;
+  return html`<div class="loading" role="status"><span class="spinner" aria-hidden="true"></span>Loading${what && ` ${what}`} …</div>`;
 }
 
 /**

@@ -1,6 +1,6 @@
 // Nodes of a job as a waterfall: when each began, how long it took, and what came from the cache.
 import { html } from "./ui.js";
-import { duration, span } from "./words.js";
+import { duration, short, span } from "./words.js";
 
 /**
  * @param {{ nodes: { node: string, class: string, begin_s: number | null, end_s: number | null, cached?: boolean, words?: string }[], from: number, to: number, failed?: string }} props
@@ -13,7 +13,7 @@ export function Waterfall({ nodes, from, to, failed = "" }) {
   const room = Math.max(last - first, 1e-9);
   const share = (/** @type {number} */ at) => `${(100 * (at - first)) / room}%`;
   return html`<div class="fall">
-    <div class="fall-axis" aria-hidden="true"><span></span><div>${ticks(room).map((at) => html`<i key=${at} style=${{ left: `${(100 * at) / room}%` }}>${span(at)}</i>`)}</div><span></span></div>
+    <div class="fall-axis" aria-hidden="true"><span></span><div>${ticks(room).map((at) => html`<i key=${at} style=${{ left: `${(100 * at) / room}%` }}>${room < 1 ? `${short(1000 * at)} ms` : room < 60 ? `${at} s` : span(at)}</i>`)}</div><span></span></div>
     <ol aria-label="Nodes, in the order in which they ran">
       ${(cached.length > 3 ? nodes.filter((node) => !node.cached) : nodes).map((node) => {
         const took = node.begin_s != null && node.end_s != null ? node.end_s - node.begin_s : null;

@@ -1,5 +1,6 @@
 // Advice: how many servers a load needs, where a server saturates, and how to retry.
 import { Plot } from "../chart.js";
+import { Typed } from "../field.js";
 import { useGet } from "../http.js";
 import { Empty, Failing, Icon, Loading } from "../parts.js";
 import { Page, States } from "../page.js";
@@ -87,11 +88,11 @@ function useSettled(value) {
 /** @param {any} props */
 function Slider({ label, unit, value, least, most, step, words, onChange }) {
   const id = `slider-${label.toLowerCase().replace(/\W+/g, "-")}`;
-  const typed = (/** @type {any} */ event) => {
-    const number = Number(event.currentTarget.value);
+  const typed = (/** @type {string} */ text) => {
+    const number = Number(text);
     if (number > 0 && number >= least) onChange(unit ? number : Math.min(Math.round(number), most));
   };
-  return html`<div class="slider"><label for=${id}>${label}</label><span><input id=${id} type="number" min=${least} step="any" value=${value} onChange=${typed} /> ${unit}</span>
+  return html`<div class="slider"><label for=${id}>${label}</label><span><${Typed} id=${id} type="number" min=${least} step="any" value=${value} onDone=${typed} /> ${unit}</span>
     <input type="range" aria-label=${[label, unit].filter(Boolean).join(", ")} min=${least} max=${most} step=${step} value=${value} aria-valuetext=${words} onInput=${(/** @type {any} */ e) => onChange(Number(e.currentTarget.value))} /></div>`;
 }
 
@@ -128,7 +129,7 @@ function Saturation({ runs, query }) {
   const { data, error } = useGet(folder ? `advice/saturation?${new URLSearchParams([["run", String(folder)], ...(query.p95 ? [["p95", `${query.p95}s`]] : [])])}` : "");
   if (!folders.length) return html`<${Empty} title="No series of loads yet" icon="advice"><p><code>comfyload saturate</code> raises the load step by step; here is what it found.</p><//>`;
   return html`<div class="bar bare"><label class="side">Steps in <select onChange=${(/** @type {any} */ e) => refine({ folder: e.currentTarget.value })}>${folders.map((one) => html`<option key=${one} value=${one} selected=${one === folder}>${one}</option>`)}</select></label>
-      <label class="side">95 % of jobs within <input type="number" class="few" min="0.1" step="any" value=${query.p95 || data?.limit_s || ""} onChange=${(/** @type {any} */ e) => refine({ p95: Number(e.currentTarget.value) > 0 ? e.currentTarget.value : "" })} /> s</label></div>
+      <label class="side">95 % of jobs within <${Typed} type="number" class="few" min="0.1" step="any" value=${query.p95 || data?.limit_s || ""} onDone=${(/** @type {string} */ text) => refine({ p95: Number(text) > 0 ? text : "" })} /> s</label></div>
     ${error ? html`<${Failing} error=${error} />` : !data ? html`<${Loading} what="the steps" />` : html`<${States} states=${data.page.states} /><${Hockey} found=${data} /><${Page} page=${{ ...data.page, states: [] }} />`}`;
 }
 
@@ -150,7 +151,7 @@ function Policy({ of, runs, archive, query }) {
   const deadline = query.deadline || "90s";
   const { data, error } = useGet(of ? `advice/policy?${new URLSearchParams([["of", of], ["deadline", deadline]])}` : "");
   return html`<div class="bar bare"><${From} of=${of} runs=${runs} archive=${archive} />
-      <label class="side">A job may take <input size="6" value=${deadline} onChange=${(/** @type {any} */ e) => refine({ deadline: e.currentTarget.value.trim() })} /></label></div>
+      <label class="side">A job may take <${Typed} size="6" value=${deadline} onDone=${(/** @type {string} */ text) => refine({ deadline: text })} /></label></div>
     ${error ? html`<${Failing} error=${error} />` : !data ? html`<${Loading} what="the policy (trouble is simulated: half a minute)" />` : html`
       <p class="short sentence">${data.words}.</p>
       <h2 class="after">Jobs done within ${data.deadline} in trouble, by policy</h2>

@@ -88,7 +88,7 @@ export function LabelField({ run, label }) {
     attempt(async () => (await post(`${ofRun(run)}/label`, { label: text }), edit(false)));
   };
   if (!editing) return html`<p class="label-line">${label && html`<span class="label">${label}</span> `}<button type="button" class="button quiet small" onClick=${() => edit(true)}>${label ? "Change the label" : "Add a label"}</button></p>`;
-  return html`<form class="label-line" onSubmit=${save}><label><span class="unseen">Label</span><input name="label" value=${label} maxlength="200" autofocus onKeyDown=${(/** @type {KeyboardEvent} */ e) => e.key === "Escape" && edit(false)} /></label> <button class="button small">Save</button><${Why} why=${why} /></form>`;
+  return html`<form class="label-line" onSubmit=${save}><label><span class="unseen">Label</span><input name="label" defaultValue=${label} maxlength="200" autofocus onKeyDown=${(/** @type {KeyboardEvent} */ e) => e.key === "Escape" && edit(false)} /></label> <button class="button small">Save</button><${Why} why=${why} /></form>`;
 }
 
 /** @param {any} props */

@@ -1,4 +1,5 @@
 // Numbers through the baselines, or through the runs, with the steps that were found.
+import { Typed } from "../field.js";
 import { useGet } from "../http.js";
 import { Empty, Failing, Icon, Loading } from "../parts.js";
 import { Page } from "../page.js";
@@ -20,7 +21,7 @@ export function View({ place }) {
     <div class="bar bare" role="group" aria-label="Of what">
       <button type="button" class="chip" aria-pressed=${of === "runs" ? "false" : "true"} onClick=${() => refine({ of: "" })}>Baselines</button>
       <button type="button" class="chip" aria-pressed=${of === "runs" ? "true" : "false"} onClick=${() => refine({ of: "runs" })}>Runs</button>
-      ${of === "runs" && html`<label class="search"><${Icon} name="search" /><span class="unseen">Which runs</span><input type="search" data-search placeholder="runs whose name or label has …" value=${text} onChange=${(/** @type {any} */ e) => refine({ text: e.currentTarget.value })} /></label>`}
+      ${of === "runs" && html`<label class="search"><${Icon} name="search" /><span class="unseen">Which runs</span><${Typed} type="search" data-search placeholder="runs whose name or label has …" value=${text} onDone=${(/** @type {string} */ words) => refine({ text: words })} /></label>`}
     </div>
     ${!ready ? html`<${Empty} title="A trend needs two runs" icon="trend"><p>Runs that have ended and match, the newest ${MOST} of them.</p><//>`
       : error ? html`<${Failing} error=${error} />`
