@@ -324,6 +324,70 @@ def test_strangers_texts_are_texts() -> None:
     see(look)
 
 
+def test_what_was_chosen_above_is_looked_at_below() -> None:
+    async def look(tab: Tab, fake: Fake) -> None:
+        await tab.go(f"#/now?run={MANY}")
+        await tab.page.wait_for_selector(".card[href]")
+        assert await tab.value("scrollY") == 0
+        await tab.page.get_by_role("group", name="Jobs by state").get_by_role("button", name="Needs attention").click()
+        await tab.until("document.querySelector('.card.is-attention')?.getBoundingClientRect().bottom < innerHeight")
+
+    see(look, viewport={"width": 1280, "height": 700})
+
+
+def test_a_wall_screen_is_entered_and_left_with_the_mouse() -> None:
+    async def look(tab: Tab, fake: Fake) -> None:
+        await tab.go("#/now?run=live")
+        await tab.page.get_by_role("link", name="Wall screen", exact=True).click()
+        await tab.until("document.documentElement.classList.contains('wall')")
+        await tab.page.get_by_role("link", name="Leave the wall screen").click()
+        await tab.until("!document.documentElement.classList.contains('wall')")
+        assert await tab.value("location.hash") == "#/now?run=live"
+
+    see(look)
+
+
+def test_a_run_is_compared_with_the_promoted_baseline_in_one_press() -> None:
+    async def look(tab: Tab, fake: Fake) -> None:
+        await tab.go("#/run/one")
+        await tab.page.get_by_role("link", name="Compare with the baseline").click()
+        await tab.until("location.hash === '#/compare?a=baseline%3A2026-11-27-gpu&b=one'")
+
+    see(look)
+
+
+def test_the_number_of_servers_is_asked_for_by_typing() -> None:
+    async def look(tab: Tab, fake: Fake) -> None:
+        await tab.go("#/advice?run=one")
+        await tab.page.get_by_role("spinbutton", name="Jobs", exact=True).fill("6")
+        await tab.page.get_by_role("spinbutton", name="95 % of jobs within").fill("30")
+        await tab.page.keyboard.press("Enter")
+        await tab.until("location.hash === '#/advice?run=one&rate=6&p95=30'")
+        await tab.until("document.querySelector('.beside').innerText.includes('One server keeps')")
+        facts = await tab.value("document.querySelector('.beside .facts').innerText.replace(/\\s+/g, ' ')")
+        assert facts == "95 % of jobs 12.0 s 9–14 Longer than 30 s 2 %"
+
+    see(look)
+
+
+def test_a_server_that_is_down_says_so_where_it_is_chosen() -> None:
+    async def look(tab: Tab, fake: Fake) -> None:
+        await tab.go("#/start")
+        await tab.until("document.querySelectorAll('.choice')[1]?.innerText.includes('does not answer')")
+        assert "does not answer" not in await tab.value("document.querySelectorAll('.choice')[0].innerText")
+
+    see(look)
+
+
+def test_what_is_not_there_leads_on() -> None:
+    async def look(tab: Tab, fake: Fake) -> None:
+        for address, words in {"#/run/broken": "All runs", "#/run/gone/watch": "All runs", "#/run/gone/job/3": "Its run"}.items():
+            await tab.go(address)
+            await tab.page.get_by_role("link", name=words).wait_for()
+
+    see(look)
+
+
 def test_a_folder_without_runs_says_what_to_do() -> None:
     async def look(tab: Tab, fake: Fake) -> None:
         await tab.go("#/now")

@@ -176,7 +176,7 @@ async def keep(tab: Tab, run: str) -> None:
     await tab.until("location.hash.startsWith('#/baselines/')")
     await tab.until("document.querySelector('.tiles') !== null")
     await page.get_by_role("button", name="Promote").click()
-    await page.get_by_role("button", name="Compare with this one?").click()
+    await page.get_by_role("button", name="Compare runs with this one?").click()
     await tab.until("document.querySelector('.toast')?.innerText.includes('promoted')")
 
 
@@ -186,11 +186,11 @@ async def compare(tab: Tab, run: str) -> None:
     await tab.go("#/runs")
     for name in ("earlier", quote(run)):
         await page.locator(f".run:has(a.run-main[href='#/run/{name}']) input").check()
-    await page.get_by_role("link", name="Compare", exact=True).click()
+    await page.get_by_role("link", name="Compare these two").click()
     await tab.until("document.querySelector('.failing, .answers') !== null")
     if await tab.value("document.querySelector('.failing') !== null"):
         await tab.until("document.querySelector('main').innerText.includes('What differs')")
-        await page.get_by_role("button", name="Compare all the same").click()
+        await page.get_by_role("button", name="Compare them anyway").click()
     await tab.until("document.querySelector('.answers b') !== null && document.querySelector('table') !== null")
 
 

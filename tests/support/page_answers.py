@@ -47,6 +47,7 @@ PAGE: dict[str, Any] = {
                     {"words": "A faster disk helps."},
                 ],
                 [{"words": "KSampler"}, {"words": "0.21 s", "note": "from 3 jobs"}, {"words": ""}],
+                [{"words": "VAEDecode"}, {"words": "0.10 s"}, {"words": "▇▇▇▇▇▇"}],
             ],
         },
         {
@@ -100,7 +101,8 @@ ANSWERS: dict[str, Any] = {
     "trend": {"page": {**PAGE, "tiles": []}, "series": [1], "charts": [HEAD], "left_out": []},
     "start": {
         "fields": [{**BARE, **field} for field in FIELDS],
-        "servers": [{"name": "gpu", "url": "http://127.0.0.1:8188"}],
+        "servers": [{"name": "gpu", "url": "http://127.0.0.1:8188"}, {"name": "other", "url": "http://127.0.0.1:8189"}],
+        "gates": ["success_rate >= 98 %", "p95_latency_s <= 45"],
     },
     "plans": {"folder": "plans", "plans": [{"name": "nightly", "saved_utc": "", "problem": "", "words": "12 jobs"}]},
     "archive": {
@@ -113,7 +115,7 @@ ANSWERS: dict[str, Any] = {
                 "state": "kept",
                 "saved_utc": f"2026-11-{day}T16:00:00Z",
                 "promoted": day == 27,
-                "words": "9 of book_small",
+                "words": "9 runs: book_small",
                 "runs": [],
                 "notes": {},
             }
@@ -133,8 +135,8 @@ ANSWERS: dict[str, Any] = {
         "stable": True,
         "keeps": True,
         "may_keep": True,
-        "values": {"rate": {"words": "21/min"}, "p95": {"words": "12 s", "interval": "9 – 14 s"}},
-        "columns": ["rate", "p95"],
+        "values": {"rate": {"words": "21"}, "p95": {"words": "12.0", "interval": "9–14"}, "late": {"words": "2 %"}},
+        "columns": ["per min", "p95, s", ">45 s"],
         "curve": {
             "rate_per_minute": [float(n) for n in range(1, 30)],
             "p95_s": [200 / (31 - n) for n in range(1, 30)],

@@ -15,11 +15,14 @@ from typing import Any
 import pytest
 
 from comfyload.errors import UsageError
+from comfyload.judge.gates.grammar import DEFAULT_GATES, GateSet, parse_gate
 from comfyload.record.lock import alone_in
 from comfyload.record.model import Fact, Line, Manifest, Sent
+from comfyload.record.options import RunOptions
 from comfyload.record.run import RunWriter
 from comfyload.web.file_state import archive_state, baseline_state, run_state
 from comfyload.web.label import LABEL, label_of, write_label
+from comfyload.web.plans import Plans
 from comfyload.web.results import THROTTLE
 from comfyload.web.worker import Worker
 from tests.support.commands import call
@@ -114,6 +117,20 @@ def test_what_is_missing_for_a_proof_is_said_in_clean_jobs(tab: Tab) -> None:
         gates = {gate["words"]: gate["why"] for gate in tab.live(path)["gates"]}
     assert gates["p95_latency_s <= 45"] == "49 more clean jobs would prove it"
     assert gates["success_rate >= 98 %"].endswith("more clean jobs would prove it")
+
+
+def test_a_run_is_judged_by_the_gates_with_which_it_was_started(tab: Tab) -> None:
+    """Of a run from a terminal nothing says which they were: then by the default ones."""
+    path = made(tab.folder / "own", one_by_one(SECONDS))
+    other = made(tab.folder / "other", one_by_one(SECONDS))
+    Plans(tab.folder).start("own", RunOptions(), GateSet(gates=[parse_gate("p95_latency_s <= 0.1")]))
+    found = tab.live(path)
+    assert found["own_gates"]
+    assert [(gate["words"], gate["verdict"]) for gate in found["gates"]] == [("p95_latency_s <= 0.1", "FAIL")]
+    (table,) = [table for table in tab.read("runs/own/page")["page"]["tables"] if table["key"] == "gates"]
+    assert [row[1]["words"] for row in table["rows"]] == ["p95_latency_s <= 0.1"]
+    found = tab.live(other)
+    assert not found["own_gates"] and [gate["words"] for gate in found["gates"]] == list(DEFAULT_GATES)
 
 
 def test_a_run_without_a_job_yet_has_dashes_and_no_alarm(tab: Tab) -> None:

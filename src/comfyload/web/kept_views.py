@@ -69,7 +69,7 @@ def _kept_row(kept: Kept, promoted: str | None) -> dict[str, Any]:
         "runs": [{"name": run.name, "load": run.load, "run_id": run.run_id} for run in runs],
         "notes": kept.manifest.notes,
     }
-    return {**_row(kept.path, "kept", f"{len(runs)} of {clean(loads, 200)}"), **more}
+    return {**_row(kept.path, "kept", f"{count(len(runs), 'run')}: {clean(loads, 200)}"), **more}
 
 
 def _row(path: Path, state: str, words: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from comfyload.report.values import in_words, value_of
 from comfyload.report.verdicts import value_words, verdict_row
 from comfyload.web.file_state import FileState
 from comfyload.web.follow import is_held
+from comfyload.web.plans import Plans
 from comfyload.web.worker import Answer, as_json, refusal
 from comfyload.words import count
 
@@ -52,14 +53,16 @@ class RunView(Struct, frozen=True, kw_only=True):
 
 
 class JudgedRun(Struct, frozen=True, kw_only=True):
-    """A run and the verdicts on the default gates. `running`: it goes on, and its numbers are of the jobs that have
-    ended. `salvaged`: lines were left out.
+    """A run and the verdicts on its gates. `running`: it goes on, and its numbers are of the jobs that have ended.
+    `salvaged`: lines were left out. `own_gates`: the gates are those with which it was started from a page; else they
+    are the default ones, as a run's files do not say which it was started with.
     """
 
     found: Target
     running: bool
     salvaged: bool
     gates: GateSet
+    own_gates: bool
     verdicts: list[GateVerdict]
 
     @property
@@ -136,14 +139,18 @@ def picture(pictures: Sequence[Chart], name: str, *, dark: bool) -> Answer:
 
 
 def _judged(path: Path, ends: EndedJobs) -> JudgedRun:
-    gates = gate_set([], None, [])
+    given = Plans(path.parent).gates_of(path.name)
+    gates = gate_set([], None, []) if given is None else given
     try:
         found, running = read(path, ends=ends)
         verdicts, salvaged = check(found, gates).verdicts, False
     except RunFilesError:
         found, running = read(path, ends=ends, salvage=True)
         verdicts, salvaged = check(found, gates).verdicts, True
-    return JudgedRun(found=found, running=running, salvaged=salvaged, gates=gates, verdicts=verdicts)
+    own = given is not None
+    return JudgedRun(
+        found=found, running=running, salvaged=salvaged, gates=gates, own_gates=own, verdicts=verdicts
+    )
 
 
 def read(path: Path, *, salvage: bool = False, ends: EndedJobs | None = None) -> tuple[Target, bool]:
@@ -182,6 +189,7 @@ def live_answer(path: str, _state: FileState) -> Answer:
         "tiles": [_tile(line) for line in page.tiles],
         "bars": page.bars,
         "gates": [_gate(verdict, running=judged.running) for verdict in judged.verdicts],
+        "own_gates": judged.own_gates,
         "remarks": [structs.asdict(remark) for remark in page.remarks],
         "nodes": _nodes(summary),
         "errors": _errors(summary, ends),

@@ -21,6 +21,7 @@ from comfyload.app.run.options import RunOptions, WorkflowChoice, shareable, to_
 from comfyload.comfy.address import parse_server, redacted
 from comfyload.errors import ComfyloadError
 from comfyload.gateway.fleet import ServerConfig
+from comfyload.judge.gates.grammar import DEFAULT_GATES
 from comfyload.report.plan_text import plan_words
 from comfyload.visible import visible
 from comfyload.web.answers import MOST_BODY, Refused, Route, answer
@@ -100,7 +101,8 @@ class Starting:
 
     async def _form(self, _: web.Request) -> web.Response:
         servers = [{"name": one.name, "url": redacted(one.url)} for one in self._servers.values()]
-        return answer({"fields": [to_builtins(field) for field in fields()], "servers": servers})
+        form = {"fields": [to_builtins(field) for field in fields()], "servers": servers, "gates": list(DEFAULT_GATES)}
+        return answer(form)
 
     async def _preflight(self, request: web.Request) -> web.Response:
         filled = await asyncio.to_thread(self._filled, await _body(request, StartForm))

@@ -68,6 +68,7 @@ function shown() {
 function App() {
   const name = shown();
   const { query, path } = place.value;
+  const under = place.value.view === "run" ? "runs" : CODE[name].under;
   const wall = query.wall === "1";
   const main = useRef(/** @type {HTMLElement | null} */ (null));
   const first = useRef(true);
@@ -94,7 +95,7 @@ function App() {
     <a class="skip" href="#main" onClick=${(/** @type {Event} */ e) => (e.preventDefault(), main.current?.focus())}>To the content</a>
     <nav class="rail" aria-label="Views">
       <a class="mark" href=${address(["now"])} aria-label="comfyload: what runs now"><img src="ui/static/icon.svg" alt="" width="28" height="28" /></a>
-      ${views.map(([view, label]) => html`<a class="rail-link" key=${view} href=${address([view])} aria-current=${CODE[name].under === view ? "page" : undefined}>
+      ${views.map(([view, label]) => html`<a class="rail-link" key=${view} href=${address([view])} aria-current=${under === view ? "page" : undefined}>
         <${Icon} name=${view} /><span>${label}</span>
       </a>`)}
       <span class="rail-rest"></span>

@@ -3,7 +3,7 @@ import { address } from "./router.js";
 import { begin, end } from "./socket.js";
 import { Badge, tick } from "./parts.js";
 import { html, signal, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./ui.js";
-import { counted, host, span } from "./words.js";
+import { counted, duration, host, span } from "./words.js";
 
 const PAGE = 100;
 const AHEAD = 4;
@@ -194,7 +194,7 @@ function Card({ run, row, offset, now, here, onFocus }) {
     <span class="card-title">#${counted(row.index)}${row.book == null || row.book === "" ? "" : ` · book ${row.book}`}</span>
     <span class="card-words">${row.again ? html`again: ${row.again.words} · before: ` : ""}<${Fine} row=${row} now=${now} />${row.why && html`<i> ${row.why}</i>`}</span>
     <span class="card-from">${from}</span>
-    <span class="card-time">${row.latency == null ? "" : span(row.latency)}</span>
+    <span class="card-time">${row.latency == null ? "" : duration(row.latency)}</span>
   </a>`;
 }
 

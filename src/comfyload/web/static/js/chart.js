@@ -62,6 +62,8 @@ export function Plot({ title, unit, data, error, tall, sync, onWidth, onZoom, fr
   const any = Boolean(found?.series.length && found.t.length);
   const marks = useRef(lines);
   marks.current = lines;
+  const reach = useRef(/** @type {number[] | null} */ (null));
+  reach.current = data?.to_s > data?.from_s ? [data.from_s, data.to_s] : null;
   const names = found ? found.series.map((s) => s.name).join("\n") : "";
 
   useLayoutEffect(() => {
@@ -77,7 +79,7 @@ export function Plot({ title, unit, data, error, tall, sync, onWidth, onZoom, fr
   useLayoutEffect(() => {
     if (!found || !size || !any) return;
     const element = /** @type {HTMLElement} */ (box.current);
-    const made = new uPlot(options({ found, size, height: element.clientHeight, sync, onZoom, readout, draw, gaps, xText, marks, top }), columnsOf(found, draw), element);
+    const made = new uPlot(options({ found, size, height: element.clientHeight, sync, onZoom, readout, draw, gaps, xText, marks, reach, top }), columnsOf(found, draw), element);
     plot.current = made;
     return () => {
       plot.current = null;
@@ -100,7 +102,7 @@ export function Plot({ title, unit, data, error, tall, sync, onWidth, onZoom, fr
     <div class="plot" ref=${box} role="img" tabindex=${onZoom ? 0 : undefined} aria-label=${inWords(title, unit, found)}
       onKeyDown=${(/** @type {KeyboardEvent} */ event) => onZoom && zoomByKey(event, found, from, to, onZoom)}>
       ${!found && !error && html`<span class="plot-note">Waiting for data …</span>`}
-      ${(error || (found && !any)) && html`<span class="plot-note">${error || "Nothing was measured in this time."}</span>`}
+      ${(error || (found && !any)) && html`<span class="plot-note">${error || (zoomed ? "Nothing was measured in this time." : "Nothing measured yet.")}</span>`}
     </div>
   </figure>`;
 }
@@ -129,7 +131,7 @@ function columnsOf(found, draw) {
 const colourOf = (name, i) => ({ Done: "--done", "Needs attention": "--attention", Ended: "--ended" })[name] ?? `--series-${i % 6}`;
 
 /** @param {any} given */
-function options({ found, size, height, sync, onZoom, readout, draw, gaps, xText, marks, top }) {
+function options({ found, size, height, sync, onZoom, readout, draw, gaps, xText, marks, reach, top }) {
   const text = token("--muted");
   const grid = { stroke: token("--grid"), width: 1 };
   const ticks = { show: false };
@@ -175,10 +177,10 @@ function options({ found, size, height, sync, onZoom, readout, draw, gaps, xText
       points: { size: 5 },
       y: false,
     },
-    scales: { x: { time: false }, y: { range: (/** @type {any} */ _, /** @type {number} */ __, /** @type {number} */ most) => [0, most > 0 ? (top ? Math.min(most * 1.08, top) : most * 1.08) : 1] } },
+    scales: { x: { time: false, range: (/** @type {any} */ _, /** @type {number} */ least, /** @type {number} */ most) => reach.current ?? (most > least ? [least, most] : [least - 1, most + 1]) }, y: { range: (/** @type {any} */ _, /** @type {number} */ __, /** @type {number} */ most) => [0, most > 0 ? (top ? Math.min(most * 1.08, top) : most * 1.08) : 1] } },
     axes: [
       { stroke: text, grid: { show: false }, ticks, font, size: 22, gap: 4, space: 60, incrs: xText === clock ? TIMES : undefined, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map(xText) },
-      { stroke: text, grid, ticks, font, size: widthOf, gap: 4, space: 30, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map(short) },
+      { stroke: text, grid, ticks, font, size: widthOf, gap: 4, space: height > 180 ? 48 : 30, values: (/** @type {any} */ _, /** @type {number[]} */ at) => at.map(short) },
     ],
     hooks: {
       draw: [(/** @type {any} */ u) => drawMarks(u, marks.current)],

@@ -56,7 +56,7 @@ const retried = (answer) => `${counted(answer.retried?.length ?? answer.sent?.le
 function List({ title, jobs, none, note = "" }) {
   const [most, setMost] = useState(AT_ONCE);
   return html`<section class="panel list after"><div class="bar"><h2>${title}</h2>${note && html` <span class="muted">${note}</span>`}</div>
-    ${jobs.length === 0 ? html`<p class="list-none">${none}</p>` : html`<ul role="list" class="gateway" data-walk onKeyDown=${walk}>${jobs.slice(0, most).map((/** @type {any} */ job) => html`<${Job} key=${job.id} job=${job} />`)}</ul>
+    ${jobs.length === 0 ? html`<p class="list-none is-short">${none}</p>` : html`<ul role="list" class="gateway" data-walk onKeyDown=${walk}>${jobs.slice(0, most).map((/** @type {any} */ job) => html`<${Job} key=${job.id} job=${job} />`)}</ul>
     ${jobs.length > most && html`<p class="list-none"><button type="button" class="button" onClick=${() => setMost(most + AT_ONCE)}>Show more of ${counted(jobs.length)}</button></p>`}`}</section>`;
 }
 

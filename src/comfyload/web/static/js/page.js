@@ -4,6 +4,13 @@ import { dark } from "./look.js";
 import { Icon, copyText } from "./parts.js";
 import { html, useState } from "./ui.js";
 
+/** A bar as a terminal has it, which is drawn here; the longest has so many letters. */
+const BAR = /^▇+$/;
+const BAR_LETTERS = 12;
+
+/** A cell of so few letters stays on one line. */
+const FEW_LETTERS = 24;
+
 const LOOK_ICONS = { good: "check", bad: "alert", doubt: "question", plain: "dash" };
 
 /** Equal footnotes are numbered once. */
@@ -65,7 +72,7 @@ function Footnotes({ notes }) {
 export function States({ states }) {
   if (!states?.length) return null;
   return html`<ul class="answers">${states.map((/** @type {any} */ state) => html`<li key=${state.word} class="look-${state.look}">
-    <${Icon} name=${LOOK_ICONS[/** @type {keyof typeof LOOK_ICONS} */ (state.look)]} /><b>${state.word}</b>${state.sentence && html`<span>${state.sentence}</span>`}</li>`)}</ul>`;
+    <${Icon} name=${state.word === "ok" ? "check" : LOOK_ICONS[/** @type {keyof typeof LOOK_ICONS} */ (state.look)]} /><b>${state.word}</b>${state.sentence && html`<span>${state.sentence.replace(/:$/, ".")}</span>`}</li>`)}</ul>`;
 }
 
 /** @param {any} props */
@@ -119,11 +126,11 @@ export function Table({ table, notes = new Notes(), bare = false }) {
     ${titled && html`<thead><tr>${table.columns.map((/** @type {any} */ column) => html`<th key=${column.title} scope="col" class=${column.right ? "num" : undefined}>${column.title}</th>`)}</tr></thead>`}
     <tbody>${table.rows.map((/** @type {any[]} */ row) => html`<tr>${row.map((cell, i) => {
       const column = table.columns[i] ?? {};
-      const kind = [column.right ? "num" : column.prose ? "prose" : "", cell.words ? "" : "is-empty"].join(" ").trim() || undefined;
-      const inside = html`<span><${Value} value=${cell} notes=${notes} /></span>`;
+      const kind = [column.right ? "num" : column.prose ? "prose" : "", cell.words ? "" : "is-empty", cell.words.length <= FEW_LETTERS ? "is-few" : ""].join(" ").trim() || undefined;
+      const inside = BAR.test(cell.words) ? html`<span class="bar-track" aria-hidden="true"><span class="bar-fill" style=${{ width: `${(100 * cell.words.length) / BAR_LETTERS}%` }}></span></span>` : html`<span><${Value} value=${cell} notes=${notes} /></span>`;
       return i === 0 && cell.words ? html`<th scope="row" class=${kind}>${inside}</th>` : html`<td class=${kind} data-title=${column.title}>${inside}</td>`;
     })}</tr>`)}</tbody>
-  </table></div>${table.note && html`<p class="note">${table.note}</p>`}`;
+  </table></div>${table.note && html`<p class="note">${table.note.replace(" (--all)", "")}</p>`}`;
   return bare ? body : html`<section class="panel">${table.title && html`<h2>${table.title}</h2>`}${body}</section>`;
 }
 
@@ -133,7 +140,7 @@ function Picture({ chart, at, first = false }) {
   const address = url(at.replace("{name}", encodeURIComponent(chart.name)));
   const src = `${address}${address.includes("?") ? "&" : "?"}theme=${theme}`;
   return html`<figure class="picture ${first ? "is-first" : ""}"><figcaption><h2>${chart.title}</h2></figcaption>
-    <img src=${src} alt=${chart.description || chart.title} loading=${first ? "eager" : "lazy"} /></figure>`;
+    <div class="picture-room"><img src=${src} alt=${chart.description || chart.title} loading=${first ? "eager" : "lazy"} /></div></figure>`;
 }
 
 /** @param {any} props */

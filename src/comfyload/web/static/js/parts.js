@@ -32,6 +32,7 @@ const ICONS = {
   swap: "M3 5.5h9.5M10 3l2.5 2.5L10 8M13 10.5H3.5M6 8 3.5 10.5 6 13",
   before: "M9.8 3.5 5.2 8l4.6 4.5",
   after: "M6.2 3.5 10.8 8l-4.6 4.5",
+  wall: "M2 3.5h12v7.5H2zM6 13.5h4",
   compare: "M5.5 2.5v11M10.5 2.5v11M2.5 5.5h3M10.5 10.5h3",
 };
 
@@ -50,7 +51,7 @@ export function Badge({ badge, fine = "" }) {
 /** @param {{ state: string }} props */
 export function RunState({ state }) {
   const known = runState(state);
-  return html`<span class="badge is-${known.look}"><${Icon} name=${known.icon} />${known.word}</span>`;
+  return html`<span class="badge is-${known.look}" title=${known.hint}><${Icon} name=${known.icon} />${known.word}</span>`;
 }
 
 /**
@@ -70,15 +71,18 @@ export function Empty({ title, children, icon = "runs" }) {
 
 /** @param {{ what?: string }} props Nothing is drawn for a moment, so that what is quick does not flicker. */
 export function Loading({ what = "" }) {
-  return html`<div class="loading" role="status"><span class="spinner" aria-hidden="true"></span>Loading ${what} …</div>`;
+  return html`<div class="loading" role="status"><span class="spinner" aria-hidden="true"></span>Loading${what && ` ${what}`} …</div>`;
 }
 
-/** @param {{ error: { message?: string, hint?: string } | string }} props */
-export function Failing({ error }) {
+/**
+ * @param {{ error: { message?: string, hint?: string } | string, to?: string, where?: string }} props
+ * `to`: the address at which a reader goes on, `where`: what is there.
+ */
+export function Failing({ error, to = "", where = "" }) {
   const words = typeof error === "string" ? error : error.message;
   const hint = typeof error === "string" ? "" : error.hint;
   return html`<div class="failing" role="alert"><${Icon} name="alert" />
-    <div><b>${words}</b>${hint && html`<p>${hint}</p>`}</div>
+    <div><b>${words}</b>${hint && html`<p>${hint}</p>`}${to && html`<a class="button" href=${to}>${where}</a>`}</div>
   </div>`;
 }
 

@@ -1,6 +1,6 @@
 // Nodes of a job as a waterfall: when each began, how long it took, and what came from the cache.
 import { html } from "./ui.js";
-import { span } from "./words.js";
+import { duration, short, span } from "./words.js";
 
 /**
  * @param {{ nodes: { node: string, class: string, begin_s: number | null, end_s: number | null, cached?: boolean, words?: string }[], from: number, to: number, failed?: string }} props
@@ -13,11 +13,11 @@ export function Waterfall({ nodes, from, to, failed = "" }) {
   const room = Math.max(last - first, 1e-9);
   const share = (/** @type {number} */ at) => `${(100 * (at - first)) / room}%`;
   return html`<div class="fall">
-    <div class="fall-axis" aria-hidden="true"><span></span><div>${[0, 0.25, 0.5, 0.75, 1].map((part) => html`<i key=${part} style=${{ left: `${100 * part}%` }}>${span(part * room)}</i>`)}</div><span></span></div>
+    <div class="fall-axis" aria-hidden="true"><span></span><div>${ticks(room).map((at) => html`<i key=${at} style=${{ left: `${(100 * at) / room}%` }}>${room < 1 ? `${short(1000 * at)} ms` : room < 60 ? `${at} s` : span(at)}</i>`)}</div><span></span></div>
     <ol aria-label="Nodes, in the order in which they ran">
       ${(cached.length > 3 ? nodes.filter((node) => !node.cached) : nodes).map((node) => {
         const took = node.begin_s != null && node.end_s != null ? node.end_s - node.begin_s : null;
-        const words = node.words ?? (node.cached ? "from the cache" : took == null ? (node.begin_s == null || node.node === failed ? "" : "running") : span(took));
+        const words = node.words ?? (node.cached ? "from the cache" : took == null ? (node.begin_s == null || node.node === failed ? "" : "running") : duration(took));
         return html`<li key=${node.node} class=${`fall-row ${node.cached ? "is-cached" : ""} ${node.node === failed ? "is-failed" : ""}`}>
           <span class="fall-name">${node.class || "node"} <small>${node.node}</small></span>
           <span class="fall-lane">${node.begin_s != null && !node.cached && html`<span class="fall-bar" style=${{ left: share(node.begin_s), width: share(first + ((node.end_s ?? last) - node.begin_s)) }}></span>`}</span>
@@ -27,4 +27,10 @@ export function Waterfall({ nodes, from, to, failed = "" }) {
     </ol>
     ${cached.length > 3 && html`<details class="fall-cached"><summary>${cached.length} more nodes from the cache</summary><p>${cached.map((node) => html`<span key=${node.node}>${node.class || "node"} <small>${node.node}</small></span> `)}</p></details>`}
   </div>`;
+}
+
+/** Round instants within so many seconds: some three to six. @param {number} room */
+function ticks(room) {
+  const step = [1, 2, 5, 10].map((n) => n * 10 ** Math.floor(Math.log10(room) - 0.7)).find((n) => room / n < 6) ?? room;
+  return Array.from({ length: Math.floor((0.97 * room) / step) + 1 }, (_, n) => Number((n * step).toPrecision(3)));
 }

@@ -12,20 +12,20 @@ export const BADGES = {
 /** @type {Record<string, string>} Finer states that have a sign of their own. */
 export const FINE_ICONS = { retrying: "again", cached: "bolt", lost: "question", timeout: "hourglass" };
 
-/** @type {Record<string, { word: string, icon: string, look: string }>} How a run stands. */
+/** @type {Record<string, { word: string, icon: string, look: string, hint?: string }>} How a run stands. */
 export const RUN_STATES = {
   running: { word: "Running", icon: "play", look: "rendering" },
   complete: { word: "Complete", icon: "check", look: "done" },
-  stopped: { word: "Stopped", icon: "stop", look: "ended" },
-  cancelled: { word: "Cancelled", icon: "dash", look: "ended" },
+  stopped: { word: "Stopped", icon: "stop", look: "ended", hint: "No more jobs were sent; those that ran were waited for." },
+  cancelled: { word: "Cancelled", icon: "dash", look: "ended", hint: "It was ended early, and its jobs were taken off the server." },
   crashed: { word: "Crashed", icon: "alert", look: "attention" },
-  decided: { word: "Decided", icon: "check", look: "done" },
-  capped: { word: "Capped", icon: "stop", look: "ended" },
-  "lost sight": { word: "Lost sight", icon: "question", look: "retrying" },
+  decided: { word: "Decided", icon: "check", look: "done", hint: "It ended as soon as its gates were decided." },
+  capped: { word: "Capped", icon: "stop", look: "ended", hint: "It had all the jobs that it may have, and its gates are not decided." },
+  "lost sight": { word: "Broken off", icon: "question", look: "retrying", hint: "It has no end, and no process is at work in it: it was killed, or its machine went down." },
 };
 
 /** @param {string} state */
-export const runState = (state) => RUN_STATES[state] ?? { word: state, icon: "dash", look: "ended" };
+export const runState = (state) => RUN_STATES[state] ?? { word: state, icon: "dash", look: "ended", hint: "" };
 
 /** @type {Record<string, string>} */
 export const VERDICTS = { PASS: "good", "PASS*": "good", ok: "good", FAIL: "bad", INCONCLUSIVE: "doubt" };
@@ -39,7 +39,19 @@ export const counted = (count) => GROUPS.format(count).replaceAll(",", "\u202f")
 export const plural = (count, noun) => `${counted(count)} ${noun}${count === 1 ? "" : "s"}`;
 
 /**
- * Seconds as people read them beside an axis or a countdown.
+ * A measured time, written as the report writes it: 12.3 s, 0.842 s, 3.4 ms.
+ * @param {number} seconds
+ */
+export function duration(seconds) {
+  if (!Number.isFinite(seconds)) return "–";
+  const [value, unit, most] = Math.abs(seconds) < 0.1 ? [1000 * seconds, "ms", 1] : [seconds, "s", 3];
+  const size = Math.abs(Number(value.toPrecision(3)));
+  const places = size ? Math.min(most, Math.max(0, 2 - Math.floor(Math.log10(size)))) : 0;
+  return `${size < 1000 ? value.toFixed(places) : counted(Math.round(value))} ${unit}`;
+}
+
+/**
+ * An instant of a run, or a time that a person chose: 45 s, 2:05, 1:00:00.
  * @param {number} seconds
  */
 export function span(seconds) {
@@ -58,7 +70,8 @@ export function span(seconds) {
 export function moment(utc) {
   const date = new Date(utc);
   if (!utc || Number.isNaN(date.valueOf())) return "";
-  return date.toLocaleString("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
+  const year = date.getFullYear() === new Date().getFullYear() ? undefined : "numeric";
+  return date.toLocaleString("en-GB", { year, day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 }
 
 /** @param {string} address */

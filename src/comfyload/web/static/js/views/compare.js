@@ -16,12 +16,12 @@ export function View({ place }) {
   const { data, error } = useGet(a && b ? `compare?${asked}` : "");
   return html`
     <nav class="crumbs" aria-label="Where this is"><a data-back href=${address(["runs"])}>Runs</a> <span aria-hidden="true">/</span> <span>Compare</span></nav>
-    <header class="head"><div class="head-words"><h1>${data?.page.title ?? "Compare"}</h1></div></header>
+    <header class="head"><div class="head-words"><h1>Compare</h1><p class="muted">Is B faster than A, slower, or the same?</p></div></header>
     <${Sides} a=${a} b=${b} paired=${paired} />
-    ${!a || !b ? html`<${Empty} title="Choose two" icon="compare"><p>Runs or baselines. B is held against A: is it faster, slower, or the same?</p><//>`
+    ${!a || !b ? html`<${Empty} title="Choose two" icon="compare"><p>A is what it was before, such as a baseline; B is what you want to judge, such as today's run.</p><//>`
       : error ? html`<${Refusal} error=${error} accept=${accept} />`
       : !data ? html`<${Loading} what="the comparison" />`
-      : html`<${States} states=${data.page.states} /><${Overlaid} a=${a} b=${b} /><${Page} page=${{ ...data.page, states: [] }} />`}
+      : html`<${States} states=${data.page.states} /><${Overlaid} a=${a} b=${b} /><${Page} page=${{ ...data.page, states: [], facts: data.page.facts?.filter((/** @type {any} */ line) => !["A", "B"].includes(line.label)) }} />`}
     ${a && b && html`<${Environment} a=${a} b=${b} />`}`;
 }
 
@@ -29,7 +29,7 @@ export function View({ place }) {
 function Sides({ a, b, paired }) {
   const { data } = useWatch("runs", {});
   const { data: archive } = useGet("archive");
-  const side = (/** @type {string} */ name, /** @type {string} */ chosen) => html`<label class="side"><b>${name.toUpperCase()}</b>
+  const side = (/** @type {string} */ name, /** @type {string} */ chosen) => html`<label class="side"><span><b>${name.toUpperCase()}</b> <span class="muted">${name === "a" ? "before" : "after"}</span></span>
     <select onChange=${(/** @type {any} */ e) => refine({ [name]: e.currentTarget.value, accept: "" })}>
       <option value="" selected=${!chosen}>choose …</option>
       ${chosen && ![...(data?.runs ?? []).map((/** @type {any} */ run) => run.id), ...(archive?.baselines ?? []).map((/** @type {any} */ one) => KEPT + one.name)].includes(chosen) && html`<option value=${chosen} selected>${chosen}</option>`}
@@ -37,16 +37,16 @@ function Sides({ a, b, paired }) {
       <optgroup label="Runs">${(data?.runs ?? []).map((/** @type {any} */ run) => html`<option key=${run.id} value=${run.id} selected=${chosen === run.id}>${run.id}</option>`)}</optgroup>
     </select></label>`;
   return html`<div class="sides">${side("a", a)}<button type="button" class="button" aria-label="Swap A and B" onClick=${() => refine({ a: b, b: a })}><${Icon} name="swap" /></button>${side("b", b)}
-    <label class="check"><input type="checkbox" checked=${Boolean(paired)} onChange=${(/** @type {any} */ e) => refine({ paired: e.currentTarget.checked ? "1" : "" })} /> the same jobs in turns (paired)</label></div>`;
+    <label class="check"><input type="checkbox" checked=${Boolean(paired)} onChange=${(/** @type {any} */ e) => refine({ paired: e.currentTarget.checked ? "1" : "" })} /> <span>in alternating pairs, as <code>comfyload ab</code> runs them</span></label></div>`;
 }
 
 /** @param {any} props */
 function Refusal({ error, accept }) {
   const { differences = [], accept: keys = [] } = error.body ?? {};
-  return html`<${Failing} error=${error} />
+  return html`<${Failing} error=${differences.length ? { message: error.message, hint: "They differ in more than what is to be judged." } : error} />
     ${differences.length > 0 && html`<section class="panel page"><h2>What differs</h2><ul class="plain">
       ${differences.map((/** @type {any} */ one) => html`<li key=${one.key}><b>${one.key}</b>: ${one.a} <span class="muted">against</span> ${one.b}<p class="muted">${one.why}</p></li>`)}</ul>
-      <p><button type="button" class="button" onClick=${() => refine({ accept: [...accept.split(",").filter(Boolean), ...keys].join(",") })}>Compare all the same</button></p></section>`}`;
+      <p><button type="button" class="button" onClick=${() => refine({ accept: [...accept.split(",").filter(Boolean), ...keys].join(",") })}>Compare them anyway</button></p></section>`}`;
 }
 
 /** @param {{ a: string, b: string }} props Charts of both, from their beginnings. */

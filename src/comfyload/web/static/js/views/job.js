@@ -5,7 +5,7 @@ import { Action, Badge, Failing, Icon, Loading, copyText, tell } from "../parts.
 import { address, refine } from "../router.js";
 import { useWatch } from "../socket.js";
 import { html, useRef, useState } from "../ui.js";
-import { counted, host, span } from "../words.js";
+import { counted, duration, host, span } from "../words.js";
 import { Waterfall } from "../waterfall.js";
 import { again, useClock } from "./now.js";
 
@@ -26,7 +26,7 @@ export function View({ place }) {
       <a class="button small" data-step="after" aria-label="Job after (])" href=${address(["run", run, "job", String(index + 1)])}><${Icon} name="after" /></a>
     </span>
   </nav>`;
-  if (error) return html`${crumbs}<h1>#${counted(index)}</h1><${Failing} error=${error} />`;
+  if (error) return html`${crumbs}<h1>#${counted(index)}</h1><${Failing} error=${error} to=${list} where="Its run" />`;
   if (!data) return html`${crumbs}<${Loading} what=${`#${counted(index)}`} />`;
   return html`${crumbs}<${Job} run=${run} index=${index} job=${data} now=${now} chosen=${Number(place.query.attempt)} />`;
 }
@@ -60,7 +60,7 @@ function Job({ run, index, job, now, chosen }) {
   return html`
     <header class="head">
       <div class="head-words"><h1>#${counted(index)} <${Badge} badge=${newest.badge} fine=${newest.fine} /></h1>
-        <p><${Fine} row=${newest} now=${now} />${newest.latency != null && html` after <b>${span(newest.latency)}</b>`} <span class="muted">· ${[job.workflow, job.server && host(job.server)].filter(Boolean).join(" · ")}${job.book != null && html` · <a href=${address(["run", run, "watch"], { book: job.book })}>all of book ${job.book}</a>`}</span></p></div>
+        <p><${Fine} row=${newest} now=${now} />${newest.latency != null && html` after <b>${duration(newest.latency)}</b>`} <span class="muted">· ${[job.workflow, job.server && host(job.server)].filter(Boolean).join(" · ")}${job.book != null && html` · <a href=${address(["run", run, "watch"], { book: job.book })}>all of book ${job.book}</a>`}</span></p></div>
       <div class="head-acts"><${Acts} run=${run} index=${index} job=${job} /></div>
     </header>
     ${several && html`<${Tabs} tries=${tries} at=${at} now=${now} />`}
@@ -75,7 +75,7 @@ function Job({ run, index, job, now, chosen }) {
       </div>
       <aside class="beside" aria-label="Facts">
         <${Facts} title=${several ? shown.label : "Facts"} facts=${ofAttempt(attempt, job.of_day)} />
-        ${last && html`<${Facts} title="Times" facts=${(of.durations ?? []).filter((/** @type {any} */ d) => d.seconds != null).map((/** @type {any} */ d) => [d.words, span(d.seconds)])} />`}
+        ${last && html`<${Facts} title="Times" facts=${(of.durations ?? []).filter((/** @type {any} */ d) => d.seconds != null).map((/** @type {any} */ d) => [d.words, duration(d.seconds)])} />`}
         <${Facts} title="Inputs" facts=${Object.entries(of.values ?? {}).map(([key, value]) => [key, typeof value === "object" ? JSON.stringify(value) : String(value)])} />
       </aside>
     </div>`;
@@ -94,12 +94,12 @@ function ofAttempt(attempt, ofDay) {
     ["Ended as", attempt.words],
     ["Failure", [attempt.kind?.replaceAll("_", " "), attempt.type !== attempt.kind && attempt.type, attempt.status].filter(Boolean).join(" · ")],
     ["Node", [attempt.node_class, attempt.node].filter(Boolean).join(" ")],
-    ["Prompt", attempt.id],
+    ["Prompt id", attempt.id],
     ["Server", attempt.server && host(attempt.server)],
     ["Sent", into(attempt.sent_s)],
     ["Ended", into(attempt.ended_s)],
-    ["Executed", attempt.executed_s != null && span(attempt.executed_s)],
-    ["Held back", attempt.waited_s > 0 && span(attempt.waited_s)],
+    ["Executed", attempt.executed_s != null && duration(attempt.executed_s)],
+    ["Held back", attempt.waited_s > 0 && duration(attempt.waited_s)],
   ]);
   return facts.filter(([, words]) => words);
 }
@@ -149,7 +149,7 @@ function Acts({ run, index, job }) {
   };
   const of = `${ofRun(run)}/jobs/${index}`;
   return html`
-    ${acts.includes("again") && html`<${Action} label="Regenerate" sure="Run it again?" icon="again" look="primary" act=${() => again(run, { jobs: [index] })} />`}
+    ${acts.includes("again") && html`<${Action} label="Regenerate" sure="Run it again?" icon="again" look=${job.badge === "attention" ? "primary" : ""} act=${() => again(run, { jobs: [index] })} />`}
     <${Action} label="Copy attempts" sure="" icon="copy" act=${copy} />
     <a class="button" href=${url(`${of}.json`)} download>JSON</a>`;
 }

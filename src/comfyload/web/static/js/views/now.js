@@ -27,7 +27,7 @@ export function View({ place }) {
   const going = runs.filter((run) => run.running);
   const run = chosen ?? going[0]?.id ?? runs[0]?.id;
   if (!run) return html`<${Nothing} folder=${data.folder} /><${Unread} unread=${data.unread} />`;
-  return html`<${Watched} key=${run} run=${run} place=${place} others=${going.filter((other) => other.id !== run)} />`;
+  return html`<${Watched} key=${run} run=${run} entry=${runs.find((one) => one.id === run)} place=${place} others=${going.filter((other) => other.id !== run)} />`;
 }
 
 /** @param {{ folder: string }} props */
@@ -39,21 +39,23 @@ function Nothing({ folder }) {
   <//>`;
 }
 
-/** @param {{ run: string, place: import("../router.js").Place, others: any[] }} props */
-function Watched({ run, place, others }) {
+/** @param {{ run: string, entry: any, place: import("../router.js").Place, others: any[] }} props `entry`: of the list of runs, once it is there. */
+function Watched({ run, entry, place, others }) {
   const { query } = place;
   const filter = Object.fromEntries(FILTERS.filter((key) => query[key]).map((key) => [key, query[key]]));
   const { data, error } = useWatch("run", { run, ...filter }, run);
   const now = useClock(data);
-  if (error && !data) return html`<h1 class="unseen">Now</h1><${Failing} error=${error} />`;
-  if (!data) return html`<${Loading} what=${run} />`;
+  const crumbs = place.view === "run" && html`<nav class="crumbs" aria-label="Where this is"><a data-back href=${address(["runs"])}>Runs</a> <span aria-hidden="true">/</span> <span>${run}</span></nav>`;
+  if (error && !data) return html`${crumbs}<h1>${run}</h1><${Failing} error=${error} to=${address(["runs"])} where="All runs" />`;
+  if (!data) return html`${crumbs}<h1 class="unseen">${run}</h1><${Loading} what=${run} />`;
+  const expected = (data.running && entry?.expected) || 0;
   const [from, to] = [Number(query.from) || 0, Number(query.to) || 0];
   const onZoom = (/** @type {number} */ a, /** @type {number} */ b) => refine({ from: a ? a.toFixed(1) : "", to: b ? b.toFixed(1) : "" });
-  return html`
-    <${Head} run=${run} data=${data} now=${now} others=${others} place=${place} />
+  return html`${crumbs}
+    <${Head} run=${run} data=${data} now=${now} others=${others} expected=${expected} place=${place} />
     <${Notes} data=${data} />
     ${data.book && html`<${Book} run=${run} book=${data.book} canRetry=${data.actions.includes("retry_all")} />`}
-    <${States} counts=${data.counts} on=${query.state} />
+    <${States} counts=${data.counts} expected=${expected} on=${query.state} />
     <${Tiles} tiles=${data.tiles} asOf=${data.running ? data.as_of_s : null} ofDay=${data.of_day} coming=${measuring(data)} />
     ${data.charts.length > 0 && html`<section class="charts" aria-label="Charts" style=${{ "--rows": Math.ceil((data.charts.length - 1) / 2) || 1 }}>
       ${data.charts.map((/** @type {any} */ head, /** @type {number} */ i) => html`<${LiveChart} key=${head.name} run=${run} head=${head} tall=${i === 0} from=${from} to=${to} onZoom=${onZoom} />`)}
@@ -62,11 +64,11 @@ function Watched({ run, place, others }) {
       <${Jobs} run=${run} data=${data} query=${query} filter=${filter} now=${now} />
       <aside class="beside" aria-label="What to know">
         ${measuring(data) && html`<section class="muted" role="status">Measuring …</section>`}
-        <${Gates} gates=${data.gates} />
+        <${Errors} errors=${data.errors} run=${run} />
+        <${Gates} gates=${data.gates} own=${data.own_gates} running=${data.running} />
         <${Books} books=${data.books} on=${query.book} />
         <${Remarks} remarks=${data.remarks} />
         <${Nodes} nodes=${data.nodes} />
-        <${Errors} errors=${data.errors} run=${run} />
       </aside>
     </div>
     <${Announced} count=${data.counts.attention ?? 0} />`;
@@ -92,10 +94,11 @@ export function useClock(data) {
 }
 
 /** @param {any} props */
-function Head({ run, data, now, others, place }) {
+function Head({ run, data, now, others, expected, place }) {
+  const { done = 0, attention = 0, ended = 0 } = data.counts;
   return html`<header class="head">
     <div class="head-words">
-      <h1>${data.name} <${RunState} state=${data.state} />${data.running && !data.of_day && html`<${Elapsed} now=${now} />`}</h1>
+      <h1>${data.name} <${RunState} state=${data.state} />${data.running && !data.of_day && html`<${Elapsed} now=${now} />`}${expected > 0 && html` <span class="elapsed">${counted(done + attention + ended)} of about ${plural(expected, "job")}</span>`}</h1>
       <p class="muted">${data.subtitle.join(" · ")}</p>
       ${data.again_of && html`<p class="also">${plural(data.again_of.jobs, "job")} of ${data.again_of.run ? html`<a href=${address(["run", data.again_of.run, "watch"])}>${data.again_of.run}</a>` : "a run that is not here any more"}, sent once more</p>`}
       ${data.again.length > 0 && html`<p class="also">Sent once more: ${data.again.map((/** @type {any} */ later, /** @type {number} */ i) => html`${i ? ", " : ""}<a key=${later.run} href=${address(["run", later.run, "watch"])}>${plural(later.jobs, "job")} in ${later.run.split("/").at(-1)}</a>`)}${data.counts.attention > 0 && (data.needing ? `. ${plural(data.needing, "job")} still ${data.needing === 1 ? "needs" : "need"} attention.` : ". All that failed are done.")}</p>`}
@@ -105,7 +108,9 @@ function Head({ run, data, now, others, place }) {
       ${data.actions.includes("retry_all") && html`<${Action} label="Retry all failed" sure=${`Run ${counted(data.needing)} again?`} icon="again" act=${() => again(run, { jobs: "failed" })} />`}
       ${data.actions.includes("stop") && html`<${Action} label="Stop" sure="Stop this run?" icon="stop" act=${async () => tell((await post(`${ofRun(run)}/stop`)).words ?? "The run is being stopped.")} />`}
       <a class="button" href=${address(["run", run])}><${Icon} name="runs" />Report</a>
+      <a class="button wall-in" href=${address([place.view, ...place.path], { ...place.query, wall: "1" })} title="For a screen on the wall (w)"><${Icon} name="wall" /><span class="unseen">Wall screen</span></a>
     </div>
+    <a class="button quiet wall-out" href=${address([place.view, ...place.path], { ...place.query, wall: "" })} title="Leave the wall screen (w)"><${Icon} name="close" /><span class="unseen">Leave the wall screen</span></a>
   </header>`;
 }
 
@@ -140,9 +145,9 @@ function Books({ books, on }) {
     ${books.count > books.first.length && html`<p class="muted">${counted(books.count - books.first.length)} more</p>`}</section>`;
 }
 
-/** The four badges with their counts: each filters. @param {any} props */
-export function States({ counts, on }) {
-  const all = Object.values(counts).reduce((/** @type {any} */ a, b) => a + b, 0);
+/** The four badges with their counts: each filters. `expected`: 0 if that is not known. @param {any} props */
+export function States({ counts, expected = 0, on }) {
+  const all = Math.max(expected, Object.values(counts).reduce((/** @type {any} */ a, b) => a + b, 0));
   return html`<div class="states" role="group" aria-label="Jobs by state">
     ${Object.entries(BADGES).map(([badge, { word, icon }]) => {
       const count = counts[badge] ?? 0;
@@ -175,6 +180,13 @@ function Jobs({ run, data, query, filter, now }) {
     const words = event.currentTarget.value.trim();
     wait.current = setTimeout(() => refine({ text: words }), 200);
   };
+  const place = useRef(/** @type {HTMLElement | null} */ (null));
+  const chosen = FILTERS.filter((key) => key !== "text").map((key) => query[key]).join("\n");
+  useEffect(() => {
+    // What was chosen above is looked at here.
+    const top = place.current?.getBoundingClientRect().top ?? 0;
+    if (chosen.trim() && top > innerHeight * 0.6) place.current?.scrollIntoView({ behavior: "smooth" });
+  }, [chosen]);
   const order = query.order || "newest";
   const filtered = Object.keys(filter).length > 0;
   const params = { ...filter, order };
@@ -183,7 +195,7 @@ function Jobs({ run, data, query, filter, now }) {
     setText("");
     refine(Object.fromEntries(FILTERS.map((key) => [key, ""])));
   };
-  return html`<section class="jobs" aria-label="Jobs">
+  return html`<section class="jobs" aria-label="Jobs" ref=${place}>
     <div class="bar">
       <h2>Jobs</h2>
       <label class="search"><${Icon} name="search" /><span class="unseen">Search jobs</span><input type="search" data-search placeholder="number, prompt id or words" value=${text} onInput=${search} /></label>
@@ -213,13 +225,15 @@ function Chips({ chips, query, filtered, clear }) {
 }
 
 /** @param {any} props */
-function Gates({ gates }) {
+function Gates({ gates, own, running }) {
   if (!gates.length) return null;
-  return html`<section><h2>Gates</h2><ul class="gates">
+  return html`<section><h2>Gates <small class="muted">${own ? "the limits it was started with" : "the usual limits"}</small></h2><ul class="gates">
     ${gates.map((/** @type {any} */ gate) => {
-      const look = gate.look ?? VERDICTS[gate.verdict] ?? "doubt";
-      return html`<li key=${gate.words} class="look-${look}"><${Icon} name=${look === "bad" ? "alert" : look === "good" ? "check" : "question"} />
-        <div><div class="gate-head"><b>${gate.verdict === "PASS*" ? "ok" : gate.verdict}</b><code>${gate.words}</code><span>${gate.value}</span></div><p>${gate.why}</p></div></li>`;
+      const open = running && gate.verdict === "INCONCLUSIVE";
+      const look = open ? "plain" : gate.look ?? VERDICTS[gate.verdict] ?? "doubt";
+      const word = open ? "not known yet" : gate.verdict === "PASS*" ? "ok" : gate.verdict;
+      return html`<li key=${gate.words} class="look-${look}"><${Icon} name=${open ? "clock" : look === "bad" ? "alert" : look === "doubt" ? "question" : "check"} />
+        <div><div class="gate-head"><code>${gate.words}</code><span>${gate.value}</span></div><p><b>${word}</b> ${gate.why}</p></div></li>`;
     })}
   </ul></section>`;
 }
@@ -239,7 +253,7 @@ function Errors({ errors, run }) {
   if (!errors.length) return null;
   return html`<section><h2>Errors</h2><ul class="errors">
     ${errors.map((/** @type {any} */ error) => html`<li key=${`${error.index} ${error.t_s}`}><a href=${address(["run", run, "job", error.index])}>
-      <span class="error-head">${error.kind}${error.node && ` in ${error.node}`}${error.count > 1 && html` <b>× ${counted(error.count)}</b>`}<small>${span(error.t_s)}</small></span>
+      <span class="error-head">${error.kind.replace(/^[a-z_]+/, (/** @type {string} */ kind) => kind.replaceAll("_", " "))}${error.node && ` in ${error.node}`}${error.count > 1 && html` <b>× ${counted(error.count)}</b>`}<small>${span(error.t_s)}</small></span>
       <span class="error-text">${error.text}</span></a></li>`)}
   </ul></section>`;
 }

@@ -12,6 +12,8 @@ export function View({ place }) {
   const run = place.path[0] ?? "";
   const { data: list } = useWatch("runs", {});
   const entry = list?.runs.find((/** @type {any} */ one) => one.id === run);
+  const { data: archive } = useGet("archive");
+  const baseline = archive?.promoted ?? archive?.baselines.find((/** @type {any} */ one) => one.state === "kept")?.name;
   const { data, error } = useGet(`${ofRun(run)}/page`, `${entry?.state} ${entry?.running ? Math.floor((entry.jobs ?? 0) / 50) : ""}`);
   return html`
     <nav class="crumbs" aria-label="Where this is"><a data-back href=${address(["runs"])}>Runs</a> <span aria-hidden="true">/</span> <span>${run}</span></nav>
@@ -20,11 +22,11 @@ export function View({ place }) {
       ${(entry || data) && html`<${LabelField} run=${run} label=${entry?.label ?? data?.label ?? ""} />`}</div>
       ${(entry || data) && html`<div class="head-acts">
         <a class="button primary" href=${address(["run", run, "watch"])}><${Icon} name="now" />Jobs and charts</a>
-        <a class="button" href=${address(["compare"], { a: run })}><${Icon} name="compare" />Compare</a>
-        <a class="button" href=${address(["advice"], { run })}><${Icon} name="advice" />Advice</a>
+        <a class="button" href=${address(["compare"], { a: baseline && `baseline:${baseline}`, b: run })}><${Icon} name="compare" />${baseline ? "Compare with the baseline" : "Compare"}</a>
+        <a class="button" href=${address(["advice"], { run })}><${Icon} name="advice" />How many servers?</a>
       </div>`}</header>
-    ${error ? html`<${Failing} error=${error} />` : !data ? html`<${Loading} what="the report" />` : html`
+    ${error ? html`<${Failing} error=${error} to=${address(["runs"])} where="All runs" />` : !data ? html`<${Loading} what="the report" />` : html`
       ${data.salvaged && html`<p class="note">Some lines of its files cannot be read; they are left out.</p>`}
-      ${data.running && html`<p class="note">It goes on: these are the jobs that have ended.</p>`}
+      ${data.running && html`<p class="note">The run goes on: these numbers are of the jobs that have ended.</p>`}
       <${Page} page=${data.page} charts=${data.charts} chartsAt=${`${ofRun(run)}/charts/{name}.svg`} />`}`;
 }

@@ -3,13 +3,15 @@ import { Refused, get, post, useGet } from "../http.js";
 import { Action, Failing, Icon, Loading, Why, tell, useAttempt } from "../parts.js";
 import { Command, States } from "../page.js";
 import { address, go } from "../router.js";
+import { useWatch } from "../socket.js";
 import { html, signal, useEffect, useState } from "../ui.js";
 import { Field } from "../field.js";
+import { host } from "../words.js";
 
 /** What is filled in; it stays while other views are looked at. */
 const form = signal({ server: "", workflows: /** @type {{ name: string, text: string, weight: number }[]} */ ([]), options: /** @type {Record<string, any>} */ ({}) });
 const FIRST = ["concurrency", "rate", "jobs", "duration", "warmup", "timeout"];
-const GATES = ["gate", "until_proven", "expect", "independent_failures"];
+const GATES = ["gate", "until_proven"];
 
 /** @param {Partial<typeof form.value>} changed */
 const change = (changed) => {
@@ -25,6 +27,8 @@ function fill(name, value) {
 
 export function View() {
   const { data, error } = useGet("start");
+  const { data: seen } = useWatch("servers", {});
+  const down = (/** @type {string} */ name) => seen?.servers?.some((/** @type {any} */ one) => one.name === name && one.state === "down");
   useEffect(() => {
     if (data?.servers.length && !data.servers.some((/** @type {any} */ one) => one.name === form.value.server)) change({ server: data.servers[0].name });
   }, [data]);
@@ -37,14 +41,14 @@ export function View() {
   };
   const rest = data.fields.filter((/** @type {any} */ one) => ![...FIRST, ...GATES].includes(one.name));
   const groups = [...new Set(rest.map((/** @type {any} */ one) => one.group))];
-  return html`<header class="head"><div class="head-words"><h1>Start a run</h1><p class="muted">It goes on when this page is closed, and stands in Now from its first job on.</p></div></header>
+  return html`<header class="head"><div class="head-words"><h1>Start a run</h1><p class="muted">Drop a workflow, choose a server, press Start: what is left empty has a sensible value. The run goes on when this page is closed.</p></div></header>
     <div class="split start">
       <div class="stack">
         <${Workflows} files=${asked.workflows} />
-        <section class="panel"><h2>Server</h2>${data.servers.length ? html`<div class="choices" role="radiogroup" aria-label="Server">${data.servers.map((/** @type {any} */ one) => html`<label key=${one.name} class="choice"><input type="radio" name="server" checked=${asked.server === one.name} onChange=${() => change({ server: one.name })} /><span><b>${one.name}</b> <small class="muted">${one.url}</small></span></label>`)}</div>` : html`<p class="muted">No server is configured: give <code>--server URL</code> to <code>comfyload ui</code>.</p>`}</section>
-        <section class="panel"><h2>Load</h2><div class="fields">${FIRST.map(field)}</div></section>
-        <section class="panel"><h2>Gates</h2><div class="fields">${GATES.map(field)}</div></section>
-        ${groups.map((group) => html`<details key=${group} class="panel folded"><summary><h2>${group === "Run" ? "More" : `More of ${String(group).toLowerCase()}`}</h2></summary><div class="fields">${rest.filter((/** @type {any} */ one) => one.group === group).map((/** @type {any} */ one) => field(one.name))}</div></details>`)}
+        <section class="panel"><h2>Server</h2>${data.servers.length ? html`<div class="choices" role="radiogroup" aria-label="Server">${data.servers.map((/** @type {any} */ one) => html`<label key=${one.name} class="choice"><input type="radio" name="server" checked=${asked.server === one.name} onChange=${() => change({ server: one.name })} /><span><b>${one.name}</b> <small class="muted">${host(one.url)}</small>${down(one.name) && html` <small class="look-bad toned">does not answer</small>`}</span></label>`)}</div>` : html`<p class="muted">No server is configured: give <code>--server URL</code> to <code>comfyload ui</code>.</p>`}</section>
+        <section class="panel"><h2>Load</h2><p class="note">Keep so many jobs in flight (concurrency), or send them at a rate. It ends after so many jobs, or after a time (duration).</p><div class="fields">${FIRST.map(field)}</div></section>
+        <section class="panel"><h2>Gates</h2><p class="note">Limits that the run must keep. If none is given: ${(data.gates ?? []).map((/** @type {string} */ gate, /** @type {number} */ i) => html`${i ? ", " : ""}<code>${gate}</code>`)}.</p><div class="fields">${GATES.map(field)}</div></section>
+        ${groups.map((group) => html`<details key=${group} class="panel folded"><summary><h2>More about the ${String(group).toLowerCase()}</h2></summary><div class="fields">${rest.filter((/** @type {any} */ one) => one.group === group).map((/** @type {any} */ one) => field(one.name))}</div></details>`)}
       </div>
       <aside class="beside sticky" aria-label="Plan and start"><${Go} asked=${asked} /><${Saved} asked=${asked} /></aside>
     </div>`;
@@ -107,7 +111,7 @@ function Go({ asked }) {
     go(address(["run", begun.id, "watch"]));
   };
   return html`<section><h2>Plan</h2>
-    ${!ready && html`<p class="muted">${asked.workflows.length ? "Choose a server." : "Drop a workflow first."}</p>`}
+    ${!ready && html`<p class="muted">${asked.workflows.length ? "Choose a server." : "Drop a workflow first; then its plan stands here in words."}</p>`}
     ${plan?.error && html`<${Failing} error=${plan.error} />`}
     ${plan?.words && html`<p>${plan.words}</p>`}
     <div class="acts">
@@ -128,7 +132,7 @@ function Checks({ look }) {
   const rest = look.checks.filter((/** @type {any} */ check) => check.status !== "ok");
   const line = (/** @type {any} */ check) => html`<li key=${check.name} class=${check.status === "ok" ? "look-good" : check.status === "problem" ? "look-bad" : "look-doubt"}>
     <${Icon} name=${check.status === "ok" ? "check" : check.status === "problem" ? "alert" : "info"} /><div><b>${check.name}</b> ${check.found}${check.advice && html`<p>${check.advice}</p>`}</div></li>`;
-  return html`<div role="status"><${States} states=${[{ word: look.word, look: look.look, sentence: look.sentence }]} /></div>
+  return html`<div role="status"><${States} states=${[{ word: look.word, look: look.look, sentence: look.sentence.charAt(0).toUpperCase() + look.sentence.slice(1) }]} /></div>
     <ul class="gates">${rest.map(line)}</ul>
     ${fine.length > 0 && html`<details class="folded"><summary>${fine.length} more ${fine.length === 1 ? "is" : "are"} fine</summary><ul class="gates">${fine.map(line)}</ul></details>`}`;
 }
@@ -155,8 +159,8 @@ function Saved({ asked }) {
     change({ server: plan.server || form.value.server, workflows: plan.workflows.filter((/** @type {any} */ one) => one.text), options: plan.options });
     if (plan.problem) throw new Error(plan.problem);
   };
-  return html`<section><h2>Saved plans</h2>
-    <form class="keep" onSubmit=${save}><label><span class="unseen">Name of the plan</span><input name="name" required placeholder="name" /></label><button class="button">Save</button></form><${Why} why=${why} />
+  return html`<section><h2>Saved plans</h2><p class="note">All that is filled in, kept under a name. <code>comfyload run --plan</code> takes it too.</p>
+    <form class="keep" onSubmit=${save}><label><span class="unseen">Name of the plan</span><input name="name" required placeholder="name, such as nightly" /></label><button class="button">Save</button></form><${Why} why=${why} />
     <ul class="files">${(data?.plans ?? []).map((/** @type {any} */ plan) => html`<li key=${plan.name}><button type="button" class="button quiet" onClick=${() => attempt(() => load(plan.name))}>${plan.name}</button><small class="muted">${plan.problem || plan.words}</small>
       <${Action} label="Delete" sure="Delete it?" icon="close" look="quiet small" act=${async () => (await post(`plans/${encodeURIComponent(plan.name)}/delete`), again(version + 1))} /></li>`)}</ul>
   </section>`;
