@@ -116,6 +116,7 @@ def _due(evidence: Evidence) -> Iterator[Finding]:
         return
     began = float(due.min()) if manifest.counted_from is None else manifest.counted_from
     expected = planned_in(load, float(due.max()) - began) + (load.arrivals == "constant")
+    expected *= manifest.part.fraction
     cv = {"constant": 0.0, "poisson": 1.0, "gamma": load.cv}[load.arrivals]
     if abs(len(due) - expected) > max(_APART * expected, 3 * cv * math.sqrt(expected), 2.0):
         yield _missed(evidence, f"{len(due)} {evidence.arrivals.unit}s came due where the plan has {expected:.0f}.")
