@@ -20,7 +20,7 @@ from comfyload.comfy.identify import describe_classes, identify
 from comfyload.comfy.link import ClientOptions
 from comfyload.load import Engine, Stop
 from comfyload.record.fleet import FleetManifest, ShardPlace, write_fleet
-from comfyload.record.model import Manifest
+from comfyload.record.model import Manifest, Sample
 from comfyload.record.options import RunOptions
 from comfyload.record.plan import Plan
 from comfyload.record.run import RunWriter
@@ -62,7 +62,14 @@ async def made(
     facts = await identify(transport, "http://server/", [])
     with RunWriter(path, manifest) as writer:
         async with ComfyClient.open(
-            transport, facts, watch, ClientOptions(shared=part, observe=manifest.observations.append)
+            transport,
+            facts,
+            watch,
+            ClientOptions(
+                shared=part,
+                observe=manifest.observations.append,
+                on_queue=lambda t, n: writer.write_sample(Sample(t=t, source="comfy", name="queue_remaining", value=n)),
+            ),
         ) as client:
             engine = Engine(
                 plan,
@@ -85,10 +92,17 @@ async def made(
         writer.write_manifest(manifest)
 
 
-def make(path: Path, plan: Plan, of: int, manifest: Any, graph: dict[str, Any] = SLEEPER) -> Server:
+def make(path: Path, plan: Plan, of: int, manifest: Any, graph: dict[str, Any] = SLEEPER, foreign: int = 0) -> Server:
     """The plan as a run in so many shards, or in one piece with 0; `manifest()` makes the manifest that it begins
-    with. The server, for its truth.
+    with. So many prompts of somebody else come in the midst of it. The server, for its truth.
     """
+
+    async def others(server: Server) -> None:
+        await asyncio.sleep(BEGINS + 3)
+        for number in range(foreign):
+            theirs = json.loads(json.dumps(graph))
+            theirs["2"]["inputs"]["seed"] = 10_000 + number
+            server.foreign(theirs)
 
     async def main() -> Server:
         async with Server(speed=1) as server:
@@ -101,7 +115,7 @@ def make(path: Path, plan: Plan, of: int, manifest: Any, graph: dict[str, Any] =
                 one.plan, one.workflows, one.scheduled = plan, [variation.facts({}, keep_graph=False)], plan.jobs
                 folder = path / f"shard-{number}" if of else path
                 jobs.append(made(server, folder, one, variation, Shard((number,), max(1, of)), part=of > 0))
-            await asyncio.gather(*jobs)
+            await asyncio.gather(*jobs, others(server))
         return server
 
     with mock.patch("comfyload.sim.settings.time.time", lambda: WALL):  # its stamps are whole milliseconds

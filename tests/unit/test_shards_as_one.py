@@ -12,6 +12,7 @@ from msgspec import structs
 
 from comfyload.app.check import check, gate_set
 from comfyload.app.export import export
+from comfyload.app.fleet.join import join
 from comfyload.app.locate import find, runs_in
 from comfyload.app.run.given import options_of
 from comfyload.app.run.repeat import command
@@ -41,9 +42,9 @@ def codes(path: Path, level: str | None = None) -> set[str]:
     return {one.code for one in measured(path).summary.findings if level in (None, one.level)}
 
 
-def run_in(path: Path, of: int, load: Load = POISSON, **rules: Any) -> Path:
+def run_in(path: Path, of: int, load: Load = POISSON, *, foreign: int = 0, **rules: Any) -> Path:
     rules = {"jobs": 60, "seed": 7, **rules}
-    server = make(path, Plan(load=load, **rules), of, manifest)
+    server = make(path, Plan(load=load, **rules), of, manifest, foreign=foreign)
     assert set(server.posts.values()) == {1}
     return path
 
@@ -285,6 +286,38 @@ def test_a_row_of_the_log_that_all_have_read_is_there_once(copied: Path) -> None
         line = json.dumps({"t": 1.0, "source": "probe", "row": {"boot": "b", "seq": 1}})
         (copied / f"shard-{number}" / "log.ndjson").write_text(line + "\n", encoding="utf-8")
     assert [line.t for line in RunReader(copied).log()] == [1.0]
+
+
+@pytest.mark.parametrize("foreign", [0, 40])
+def test_work_of_others_is_found_where_no_shard_alone_can_know(foreign: int, tmp_path: Path) -> None:
+    path = run_in(tmp_path, 3, foreign=foreign)
+    assert ("foreign_load" in codes(path, "invalid")) == (foreign > 0)
+    assert not any("foreign_load" in codes(path / f"shard-{number}") for number in range(3))
+
+
+def test_shards_that_were_made_by_hand_are_joined(copied: Path) -> None:
+    (copied / "fleet.json").unlink()
+    (copied / "shard-1").rename(copied / "friday")
+    assert join(copied).manifest.part.is_whole
+    assert "clocks_apart" in codes(copied, "warning")
+    assert measured(copied).summary.summary["total_jobs"] == 60
+    with pytest.raises(UsageError, match=r"has a fleet\.json already"):
+        join(copied)
+
+
+def test_shards_of_two_plans_are_not_joined(copied: Path) -> None:
+    (copied / "fleet.json").unlink()
+    changed(copied / "shard-1", plan_sha256="b" * 64)
+    with pytest.raises(RunFilesError, match="another plan"):
+        join(copied)
+    assert not (copied / "fleet.json").exists()
+
+
+def test_two_directories_of_one_shard_are_not_joined(copied: Path) -> None:
+    (copied / "fleet.json").unlink()
+    shutil.copytree(copied / "shard-1", copied / "again")
+    with pytest.raises(UsageError, match="are both shard 1/3"):
+        join(copied)
 
 
 def test_places_that_were_divided_are_said(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from comfyload.record.flag import LOAD, Flag, flags_of
 from comfyload.record.options import RunOptions
 
 if TYPE_CHECKING:
-    from comfyload.app.fleet.watch import Watched
+    from comfyload.app.fleet.watch import ShardWatch
     from comfyload.cli.run import Limits
 
 fleet = typer.Typer(
@@ -80,16 +80,34 @@ def attach(
 
     [bold]Example[/bold]: comfyload fleet attach runs/20261128T140000Z-book
     """
-    from comfyload.app.fleet.watch import Watched
+    from comfyload.app.fleet.watch import ShardWatch
 
     ending.check()
     judged = ending.save is not None or gating.given
     limits = limits_of(gating, ending.archive) if judged else None
-    raise typer.Exit(_to_the_end(Watched.again(directory), gating, ending, limits, None, judged=judged))
+    raise typer.Exit(_to_the_end(ShardWatch.again(directory), gating, ending, limits, None, judged=judged))
+
+
+@fleet.command(no_args_is_help=True)
+@with_flags
+def join(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with the run directories of all shards.")],
+    allow_lost_shards: Annotated[
+        bool, Flag("--allow-lost-shards", "", "The run is valid without the jobs of lost shards.")
+    ] = False,
+) -> None:
+    """Read shards that were run by hand as one run, from now on: write the fleet.json next to them.
+
+    [bold]Example[/bold]: comfyload fleet join runs/friday
+    """
+    from comfyload.app.fleet.join import join as lay_together
+
+    found = lay_together(directory, allow_lost_shards=allow_lost_shards)
+    echo(f"{found.manifest.shards} shards in {directory}\nNext  comfyload show {directory}")
 
 
 def _to_the_end(
-    watched: Watched, gating: GateFlags, ending: ResultFlags, limits: Limits | None, log: str | None, *, judged: bool
+    watched: ShardWatch, gating: GateFlags, ending: ResultFlags, limits: Limits | None, log: str | None, *, judged: bool
 ) -> int:
     """Follow the shards, and print them as one run; returns the exit code."""
     from comfyload.app.fleet.follow import follow

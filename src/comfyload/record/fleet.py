@@ -1,4 +1,4 @@
-"""`fleet.json`: a run in shards, which lie beside it as ordinary run directories."""
+"""`fleet.json`: a run in shards, which lie next to it as ordinary run directories."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,7 +23,7 @@ ShardState = Literal["begun", "ended", "lost"]
 
 
 class ShardPlace(Struct, frozen=True, kw_only=True):
-    """One shard: its directory, relative to `fleet.json`, and the host that it runs on.
+    """One shard: its directory, relative to `fleet.json`, and the host that it runs on; "": not known.
 
     `clock_ahead_s`: how far the wall clock of its host is ahead of the first shard's; None: not known. `process`: how
     its host knows it. `state`: as the command that began it knew last; the shard's own manifest is the authority.

@@ -132,6 +132,7 @@ def _whole(fleet: FleetManifest, shards: Sequence[_Shard], zero: float) -> Manif
         shard=UNSET,
         zero_utc=UNSET,
         began_utc=UNSET,
+        shards=len(fleet.shards),
     )
 
 
@@ -148,15 +149,15 @@ def _counted(choose: Any, shards: Sequence[_Shard], zero: float, name: str) -> f
 def _observations(shards: Sequence[_Shard], zero: float, of: int) -> Iterator[Observation]:
     """Those of all in the order of time. Each says which shard made it, where others did not notice the same."""
     every = [(one, noticed) for one in shards for noticed in one.manifest.observations]
-    seen_by: dict[tuple[str, str], int] = {}
+    times: dict[tuple[str, str], int] = {}
     for _, noticed in every:
         key = noticed.code, noticed.text
-        seen_by[key] = seen_by.get(key, 0) + 1
+        times[key] = times.get(key, 0) + 1
     moved = [(noticed.t + one.zero - zero, one, noticed) for one, noticed in every]
     given = set[tuple[str, str]]()
     for t, one, noticed in sorted(moved, key=lambda entry: entry[0]):
         key = noticed.code, noticed.text
-        if seen_by[key] == of > 1:
+        if times[key] == of > 1:
             if key not in given:
                 given.add(key)
                 yield structs.replace(noticed, t=t)
@@ -174,10 +175,12 @@ def _of_all(shards: Sequence[_Shard], manifest: Manifest) -> Iterator[Observatio
         if apart > APART_S:
             text = f"shard {last} began {apart:.3g} s after shard {first}"
             yield Observation(t=manifest.counted_from or 0.0, code="shards_apart", text=text)
-    unknown = [one for one in shards if one.place.clock_ahead_s is None and one.place.host != shards[0].place.host]
+    first_host = shards[0].place.host
+    others = [one for one in shards[1:] if one.place.clock_ahead_s is None]
+    unknown = [one for one in others if not one.place.host or one.place.host != first_host]
     if unknown:
-        hosts = ", ".join(dict.fromkeys(one.place.host for one in unknown))
-        text = f"it is not known how far the clock of {hosts} differs from that of {shards[0].place.host}"
+        hosts = ", ".join(dict.fromkeys(one.place.host or f"shard {one.number}'s host" for one in unknown))
+        text = f"it is not known how far the clock of {hosts} differs from that of {first_host or 'the first shard'}"
         yield Observation(t=0.0, code="clocks_apart", text=text)
     load = manifest.plan.load
     if not isinstance(load, Closed) and load.max_in_flight is not None and len(shards) > 1:

@@ -416,7 +416,8 @@ class Manifest(Struct, kw_only=True):
     `clocks`: what the clocks of the generator's machine did, a row for each process of the run. `again_of`: the jobs of
     another run that this one sends once more; absent: they are its own. `shard`: which part of the plan's arrivals
     this run has; absent: all. `zero_utc`: zero of the run's clock, by the wall clock. `began_utc`: when the counted
-    load really began. These two stand in shards only.
+    load really began. These two stand in shards only. `shards`: how many generators made the run, if it is read from
+    several directories; it is in no file.
     """
 
     format: int
@@ -446,6 +447,7 @@ class Manifest(Struct, kw_only=True):
     shard: ShardText | UnsetType = UNSET
     zero_utc: str | UnsetType = UNSET
     began_utc: str | UnsetType = UNSET
+    shards: Count | UnsetType = UNSET
 
     @property
     def part(self) -> Shard:

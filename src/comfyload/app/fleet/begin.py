@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec import structs
 
 from comfyload.app.fleet.host import Starter, start_here, this_host
-from comfyload.app.fleet.watch import Watched
+from comfyload.app.fleet.watch import ShardWatch
 from comfyload.app.run.launch import connect, prepare
 from comfyload.app.run.options import shareable, to_toml
 from comfyload.app.run.sharing import check_dealt, check_sharing
@@ -22,7 +22,7 @@ from comfyload.record.options import RunOptions
 from comfyload.record.run import MANIFEST
 
 PLAN = "plan.toml"
-"""The plan of all shards, beside `fleet.json`."""
+"""The plan of all shards, next to `fleet.json`."""
 
 _LOADS_S, _SHARE_S = 4.0, 1.5
 """How long a shard takes until it could send: by itself, and for each shard on one core."""
@@ -55,7 +55,7 @@ def begin(
     *,
     hosts: list[str] | None = None,
     start: Starter = start_here,
-) -> Watched:
+) -> ShardWatch:
     """Start the shards; `hosts`: of each, this machine where None.
 
     Raises:
@@ -83,9 +83,9 @@ def begin(
     write_fleet(path, fleet)
     plan, _ = shareable(structs.replace(options, run_dir=None, start_at=None, shard=None))
     write_whole(path / PLAN, to_toml(plan).encode())
-    found = Watched(path, fleet)
+    found = ShardWatch(path, fleet)
     for number, host in enumerate(hosts):
-        found.add(number, start(_words(path, number, shards, at), host, _hidden(options), found.said(number)))
+        found.add(number, start(_words(path, number, shards, at), host, _hidden(options), found.messages_of(number)))
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from comfyload.app.fleet.watch import Watched
+from comfyload.app.fleet.watch import ShardWatch
 from comfyload.app.run.viewer import Viewer
 from comfyload.load.arrivals import expected_jobs
 from comfyload.record.model import Observation, Record
@@ -16,7 +16,7 @@ STOPPING = "Stopping: waiting for running jobs (press Ctrl-C again to cancel the
 CANCELLING = "Cancelling: removing our jobs from the server"
 
 
-def follow(watched: Watched, viewer: Viewer, *, shows: bool, sleep: Callable[[float], None] = time.sleep) -> None:
+def follow(watched: ShardWatch, viewer: Viewer, *, shows: bool, sleep: Callable[[float], None] = time.sleep) -> None:
     """Return when no shard goes on. `shows`: the viewer shows something, so that it is worth reading the journals."""
     begun, counting = False, False
     with _on_interrupt(watched, viewer):
@@ -46,7 +46,7 @@ def follow(watched: Watched, viewer: Viewer, *, shows: bool, sleep: Callable[[fl
 
 
 @contextmanager
-def _on_interrupt(watched: Watched, viewer: Viewer) -> Iterator[None]:
+def _on_interrupt(watched: ShardWatch, viewer: Viewer) -> Iterator[None]:
     """Within the context Ctrl-C and SIGTERM stop all shards, a second time cancel their jobs. When a terminal is closed
     or this process is killed, they go on.
     """

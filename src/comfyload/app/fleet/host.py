@@ -83,10 +83,10 @@ class ElsewhereProcess:
         """Nothing: it cannot be reached from here."""
 
 
-def start_here(words: Sequence[str], _host: str, more: Mapping[str, str], said: Path) -> LocalProcess:
+def start_here(words: Sequence[str], _host: str, more: Mapping[str, str], messages: Path) -> LocalProcess:
     """Start it on this machine, in a session of its own, so that it outlives this process."""
     failed = file_errors("cannot begin a shard", "is there room on the disk, and may it start processes?")
-    with failed, said.open("ab", buffering=0) as output:
+    with failed, messages.open("ab", buffering=0) as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "comfyload", *words],
             stdin=subprocess.DEVNULL,

@@ -19,11 +19,11 @@ from comfyload.visible import visible
 from comfyload.words import count, duration
 
 _SHOWN = 8 << 10
-"""Bytes of what a shard said last that are read."""
+"""Bytes of what a shard printed last that are read."""
 _BLOCK = 1 << 20
 
 
-class Watched:
+class ShardWatch:
     """The shards of the run in `path`; `fleet` is kept up to date on disk."""
 
     def __init__(self, path: Path, fleet: FleetManifest) -> None:
@@ -34,7 +34,7 @@ class Watched:
         self._lines = msgspec.json.Decoder(Sent | Record)
 
     @classmethod
-    def again(cls, path: Path) -> "Watched":
+    def again(cls, path: Path) -> "ShardWatch":
         """Those that an earlier command started.
 
         Raises:
@@ -51,7 +51,7 @@ class Watched:
         self._processes[number] = process
         self._set(number, process=process.name)
 
-    def said(self, number: int) -> Path:
+    def messages_of(self, number: int) -> Path:
         """The file of what it says on standard error."""
         return self.path / f"{self.fleet.shards[number].directory}.txt"
 
@@ -108,12 +108,12 @@ class Watched:
         return "" if skew is None else f"{many} began within {duration(max(skew, 1e-6))}"
 
     def _why(self, number: int) -> str:
-        """What it said last."""
+        """What it printed last."""
         try:
-            said = self.said(number).read_bytes()[-_SHOWN:].decode("utf-8", "replace").strip()
+            text = self.messages_of(number).read_bytes()[-_SHOWN:].decode("utf-8", "replace").strip()
         except OSError:
             return ""
-        last = visible(without_hidden(said.rpartition("\n")[2]))
+        last = visible(without_hidden(text.rpartition("\n")[2]))
         return f": {last.removeprefix('error: ')}" if last else ""
 
     def _set(self, number: int, **changes: str) -> None:

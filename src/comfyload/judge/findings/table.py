@@ -199,6 +199,11 @@ FINDINGS: dict[str, FindingRow] = {
         "limit: each job took longer than it was observed for. The mean is withheld.",
         "Let the run drain (leave out --no-drain), or make it much longer than a job.",
     ),
+    "one_shard": _warning(
+        "The run is one shard of several: a part of the arrivals of a plan. Its rates are its own, and the server had "
+        "the load of all.",
+        "Read all shards as one run: comfyload show DIR, where DIR holds fleet.json.",
+    ),
     # What the load did.
     "dropped_arrivals": _invalid(
         "Arrivals were never sent: all places were taken when they were due, or the run was stopped while they waited.",
