@@ -19,6 +19,9 @@ from comfyload.record.shard import Shard
 APART_S = 0.05
 """Shards that begin further apart than this did not make the load of the plan."""
 
+LOST = (None, "crashed")
+"""Ends of a shard whose process is gone, and that is not whole."""
+
 _ENDS = ("crashed", "cancelled", "stopped", "capped", "decided", "complete")
 """The worst first."""
 
@@ -94,7 +97,7 @@ def _read(path: Path, number: int, place: ShardPlace) -> _Shard:
         path=path,
         manifest=manifest,
         zero=datetime.fromisoformat(zero).timestamp() - ahead,
-        dead=manifest.end is None and not is_taken(path),
+        dead=manifest.end in LOST and not is_taken(path),
     )
 
 

@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -35,6 +36,8 @@ async def settle(options: RunOptions, shards: int) -> tuple[RunOptions, str]:
         UsageError: the input cannot be right, or cannot be shared.
         ServerUnreachable: there is no ComfyUI at the address.
     """
+    if options.shard is not None:
+        raise UsageError(f"the plan is of shard {options.shard}, and a fleet makes them all", "leave shard out of it")
     check_dealt(options.plan, shards)
     if any(choice.file == "-" for choice in options.workflows):
         raise UsageError("several processes cannot read one standard input", "give --workflow a file")
@@ -53,10 +56,12 @@ def begin(
     shards: int,
     start_in_s: float | None = None,
     *,
-    hosts: list[str] | None = None,
+    hosts: Sequence[str] | None = None,
+    ahead_s: Mapping[str, float] | None = None,
     start: Starter = start_here,
 ) -> ShardWatch:
-    """Start the shards; `hosts`: of each, this machine where None.
+    """Start the shards; `hosts`: of each, this machine where None. `ahead_s`: by how much the wall clocks of hosts are
+    ahead of the first one's, where that is known.
 
     Raises:
         UsageError: when to start is not known.
@@ -68,6 +73,7 @@ def begin(
     if (path / FLEET).exists() or (path / MANIFEST).exists():
         raise RunFilesError(f"{path} already holds a run", "name another directory; runs are never overwritten")
     hosts = [this_host()] * shards if hosts is None else hosts
+    ahead = {hosts[0]: 0.0, **(ahead_s or {})}
     fleet = FleetManifest(
         format=FLEET_FORMAT,
         tool=f"comfyload {version('comfyload')}",
@@ -75,7 +81,7 @@ def begin(
         name=name,
         start_at=at.isoformat(),
         shards=[
-            ShardPlace(directory=f"shard-{number}", host=host, clock_ahead_s=0.0 if host == this_host() else None)
+            ShardPlace(directory=f"shard-{number}", host=host, clock_ahead_s=ahead.get(host))
             for number, host in enumerate(hosts)
         ],
         allow_lost_shards=options.allow_lost_shards,
@@ -84,8 +90,14 @@ def begin(
     plan, _ = shareable(structs.replace(options, run_dir=None, start_at=None, shard=None))
     write_whole(path / PLAN, to_toml(plan).encode())
     found = ShardWatch(path, fleet)
-    for number, host in enumerate(hosts):
-        found.add(number, start(_words(path, number, shards, at), host, _hidden(options), found.messages_of(number)))
+    try:
+        for number, host in enumerate(hosts):
+            found.add(
+                number, start(_words(path, number, shards, at), host, _hidden(options), found.messages_of(number))
+            )
+    except BaseException:  # Ctrl-C, too: those that were started would begin without a command that watches them
+        found.interrupt()
+        raise
     return found
 
 

@@ -21,7 +21,6 @@ def follow(watched: ShardWatch, viewer: Viewer, *, shows: bool, sleep: Callable[
     begun, counting = False, False
     with _on_interrupt(watched, viewer):
         while True:
-            goes_on = watched.going()  # what ends after this look is read once more
             for news in watched.look():
                 viewer.noticed(Observation(t=0.0, code="lost_shard", text=news))
             if shows and not counting:
@@ -38,7 +37,7 @@ def follow(watched: ShardWatch, viewer: Viewer, *, shows: bool, sleep: Callable[
                 for line in watched.lines():
                     if not (counting and isinstance(line, Record) and line.warmup):
                         viewer.line(line)
-            if not goes_on:
+            if not watched.going():
                 break
             sleep(LOOK_S)
     if begun:

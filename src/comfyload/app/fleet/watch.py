@@ -13,7 +13,7 @@ from comfyload.hidden import without_hidden
 from comfyload.record.fleet import FleetManifest, read_fleet, write_fleet
 from comfyload.record.journal import RECORDS
 from comfyload.record.manifest_file import MANIFEST, read_manifest
-from comfyload.record.merged import skew_s
+from comfyload.record.merged import LOST, skew_s
 from comfyload.record.model import Line, Manifest, Record, Sent
 from comfyload.visible import visible
 from comfyload.words import count, duration
@@ -64,11 +64,12 @@ class ShardWatch:
         """Look after each shard once; what is new, in words for people."""
         news = []
         for number, place in enumerate(self.fleet.shards):
-            if place.state == "begun" and not self._processes[number].alive():
-                manifest = self.manifest(number)  # read after its process was seen to be gone
-                is_over = manifest is not None and manifest.end is not None
-                self._set(number, state="ended" if is_over else "lost")
-                if not is_over:
+            if place.state != "ended" and not self._processes[number].alive():
+                manifest = self.manifest(number)  # read once its process is known to be gone
+                state = "lost" if manifest is None or manifest.end in LOST else "ended"
+                if state != place.state:  # a lost one may have been resumed
+                    self._set(number, state=state)
+                if (state, place.state) == ("lost", "begun"):
                     news.append(f"shard {number} of {len(self.fleet.shards)} is lost{self._why(number)}")
         return news
 
