@@ -81,6 +81,11 @@ def run_directory_page() -> str:
             struct_text(model.RetryLine),
             "A test writes a line when it happens; a gateway writes those of a job when the job has ended.",
             "",
+            "## `fleet.json`",
+            "",
+            "[how-to/many-generators.md](../how-to/many-generators.md) makes one.",
+            "",
+            *(f"### {kind.__name__}\n\n{struct_text(kind)}" for kind in structs_in(fleet.FleetManifest)),
         ]
     )
 

@@ -19,6 +19,7 @@ FLEET_FORMAT = 1
 """Version of the file; readers refuse a newer one."""
 _MOST_BYTES = 16 << 20
 
+FolderName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
 ShardState = Literal["begun", "ended", "lost"]
 
 
@@ -29,7 +30,7 @@ class ShardPlace(Struct, frozen=True, kw_only=True):
     its host knows it. `state`: as the command that began it knew last; the shard's own manifest is the authority.
     """
 
-    directory: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
+    directory: FolderName
     host: str
     clock_ahead_s: Instant | None = None
     process: str = ""
@@ -46,7 +47,7 @@ class FleetManifest(Struct, kw_only=True):
     run_id: str
     name: str
     start_at: str
-    shards: Annotated[list[ShardPlace], Meta(min_length=1, max_length=MOST)]
+    shards: list[ShardPlace]
     plan_sha256: str = ""
     allow_lost_shards: bool = False
 
@@ -68,6 +69,8 @@ def read_fleet(path: Path) -> FleetManifest:
     try:
         fleet = decode_versioned(content, FleetManifest, FLEET_FORMAT, file)
         moment(fleet.start_at)
+        if not 1 <= len(fleet.shards) <= MOST:
+            raise ValueError(f"it has {len(fleet.shards)} shards")
     except (msgspec.MsgspecError, ValueError) as error:
         raise RunFilesError(f"{file} is damaged: {error}") from None
     return fleet
