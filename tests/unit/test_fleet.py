@@ -31,6 +31,7 @@ from comfyload.record.model import Line, Manifest, Observation, Record
 from comfyload.record.options import RunOptions, WorkflowChoice
 from comfyload.record.plan import Closed, Open, Plan, Stage
 from comfyload.record.run import RunWriter
+from tests.support.commands import call
 from tests.unit.judge_runs import job, manifest
 
 NOW = 1_900_000_000.0
@@ -426,3 +427,34 @@ def test_the_limit_of_jobs_is_that_of_all_shards_together(most: int, pages: int,
     parts = [clock.run_virtual(sent(f"{number}/{of}")) for number in range(of)]
     assert sum(jobs for jobs, _ in parts) == whole == most // pages * pages
     assert all(reached.startswith(f"--max-jobs {most}") for _, reached in parts)
+
+
+# --- on the command line
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (["--shard", "0/2"], "--shard needs --seed"),
+        (["--shard", "2/2", "--seed", "1"], "numbered from 0 to 1"),
+        (["--shard", "0/2", "--seed", "1"], "1 users cannot be dealt out to 2 shards"),
+        (["--shard", "0/2", "--seed", "1", "-c", "2", "--gate", "p95_latency_s <= 9"], "--gate is about a whole run"),
+        (["--shard", "0/2", "--seed", "1", "-c", "2", "--save", "x"], "--save is about a whole run"),
+        (["--shard", "0/2", "--seed", "1", "-c", "2", "--until-proven"], "--until-proven is about a whole run"),
+        (["--start-at", "2020-01-01T00:00:00Z"], "past"),
+    ],
+)
+def test_the_command_refuses_before_anything_is_sent(flags: list[str], why: str, tmp_path: Path) -> None:
+    done = call("run", "--server", "http://127.0.0.1:9", "--workflow", "w.json", *flags, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert why in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_fleet_refuses_what_its_shards_would(tmp_path: Path) -> None:
+    words = ["--server", "http://127.0.0.1:9", "--workflow", "w.json", "--run-dir", "f"]
+    done = call("fleet", "run", "--shards", "2", *words, cwd=tmp_path)
+    assert done.returncode == 2 and "cannot be dealt out to 2 shards" in done.stderr
+    done = call("fleet", "run", "--shards", "2", "-c", "2", *words[:3], "-", *words[4:], cwd=tmp_path)
+    assert done.returncode == 2 and "cannot read one standard input" in done.stderr
+    assert not (tmp_path / "f").exists()
