@@ -147,8 +147,9 @@ def test_a_shard_that_is_killed_is_named_and_resume_makes_the_run_whole(
         killed = time.monotonic()
         fleet.until(lambda: read_fleet(fleet.path).shards[1].state == "lost")
         assert time.monotonic() - killed < 5
-        code, summary, _ = fleet.end()
+        code, summary, err = fleet.end()
         assert code == 5 and not summary["valid"]
+        assert "shard 1 of 3 is lost" in err
         each_once(server)
         theirs = {line["index"] % 3 for number in (0, 2) for line in fleet.journal(number)}
         assert theirs == {0, 2}, "a lost shard's jobs were given to others"

@@ -175,7 +175,7 @@ def test_followed_to_the_end_of_the_last(tmp_path: Path) -> None:
         shard(watch, number)
         machine.processes[number].is_alive = False
 
-    follow(watch, viewer, shows=True, sleep=sleep)
+    follow(watch, viewer, shows=True, warn=viewer.noted.append, sleep=sleep)
     assert [place.state for place in read_fleet(watch.path).shards] == ["ended"] * 3
     assert read_fleet(watch.path).plan_sha256 == "a" * 64
     assert sorted(viewer.jobs) == list(range(12))
@@ -184,8 +184,11 @@ def test_followed_to_the_end_of_the_last(tmp_path: Path) -> None:
     assert watch.skew_words() == "3 shards began within 2.0 ms"
 
 
+@pytest.mark.parametrize("shows", [True, False])
 @pytest.mark.parametrize("end", [None, "crashed", "missing"])
-def test_a_lost_shard_is_named_with_what_it_printed_last_and_the_others_go_on(end: Any, tmp_path: Path) -> None:
+def test_a_lost_shard_is_named_with_what_it_printed_last_and_the_others_go_on(
+    end: Any, shows: bool, tmp_path: Path
+) -> None:
     machine, viewer = Machine(), Watcher()
     watch = begun(tmp_path, machine)
     if end != "missing":
@@ -204,7 +207,7 @@ def test_a_lost_shard_is_named_with_what_it_printed_last_and_the_others_go_on(en
                 shard(watch, number)
                 machine.processes[number].is_alive = False
 
-    follow(watch, viewer, shows=False, sleep=sleep)
+    follow(watch, viewer, shows=shows, warn=viewer.noted.append, sleep=sleep)
     assert looks >= 5
     assert [place.state for place in read_fleet(watch.path).shards] == ["ended", "lost", "ended"]
     assert len(viewer.noted) == 1

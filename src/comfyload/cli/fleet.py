@@ -112,7 +112,8 @@ def _to_the_end(
     """Follow the shards, and print them as one run; returns the exit code."""
     from comfyload.app.fleet.follow import follow
 
-    follow(watched, viewer_for(quiet=ending.silent), shows=not ending.silent)
+    shows = not ending.silent
+    follow(watched, viewer_for(quiet=not shows), shows=shows, warn=lambda words: echo(words, err=True))
     if not ending.silent and (words := watched.skew_words()):
         echo(words, err=True)
     return report(watched.path, ending, limits or limits_of(gating, ending.archive), log, judged=judged)

@@ -106,10 +106,17 @@ class Engine:
         began = self.clock() if began is None else began
         until = None if plan.duration_s is None else began + plan.duration_s
         if isinstance(load, Closed):
+            await self._until(began)
             numbers = itertools.count(plan.warmup) if plan.jobs is None else range(plan.warmup, plan.warmup + plan.jobs)
             await self._closed(load, users, self._left(numbers), start=began, until=until, on_last=on_last)
         else:
             await self._open(load, began, until, on_last)
+
+    async def _until(self, began: float) -> None:
+        """Wait for the instant more exactly than a user waits for its own."""
+        with closing(Timer()) as timer:
+            self.stop.wakes(timer.wake)
+            await timer.until(clocks.now() - self.clock() + began)
 
     async def finish(self, begun: Iterable[Sent]) -> None:
         """Finish jobs that an earlier process sent, or was about to send.

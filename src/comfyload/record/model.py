@@ -418,7 +418,7 @@ class Manifest(Struct, kw_only=True):
     another run that this one sends once more; absent: they are its own. `shard`: which part of the plan's arrivals
     this run has; absent: all. `zero_utc`: zero of the run's clock, by the wall clock. `began_utc`: when the counted
     load really began. These two stand in shards only. `shards`: how many generators made the run, if it is read from
-    several directories; it is in no file.
+    several directories; no `manifest.json` has it.
     """
 
     format: int

@@ -16,13 +16,25 @@ STOPPING = "Stopping: waiting for running jobs (press Ctrl-C again to cancel the
 CANCELLING = "Cancelling: removing our jobs from the server"
 
 
-def follow(watched: ShardWatch, viewer: Viewer, *, shows: bool, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Return when no shard goes on. `shows`: the viewer shows something, so that it is worth reading the journals."""
+def follow(
+    watched: ShardWatch,
+    viewer: Viewer,
+    *,
+    shows: bool,
+    warn: Callable[[str], None],
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Return when no shard goes on. `shows`: the viewer shows something, so that it is worth reading the journals.
+    `warn` takes the words about a lost shard, where it does not.
+    """
     begun, counting = False, False
     with _on_interrupt(watched, viewer):
         while True:
             for news in watched.look():
-                viewer.noticed(Observation(t=0.0, code="lost_shard", text=news))
+                if shows:
+                    viewer.noticed(Observation(t=0.0, code="lost_shard", text=news))
+                else:
+                    warn(news)
             if shows and not counting:
                 manifests = watched.manifests()
                 if manifests and not begun:
