@@ -278,7 +278,7 @@ def test_how_many_arrivals_a_load_has_by_then() -> None:
     ],
 )
 def test_how_many_jobs_a_plan_makes_for_certain(plan: Plan, jobs: int | None) -> None:
-    assert planned_jobs(plan) == jobs
+    assert planned_jobs(structs.replace(manifest(), plan=plan)) == jobs
 
 
 def test_a_closed_run_has_rates_too() -> None:

@@ -8,7 +8,7 @@ import typing
 
 import msgspec
 
-from comfyload.record import archive, model, policy
+from comfyload.record import archive, fleet, model, policy
 from comfyload.retry.policy import RULES
 from tools.reference.markdown import NOTE, Missing, Row, agree, is_struct, struct_text, structs_in, table
 
@@ -38,6 +38,8 @@ def run_directory_page() -> str:
             "- `log.ndjson`, if the run had a log: rows of the server's probe and of the application.",
             "- `label.txt`, if a person gave the run a label on the dashboard: at most 100 characters, and may change.",
             "- `events.ndjson`, if a job was sent again: why, by which rule, and when.",
+            "",
+            "A run by several generators is a folder of such directories and `fleet.json`, and is read as one run.",
             "",
             "A crash can leave a last line without a line end; it is ignored.",
             f"`format` is {model.FORMAT}; a reader refuses a newer one. Most objects omit a field that has its",
@@ -79,6 +81,11 @@ def run_directory_page() -> str:
             struct_text(model.RetryLine),
             "A test writes a line when it happens; a gateway writes those of a job when the job has ended.",
             "",
+            "## `fleet.json`",
+            "",
+            "[how-to/many-generators.md](../how-to/many-generators.md) makes one.",
+            "",
+            *(f"### {kind.__name__}\n\n{struct_text(kind)}" for kind in structs_in(fleet.FleetManifest)),
         ]
     )
 

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from comfyload.errors import RunFilesError
 from comfyload.record.archive import BASE
+from comfyload.record.fleet import FLEET, is_fleet
 from comfyload.record.metrics.files import project_log
 from comfyload.record.model import Record
 from comfyload.record.run import MANIFEST, RunReader
@@ -48,9 +49,11 @@ def newest_run(sha256: str, url: str, runs: Path) -> Earlier | None:
 def runs_below(folder: Path, depth: int) -> Iterator[RunReader]:
     """Every run at most so many folders below; what is no run, or a damaged one, is left out."""
     for level in range(1, depth + 1):
-        for file in folder.glob("/".join(["*"] * level + [MANIFEST])):
-            with suppress(RunFilesError, OSError):
-                yield RunReader(file.parent)
+        for name in (MANIFEST, FLEET):
+            for file in folder.glob("/".join(["*"] * level + [name])):
+                with suppress(RunFilesError, OSError):
+                    if not is_fleet(file.parent.parent):  # or it is a part of a run
+                        yield RunReader(file.parent)
 
 
 def _executions(reader: RunReader, sha256: str) -> list[float]:

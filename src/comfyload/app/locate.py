@@ -11,10 +11,11 @@ from comfyload.errors import RunFilesError
 from comfyload.judge.arrivals import as_it_came
 from comfyload.judge.summary import Measured, measure
 from comfyload.record import archive
+from comfyload.record.fleet import is_fleet
 from comfyload.record.lock import is_taken
 from comfyload.record.metrics.files import project_log
 from comfyload.record.model import Manifest
-from comfyload.record.run import MANIFEST, RunReader
+from comfyload.record.run import MANIFEST, RunReader, is_run
 from comfyload.report.plan_text import load_words
 
 AFTER_S = 5.0
@@ -59,7 +60,7 @@ def find(target: str, base: Path) -> Target:
         found = [find(part, base) for part in parts]
         return Target(name=target, results=[result for one in found for result in one.results])
     path = Path(target)
-    if _is_run(path):
+    if is_run(path):
         return Target(name=path.name, results=_results([RunReader(path)]))
     for folder in (path, base / target):
         if inside := runs_in(folder):
@@ -72,9 +73,9 @@ def find(target: str, base: Path) -> Target:
 
 def runs_in(folder: Path) -> list[Path]:
     """The runs in a folder that is none itself, as the ledger of a gateway is one."""
-    if not folder.is_dir() or (folder / MANIFEST).exists():
+    if not folder.is_dir() or (folder / MANIFEST).exists() or is_fleet(folder):
         return []
-    return sorted(entry for entry in folder.iterdir() if _is_run(entry))
+    return sorted(entry for entry in folder.iterdir() if is_run(entry))
 
 
 def window(manifest: Manifest) -> tuple[datetime, datetime]:
@@ -104,10 +105,6 @@ def _no_end(what: str, manifest: Manifest) -> RunFilesError:
 
 def _results(readers: Iterable[RunReader]) -> list[Result]:
     return [Result(reader=reader, measured=measured(reader)) for reader in readers]
-
-
-def _is_run(path: Path) -> bool:
-    return (path / MANIFEST).is_file() and (path / "records.ndjson").is_file()
 
 
 def labelled(results: Sequence[Result]) -> dict[str, Result]:

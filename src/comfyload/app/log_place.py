@@ -10,6 +10,7 @@ from comfyload import clock
 from comfyload.app.earlier import runs_below
 from comfyload.app.probe import ask
 from comfyload.errors import ComfyloadError, RunFilesError
+from comfyload.record.fleet import is_fleet, read_fleet
 from comfyload.record.metrics.files import DEFAULT_LOG, VARIABLE, older_files, project_log
 from comfyload.record.options import RunOptions
 from comfyload.record.run import LOG, MANIFEST, RunReader
@@ -98,7 +99,10 @@ def _is_there(path: Path) -> bool:
 
 
 def _in_folder(folder: Path) -> LogPlace:
-    """The log of a run, or the one that a baseline keeps."""
+    """The log of a run, or the one that a baseline keeps. All shards of a run read the same log."""
+    if is_fleet(folder):
+        kept = [folder / place.directory for place in read_fleet(folder).shards]
+        folder = next((shard for shard in kept if (shard / LOG).is_file()), kept[0])
     if (folder / LOG).is_file():
         return LogPlace(path=folder / LOG, began=_began(RunReader(folder)))
     if (folder / NAME).is_file():

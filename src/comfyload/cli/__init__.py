@@ -24,6 +24,7 @@ EXIT_CODES = (
 PANELS = {
     "Measure": (
         "run.run",
+        "fleet.fleet",
         "checklist.checklist",
         "ab.ab",
         "doctor.doctor",

@@ -20,7 +20,7 @@ from comfyload.cli.progress import viewer_for
 from comfyload.cli.signature import Given, Takes, with_flags
 from comfyload.cli.streams import echo_toml
 from comfyload.cli.ui import open_page
-from comfyload.errors import INTERRUPTED, ComfyloadError
+from comfyload.errors import INTERRUPTED, ComfyloadError, UsageError
 from comfyload.judge.gates.grammar import GateSet
 from comfyload.judge.gates.sequential import BUDGET_JOBS
 from comfyload.record.archive import check_free
@@ -112,8 +112,12 @@ def run(
 
         return clock.run(show_dry_run(options, as_json=ending.json_))
     ending.check()
+    if options.shard is not None:
+        _check_unjudged(gating, ending, until_proven=until_proven)
     judged, stop_reason = until_proven or ending.save is not None or gating.given, None
-    limits = _limits(gating, ending.archive) if judged else None  # what is wrong with them is an error before the load
+    limits = (
+        limits_of(gating, ending.archive) if judged else None
+    )  # what is wrong with them is an error before the load
     if until_proven and limits is not None:
         from comfyload.app.run.early_stop import StopRule
 
@@ -124,8 +128,15 @@ def run(
     gc.freeze()  # modules stay: the load, which begins without garbage, need not look for it among them
     path = clock.run(run_load(options, viewer_for(quiet=ending.silent), stop_reason))
 
-    limits = limits or _limits(gating, ending.archive)
-    raise typer.Exit(_report(path, ending, limits, options.metrics_log, judged=judged))
+    limits = limits or limits_of(gating, ending.archive)
+    raise typer.Exit(report(path, ending, limits, options.metrics_log, judged=judged))
+
+
+def _check_unjudged(gating: GateFlags, ending: ResultFlags, *, until_proven: bool) -> None:
+    """Raises: UsageError: a verdict is wanted on a shard, which is a part of a run."""
+    given = {"--until-proven": until_proven, "--save": ending.save is not None, "--gate": gating.given}
+    for flag in (flag for flag, is_given in given.items() if is_given):
+        raise UsageError(f"{flag} is about a whole run, and --shard makes a part of one", "judge all shards together")
 
 
 def _save_plan(file: Path, options: RunOptions) -> None:
@@ -146,7 +157,7 @@ def _save_plan(file: Path, options: RunOptions) -> None:
         echo(f"Plan  {file}\nNext  comfyload run --plan {file}")
 
 
-def _limits(gating: GateFlags, archive: Path) -> Limits:
+def limits_of(gating: GateFlags, archive: Path) -> Limits:
     """The gates, and what `* baseline` means in them. Loads numpy and scipy, for which no job needs to wait."""
     from comfyload.app.check import baseline_of
 
@@ -154,7 +165,7 @@ def _limits(gating: GateFlags, archive: Path) -> Limits:
     return gates, baseline_of(gates, None, archive)
 
 
-def _report(path: Path, ending: ResultFlags, limits: Limits, metrics_log: str | None, *, judged: bool) -> int:
+def report(path: Path, ending: ResultFlags, limits: Limits, metrics_log: str | None, *, judged: bool) -> int:
     """Print the run with the verdicts on its gates, and keep it if a name was given; returns the exit code.
 
     `judged`: the verdicts decide the exit code; the default gates are shown, and do not.

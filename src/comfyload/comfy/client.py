@@ -210,7 +210,7 @@ class ComfyClient:
         if self._options.room is not None:
             self._options.room.changed()
         self._options.on_queue(self._clock(), remaining)
-        if remaining > ours:
+        if remaining > ours and not self._options.shared:
             self._link.noticed.foreign_load(remaining, ours)
 
     def _on_end_of_task(self, task: asyncio.Task[None]) -> None:

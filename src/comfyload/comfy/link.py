@@ -23,7 +23,8 @@ class ClientOptions(Struct, frozen=True, kw_only=True):
     earlier process may have sent; they are looked up before they are sent. `earlier_ids`: prompts of an earlier process
     that may still be in the server's queue, where they count as ours. `server_restarted`: the server was restarted
     since then, so that a prompt it does not know may have run, and is not sent again. `room`: prompts are sent only
-    while it has some, one after the other.
+    while it has some, one after the other. `shared`: other processes of our run send to the server as well, so that
+    prompts of others in its queue may be theirs.
     """
 
     timeouts: Timeouts = Timeouts()
@@ -34,6 +35,7 @@ class ClientOptions(Struct, frozen=True, kw_only=True):
     earlier_ids: Iterable[str] = ()
     server_restarted: bool = False
     room: Room | None = None
+    shared: bool = False
 
 
 @dataclass(kw_only=True, eq=False)

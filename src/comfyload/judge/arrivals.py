@@ -77,6 +77,7 @@ def rates(manifest: Manifest, arrivals: Arrivals, wall_clock_s: float | None) ->
         planned = planned_in(load, seconds) / seconds if seconds > 0 else None
         if isinstance(load, Replay):
             planned = _rate(np.asarray(load.offsets_s, dtype=np.float64))
+        planned = None if planned is None else planned * manifest.part.fraction
     found = {"planned": planned}
     if not manifest.resumed:
         completed = int(arrivals.completed.sum()) / wall_clock_s if wall_clock_s else None
@@ -119,8 +120,16 @@ def as_it_came(plan: Plan) -> bool:
     return isinstance(plan.load, Replay) and plan.load.as_it_came
 
 
-def planned_jobs(plan: Plan) -> int | None:
-    """How many counted jobs the plan makes for certain; None where time or chance decides."""
+def planned_jobs(manifest: Manifest) -> int | None:
+    """How many counted jobs the plan makes for certain; of a shard its share. None where that is not known."""
+    plan, arrivals = manifest.plan, manifest.scheduled
+    if arrivals is None:
+        arrivals = _planned_arrivals(plan)
+    return None if arrivals is None else manifest.part.share(arrivals, plan.warmup) * plan.pages
+
+
+def _planned_arrivals(plan: Plan) -> int | None:
+    """None where time or chance decides."""
     if plan.duration_s is not None or as_it_came(plan):
         return None
     load, count = plan.load, plan.jobs
@@ -128,7 +137,7 @@ def planned_jobs(plan: Plan) -> int | None:
         count = len(load.offsets_s) if count is None else min(count, len(load.offsets_s))
     elif isinstance(load, Open) and load.stages[-1].seconds is not None:
         count = None
-    return None if count is None else count * plan.pages
+    return count
 
 
 def books_failed(arrivals: Arrivals) -> Flags:

@@ -28,6 +28,7 @@ from comfyload.judge.findings.consistency import (
     server_findings,
 )
 from comfyload.judge.findings.load_checks import load_findings
+from comfyload.judge.findings.others import foreign_findings
 from comfyload.judge.findings.stability import steadiness_findings
 from comfyload.judge.findings.table import Finding
 from comfyload.judge.metrics import METRICS
@@ -225,6 +226,7 @@ def _findings(evidence: Evidence, gpus: Mapping[str, GpuRow], damage: Mapping[st
         ledger_findings,
         load_findings,
         server_findings,
+        foreign_findings,
         clock_findings,
         cache_findings,
         output_findings,

@@ -8,7 +8,7 @@ is one job, or a book of several that are due together.
 import asyncio
 import contextvars
 import itertools
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import KW_ONLY, dataclass
 from typing import Protocol
@@ -18,6 +18,7 @@ from comfyload.load.arrivals import Generator, offsets
 from comfyload.load.timer import Timer
 from comfyload.record.model import Execution, Failure, Line, Prompt, Record, Sent
 from comfyload.record.plan import Closed, Open, Plan, Replay
+from comfyload.record.shard import WHOLE, Shard
 from comfyload.tasks import within
 
 
@@ -63,7 +64,11 @@ class Stop:
 
 @dataclass(eq=False)
 class Engine:
-    """One run of a plan. `done`: numbers of arrivals that are left out, since an earlier process has handled them."""
+    """One run of a plan, or of a shard of its arrivals, users and places.
+
+    `done`: numbers of arrivals that are left out, since an earlier process has handled them. `start`: waits until the
+    counted load is about to begin, and returns when it does, by `clock`; None: it begins at once.
+    """
 
     plan: Plan
     prompts: Callable[[int], Prompt]
@@ -74,6 +79,8 @@ class Engine:
     rng: Generator
     stop: Stop
     done: frozenset[int] = frozenset()
+    shard: Shard = WHOLE
+    start: Callable[[], Awaitable[float]] | None = None
 
     def __post_init__(self) -> None:
         self._context = contextvars.copy_context()
@@ -84,21 +91,32 @@ class Engine:
         """Run the plan to its end.
 
         Warm-up arrivals come first, by one user after the other where the load is open. `on_counted` is called when the
-        counted ones begin, `on_last` after the last one, while jobs under way end.
+        counted ones begin, or a moment before, `on_last` after the last one, while jobs under way end.
         """
         plan, load = self.plan, self.plan.load
-        warmup = Closed(concurrency=load.concurrency if isinstance(load, Closed) else 1)
-        await self._closed(warmup, self._left(range(plan.warmup)), until=None)
+        users: Sequence[int] = range(1)
+        warmup = Closed(concurrency=1)
+        if isinstance(load, Closed):
+            warmup, users = Closed(concurrency=load.concurrency), self.shard.numbers(load.concurrency)
+        await self._closed(warmup, users, self._left(range(plan.warmup)), until=None)
+        began = None if self.stop.requested or self.start is None else await self.start()
         if self.stop.requested:
             return
         on_counted()
-        began = self.clock()
+        began = self.clock() if began is None else began
         until = None if plan.duration_s is None else began + plan.duration_s
         if isinstance(load, Closed):
+            await self._until(began)
             numbers = itertools.count(plan.warmup) if plan.jobs is None else range(plan.warmup, plan.warmup + plan.jobs)
-            await self._closed(load, self._left(numbers), until=until, on_last=on_last)
+            await self._closed(load, users, self._left(numbers), start=began, until=until, on_last=on_last)
         else:
             await self._open(load, began, until, on_last)
+
+    async def _until(self, began: float) -> None:
+        """Wait for the instant more exactly than a user waits for its own."""
+        with closing(Timer()) as timer:
+            self.stop.wakes(timer.wake)
+            await timer.until(clocks.now() - self.clock() + began)
 
     async def finish(self, begun: Iterable[Sent]) -> None:
         """Finish jobs that an earlier process sent, or was about to send.
@@ -117,14 +135,27 @@ class Engine:
                 under_way.create_task(follow(self.prompts(line.index), line.due))
 
     def _left(self, numbers: Iterable[int]) -> Iterable[int]:
-        return (number for number in numbers if number not in self.done)
+        return (number for number in numbers if self._is_left(number))
+
+    def _is_left(self, number: int) -> bool:
+        return number not in self.done and self.shard.takes(number)
 
     async def _closed(
-        self, load: Closed, numbers: Iterable[int], *, until: float | None, on_last: Callable[[], None] = lambda: None
+        self,
+        load: Closed,
+        ranks: Sequence[int],
+        numbers: Iterable[int],
+        *,
+        start: float | None = None,
+        until: float | None,
+        on_last: Callable[[], None] = lambda: None,
     ) -> None:
-        """Each user takes the next arrival when it is free and its think time has passed; the arrival is due then."""
+        """Each user takes the next arrival when it is free and its think time has passed; the arrival is due then.
+
+        `ranks`: of the users among all of the load, which begin one after the other from `start`; None: now.
+        """
         todo = iter(numbers)
-        start = self.clock()
+        start = self.clock() if start is None else start
 
         async def user(due: float) -> None:
             while until is None or due < until:
@@ -142,23 +173,26 @@ class Engine:
             on_last()
 
         # An endless plan has endless numbers; a finite one needs no more users than it has arrivals.
-        first = list(itertools.islice(todo, load.concurrency))
+        first = list(itertools.islice(todo, len(ranks)))
         todo = itertools.chain(first, todo)
         async with asyncio.TaskGroup() as users:
-            for rank in range(len(first)):
+            for rank in ranks[: len(first)]:
                 self._start(users, user(start + load.ramp_up_s * rank / load.concurrency))
 
     async def _open(self, load: Open | Replay, began: float, until: float | None, on_last: Callable[[], None]) -> None:
         """Each arrival is due at its offset from the start, whatever happens to those before it."""
         plan = self.plan
-        slots = asyncio.Semaphore(load.max_in_flight) if load.max_in_flight is not None else None
+        slots = None
+        if load.max_in_flight is not None:
+            slots = asyncio.Semaphore(self.shard.share(load.max_in_flight))
         zero = clocks.now() - self.clock()
         schedule: Iterator[float] = itertools.islice(offsets(load, self.rng), plan.jobs)
         if self.done:
             # A resumed run keeps the remaining gaps; the time between the two processes is not made up for.
             schedule, ahead = itertools.tee(schedule)
-            left = (offset for number, offset in enumerate(ahead, plan.warmup) if number not in self.done)
+            left = (offset for number, offset in enumerate(ahead, plan.warmup) if self._is_left(number))
             began -= next(left, 0.0)
+        due = began
         with closing(Timer()) as timer:
             self.stop.wakes(timer.wake)
             async with asyncio.TaskGroup() as under_way:
@@ -166,7 +200,7 @@ class Engine:
                     due = began + offset
                     if until is not None and due >= until:
                         break
-                    if number in self.done:
+                    if not self._is_left(number):
                         continue
                     if not self.stop.admits(plan.pages):
                         until = None
@@ -178,6 +212,8 @@ class Engine:
                         self._drop(number, due, "no slot was free when it was due")
                     else:
                         self._start(under_way, self._when_free(number, due, slots))
+                else:
+                    await timer.until(zero + due)  # the last may be another shard's
                 if until is not None and not self.stop.requested:
                     await timer.until(zero + until)
                 on_last()

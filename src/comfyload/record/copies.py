@@ -28,7 +28,9 @@ def copy_run(run: Path, folder: Path) -> str:
                 f"{run / other[0]} is not a plain file", "a baseline holds plain files; remove it first"
             )
         (parent / name).mkdir(parents=True)
-        for relative in plain - {LOCK}:  # of a process that died
+        for relative in plain:
+            if relative.rpartition("/")[2] == LOCK:  # of a process that died
+                continue
             copy = parent / name / relative
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(run / relative, copy)

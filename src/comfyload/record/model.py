@@ -20,6 +20,7 @@ from comfyload.record.outcomes import OUTCOMES
 from comfyload.record.outcomes import Outcome as Outcome  # passed on
 from comfyload.record.plan import Plan
 from comfyload.record.policy import Policy
+from comfyload.record.shard import WHOLE, Shard, ShardText, read_shard
 
 FORMAT = 1
 """Version of the run directory's files; readers refuse a newer one."""
@@ -333,7 +334,8 @@ class Observation(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Codes: `restart`, `foreign_load`, `busy_at_start`, `stream_lost`, `stream_stalled`, `worker_stalled`, `orphan`,
     `server_gone`, `generator_fault`, `preflight`, `dropped_outputs`, `vary`, `cancel_unsafe`, `unknown_server`,
-    `telemetry`, `capped`, `unreadable`.
+    `telemetry`, `capped`, `unreadable`, `late_start`; of a run in shards `lost_shard`, `lost_shard_allowed`,
+    `shards_apart`, `clocks_apart`, `divided`.
     """
 
     t: Instant
@@ -413,7 +415,10 @@ class Manifest(Struct, kw_only=True):
     gates were decided; "capped": no more jobs were sent after `--max-jobs` or `--max-time` was reached. `looks`: after
     how many counted jobs the gates were judged; every look is a chance to err. `environment`: of the server under test.
     `clocks`: what the clocks of the generator's machine did, a row for each process of the run. `again_of`: the jobs of
-    another run that this one sends once more; absent: they are its own.
+    another run that this one sends once more; absent: they are its own. `shard`: which part of the plan's arrivals
+    this run has; absent: all. `zero_utc`: zero of the run's clock, by the wall clock. `began_utc`: when the counted
+    load really began. These two stand in shards only. `shards`: how many generators made the run, if it is read from
+    several directories; no `manifest.json` has it.
     """
 
     format: int
@@ -440,3 +445,12 @@ class Manifest(Struct, kw_only=True):
     clocks: list[ClockCheck] = msgspec.field(default_factory=list)
     observations: list[Observation] = msgspec.field(default_factory=list)
     again_of: AgainOf | UnsetType = UNSET
+    shard: ShardText | UnsetType = UNSET
+    zero_utc: str | UnsetType = UNSET
+    began_utc: str | UnsetType = UNSET
+    shards: Count | UnsetType = UNSET
+
+    @property
+    def part(self) -> Shard:
+        """Which of the plan's arrivals it has."""
+        return WHOLE if self.shard is UNSET else read_shard(self.shard)

@@ -22,7 +22,9 @@ class RunOptions(Struct, frozen=True, kw_only=True):
 
     `preflight` False: what the server would refuse is submitted all the same. `telemetry` False: nothing is read but
     the jobs. `policy`: a file with a retry policy. `max_jobs`, `max_time_s`: caps on what
-    the command sends in all its runs.
+    the command sends in all its runs. `shard`: `I/N`, the part of the arrivals that this process sends. `start_at`:
+    when the counted load begins, in ISO 8601, UTC. `allow_lost_shards`: a run of several shards counts without those
+    that were lost.
     """
 
     server: Annotated[
@@ -131,3 +133,15 @@ class RunOptions(Struct, frozen=True, kw_only=True):
             least=0.001,
         ),
     ] = None
+    shard: Annotated[
+        str | None,
+        Flag("--shard", "I/N", "Send every N-th arrival from the I-th on; I is from 0 to N-1.", LOAD, repeat=False),
+    ] = None
+    start_at: Annotated[
+        str | None,
+        Flag("--start-at", "INSTANT", "Begin the load then: ISO 8601 (UTC), or Unix seconds.", LOAD, repeat=False),
+    ] = None
+    allow_lost_shards: Annotated[
+        bool,
+        Flag("--allow-lost-shards", "", "A run in shards is valid without the jobs of lost ones.", LOAD, repeat=False),
+    ] = False

@@ -20,20 +20,23 @@ import msgspec
 
 from comfyload.errors import RunFilesError, file_errors
 from comfyload.record.atomic import replace_file
-from comfyload.record.bounds import instant, moment, value
-from comfyload.record.codec import check_keys, decode, encode, encode_pretty, parsed
-from comfyload.record.journal import RECORDS, Damage, read_journal, read_whole
-from comfyload.record.model import FORMAT, Line, LogLine, Manifest, Record, RetryLine, Sample, Sent
+from comfyload.record.bounds import instant, value
+from comfyload.record.codec import check_keys, encode, encode_pretty, parsed
+from comfyload.record.fleet import is_fleet, read_fleet
+from comfyload.record.journal import RECORDS, Damage, read_journal
+from comfyload.record.manifest_file import MANIFEST as MANIFEST  # passed on
+from comfyload.record.manifest_file import content_of, read_manifest
+from comfyload.record.manifest_file import decode_versioned as decode_versioned  # passed on
+from comfyload.record.merged import ShardFiles, merged
+from comfyload.record.model import Line, LogLine, Manifest, Record, RetryLine, Sample, Sent
+from comfyload.record.on_one_clock import each_row_once, in_order, shifted
 from comfyload.record.policy import FORMAT as POLICY_FORMAT
 
-T = TypeVar("T")
+T = TypeVar("T", Line, Sample, LogLine, RetryLine)
 
-MANIFEST = "manifest.json"
 SAMPLES = "samples.ndjson"
 LOG = "log.ndjson"
 EVENTS = "events.ndjson"
-_MOST_MANIFEST_BYTES = 64 << 20
-"""A manifest may hold the graph of each workflow."""
 
 
 class RunWriter:
@@ -155,15 +158,24 @@ class RunWriter:
             raise self._cannot(error) from None
 
 
+def is_run(path: Path) -> bool:
+    """Whether the folder holds a run, in one piece or in shards."""
+    return ((path / MANIFEST).is_file() and (path / RECORDS).is_file()) or is_fleet(path)
+
+
 class RunReader:
-    """A run directory on disk, finished or not.
+    """A run directory on disk, finished or not; one in shards is read as one run, on one clock.
 
     `salvage`: damaged lines are skipped. `damage`: the lines that the last whole pass skipped, by the file's name.
     """
 
     def __init__(self, path: Path, *, salvage: bool = False) -> None:
         self.path = path
-        self.manifest = _read_manifest(path / MANIFEST)
+        self.in_shards = is_fleet(path)
+        if self.in_shards:
+            self.manifest, self._parts = merged(path, read_fleet(path))
+        else:
+            self.manifest, self._parts = read_manifest(path / MANIFEST), [ShardFiles(path=path)]
         self.damage: dict[str, Damage] = {}
         self._salvage = salvage
 
@@ -176,13 +188,12 @@ class RunReader:
 
     def log(self) -> Iterator[LogLine]:
         """Rows of the server's side, in the order in which they were read."""
-        if os.path.lexists(self.path / LOG):
-            yield from self._read(LOG, msgspec.json.Decoder(LogLine))
+        rows = self._read(LOG, msgspec.json.Decoder(LogLine))
+        return each_row_once(rows) if self.in_shards else rows  # every shard reads the same log
 
     def events(self) -> Iterator[RetryLine]:
         """What happened to jobs under way, in the order in which it was written."""
-        if os.path.lexists(self.path / EVENTS):
-            yield from self._read(EVENTS, msgspec.json.Decoder(RetryLine))
+        return self._read(EVENTS, msgspec.json.Decoder(RetryLine))
 
     def check(self) -> None:
         """Read all files once.
@@ -202,7 +213,7 @@ class RunReader:
         file, manifest = self.path / MANIFEST, self.manifest
         # Other parts leave out their defaults.
         followed = [f.encode_name for f in msgspec.structs.fields(Manifest) if f.name in ("plan", "options", "retry")]
-        content = parsed(_content(file))
+        content = parsed(content_of(file))
         try:
             check_keys({key: inner if key in followed else None for key, inner in content.items()}, manifest)
             if manifest.retry is not None and manifest.retry.format > POLICY_FORMAT:
@@ -213,13 +224,15 @@ class RunReader:
             ) from None
 
     def _read(self, name: str, decoder: msgspec.json.Decoder[T]) -> Iterator[T]:
-        return chain.from_iterable(self._blocks(name, decoder))
+        parts = [part for part in self._parts if name not in (LOG, EVENTS) or os.path.lexists(part.path / name)]
+        lines = [shifted(chain.from_iterable(self._blocks(part, name, decoder)), part) for part in parts]
+        return lines[0] if len(lines) == 1 else in_order(lines)
 
-    def _blocks(self, name: str, decoder: msgspec.json.Decoder[T]) -> Iterator[Iterable[T]]:
-        found = Damage() if self._salvage else None
-        yield from read_journal(self.path / name, decoder, found)
+    def _blocks(self, part: ShardFiles, name: str, decoder: msgspec.json.Decoder[T]) -> Iterator[Iterable[T]]:
+        file, found = part.path / name, Damage() if self._salvage else None
+        yield from read_journal(file, decoder, found)
         if found is not None and found.why:
-            self.damage[name] = found
+            self.damage[file.relative_to(self.path).as_posix()] = found
 
 
 def _write_whole(descriptor: int, line: bytearray) -> None:
@@ -237,37 +250,3 @@ def _write_whole(descriptor: int, line: bytearray) -> None:
 
 def _open_append(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
-
-
-def _content(manifest: Path) -> bytes:
-    with file_errors(f"{manifest.parent} is not a run directory: {MANIFEST}", "give the folder of a run"):
-        return read_whole(manifest, _MOST_MANIFEST_BYTES)
-
-
-def _read_manifest(path: Path) -> Manifest:
-    content = _content(path)
-    try:
-        manifest = decode_versioned(content, Manifest, FORMAT, path)
-        for text in (manifest.started_utc, manifest.ended_utc):
-            if text is not None:
-                moment(text)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise RunFilesError(f"{path} is damaged: {error}") from None
-    return manifest
-
-
-class _Versioned(msgspec.Struct):
-    format: int
-
-
-def decode_versioned(content: bytes, kind: type[T], newest: int, file: Path) -> T:
-    """The contents of a manifest, whose format is looked at first.
-
-    Raises:
-        RunFilesError: a newer version wrote it.
-        msgspec.MsgspecError, ValueError: it is damaged.
-    """
-    version = decode(content, msgspec.json.Decoder(_Versioned)).format
-    if version > newest:
-        raise RunFilesError(f"{file} has format {version}; this comfyload reads up to {newest}", "update comfyload")
-    return decode(content, msgspec.json.Decoder(kind))

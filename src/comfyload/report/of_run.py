@@ -30,6 +30,8 @@ def page_of(measured: Measured, verdicts: Sequence[GateVerdict] = (), charts: Se
     bars = [_time(summary), node_bars(summary)]
     unchanged = manifest.plan.as_is and not as_it_came(manifest.plan)
     load = f"{plan_words(manifest.plan)}{', unchanged graph' if unchanged else ''}"
+    if isinstance(manifest.shard, str):
+        load += f", shard {manifest.shard} of it"
     version, busy = manifest.server.comfyui_version, server_words(summary.saturation)
     return Page(
         title=manifest.name,

@@ -42,6 +42,8 @@ def facts(manifest: Manifest, summary: Summary) -> list[PageLine]:
     found += _others(summary)
     if not as_it_came(manifest.plan):
         found.append(_self_check(manifest.self_check, summary.findings))
+    if isinstance(manifest.shards, int):
+        found.append(PageLine("Made by", Value(count(manifest.shards, "shard")), detail=True))
     found.append(PageLine("Run id", Value(manifest.run_id), detail=True))
     return found
 

@@ -14,6 +14,7 @@ from comfyload.app.run.viewer import Viewer
 from comfyload.clock import stopwatch
 from comfyload.errors import RunFilesError, UsageError
 from comfyload.judge.arrivals import as_it_came
+from comfyload.record.fleet import is_fleet
 from comfyload.record.lock import alone_in, is_taken
 from comfyload.record.model import AgainOf, Manifest, Record
 from comfyload.record.options import RunOptions
@@ -53,6 +54,8 @@ async def again(path: Path, jobs: list[int], given: RunOptions, viewer: Viewer) 
         uploads=manifest.options.uploads,
         name=manifest.name,
         policy=None,
+        shard=None,
+        start_at=None,
     )
     async with connect(options) as transport:
         prepared = await prepare(options, transport, again_of=of)
@@ -76,7 +79,7 @@ def check_again(path: Path, manifest: Manifest) -> None:
         raise UsageError(
             f"{path} is a gateway's traffic", "the gateway sends its jobs again: comfyload jobs --retry ID"
         )
-    if is_taken(path):
+    if is_taken(path) or (is_fleet(path) and manifest.end is None):
         raise UsageError(f"{path} goes on: more jobs would change what it measures", "wait until it has ended")
 
 

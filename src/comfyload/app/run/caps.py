@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from comfyload.app.run.options import RunOptions
+from comfyload.app.run.sharing import shard_of
 from comfyload.clock import stopwatch
 from comfyload.errors import NothingMeasured
 
@@ -12,6 +13,7 @@ class Caps:
 
     def __init__(self, options: RunOptions) -> None:
         self._jobs, self._seconds = options.max_jobs, options.max_time_s
+        self._most = _share(options)
         self._elapsed = stopwatch()
         self._sent = 0
         self._refused = False
@@ -27,14 +29,15 @@ class Caps:
     def reached(self) -> str:
         """Which cap is reached, in words; "" if none is."""
         if self._refused:
-            return f"--max-jobs {self._jobs} was reached"
+            ours = "" if self._most == self._jobs else f", of which {self._most} are this shard's,"
+            return f"--max-jobs {self._jobs}{ours} was reached"
         if self.left_s == 0.0:
             return f"--max-time {self._seconds:g}s was reached"
         return ""
 
     def admits(self, jobs: int) -> bool:
         """Whether so many more jobs may be sent, which counts them. After the first refusal, all are refused."""
-        if not self.reached and self._jobs is not None and self._sent + jobs > self._jobs:
+        if not self.reached and self._most is not None and self._sent + jobs > self._most:
             self._refused = True
         if self.reached:
             return False
@@ -46,3 +49,11 @@ class Caps:
         return NothingMeasured(
             f"{self.reached} before {what}", f"the runs so far are in {folder}; raise the limit, or run less"
         )
+
+
+def _share(options: RunOptions) -> int | None:
+    """The most jobs of this process: of the first arrivals, which all shards together may send, its own."""
+    shard, pages = shard_of(options), options.plan.pages
+    if options.max_jobs is None or shard.is_whole:
+        return options.max_jobs
+    return shard.share(options.max_jobs // pages) * pages

@@ -9,11 +9,15 @@ from typing import Any, get_args
 from msgspec import structs
 
 from comfyload.app.run.options import parse_notes
+from comfyload.app.run.sharing import parse_instant, parse_shard
 from comfyload.errors import UsageError
 from comfyload.load.grammar import parse_arrivals, parse_order, parse_rate, parse_stages
+from comfyload.record.codec import encode
 from comfyload.record.flag import OptionFlag, flags_of
+from comfyload.record.fleet import is_fleet
 from comfyload.record.options import RunOptions, WorkflowChoice
 from comfyload.record.plan import Closed, Load, Open, Plan, Replay, Stage
+from comfyload.record.run import RunReader
 from comfyload.text_files import decode_log, read_bytes
 
 ARRIVALS = ("rate", "stages", "replay")
@@ -93,6 +97,10 @@ def _fields(flag: OptionFlag, value: Any) -> dict[str, Any]:
         case "arrivals":
             gaps, cv = parse_arrivals(value)
             return {"arrivals": gaps, "cv": cv or 1.0}
+        case "shard":
+            value = parse_shard(value)
+        case "start_at":
+            value = parse_instant(value)
     if flag.kind == "switch":
         value = not flag.default
     choices = get_args(flag.of) if flag.kind == "text" else ()
@@ -148,6 +156,8 @@ def _replay(path: Path, speedup: float, match: str | None) -> Replay:
     from comfyload.load.recorded import read_recording
 
     hint = "give offsets, the folder of one run, or an access log"
+    if is_fleet(path):
+        return read_recording([encode(line).decode() for line in RunReader(path).lines()], str(path), speedup, match)
     content = read_bytes(path / "records.ndjson" if path.is_dir() else path, hint=hint)
     text = decode_log(content, str(path))
     return read_recording(text.split("\n" if "\n" in text else "\r"), str(path), speedup, match)

@@ -17,6 +17,7 @@ from comfyload.app.run.options import plan_hash
 from comfyload.app.run.preflight import Beforehand
 from comfyload.app.run.schedule_seed import arrivals_rng
 from comfyload.app.run.session import Session
+from comfyload.app.run.sharing import check_sharing, shard_of, wall
 from comfyload.app.run.viewer import StopReason, Viewer
 from comfyload.clock import stopwatch
 from comfyload.comfy.address import parse_headers, parse_server, redacted, scrape_url
@@ -60,7 +61,8 @@ async def run(
         prepared = await prepare(options, transport)
         manifest = prepared.manifest
         started = datetime.fromisoformat(manifest.started_utc)
-        path = Path(options.run_dir) if options.run_dir else _new_directory(started, manifest.name)
+        suffix = "" if options.shard is None else f"-shard-{shard_of(options).members[0]}"
+        path = Path(options.run_dir) if options.run_dir else _new_directory(started, manifest.name + suffix)
         with alone_in(path) as unlocked, RunWriter(path, manifest) as writer:
             say_unlocked(unlocked, viewer)
             log = live_log() if live else None
@@ -97,6 +99,8 @@ async def prepare(
     """
     if again is not None and isinstance(again.again_of, AgainOf):
         again_of = again.again_of
+    if again is None:
+        check_sharing(options, wall())
     check_descriptors(options.plan)
     inputs = load_inputs(options)
     _check_telemetry(options, resumed=again is not None)
@@ -104,7 +108,8 @@ async def prepare(
         options = structs.replace(options, plan=structs.replace(options.plan, seed=secrets.randbits(53)))
     headers = sorted(setting.partition("=")[0] for setting in options.headers)
     server = await identify(transport, transport.name, headers)
-    if server.queue_at_start and not options.allow_shared:
+    others_warm_up = options.shard is not None and options.plan.warmup > 0
+    if server.queue_at_start and not options.allow_shared and not others_warm_up:
         raise UsageError(
             f"the server is busy: {count(server.queue_at_start, 'prompt')} of others in its queue",
             "wait, or remove those of a killed run with comfyload cleanup; --allow-shared marks the run as invalid",
@@ -120,7 +125,8 @@ async def prepare(
     started = datetime.now(UTC)
     names = "+".join(workflow.name for workflow in inputs.workflows)
     name = options.name or re.sub(r"[^\w.+-]+", "_", names)[:60].strip("._") or "run"  # as any file system takes it
-    run_id = again.run_id if again is not None else f"{started:%Y%m%dT%H%M%SZ}-{name}-{secrets.token_hex(3)}"
+    of_shard = "" if options.shard is None else f"-{options.shard.replace('/', 'of')}"
+    run_id = again.run_id if again is not None else f"{started:%Y%m%dT%H%M%SZ}-{name}-{secrets.token_hex(3)}{of_shard}"
     if again is not None:
         inputs.leave_out({facts.name: facts.dropped for facts in again.workflows})
     beforehand = Beforehand(options, inputs, info, described, server)
@@ -145,6 +151,7 @@ async def prepare(
         retry=None if options.policy is None else decode(read_text(options.policy).encode()),
         plan_sha256=plan_hash(options, [workflow.sha256 for workflow in inputs.workflows], again_of),
         again_of=UNSET if again_of is None else again_of,
+        shard=UNSET if options.shard is None else options.shard,
     )
     return Prepared(manifest=manifest, jobs=jobs, options=options)
 

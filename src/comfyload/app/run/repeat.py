@@ -10,11 +10,12 @@ from comfyload.record.plan import Load, Open, Plan, Stage
 
 
 def command(options: RunOptions) -> list[str]:
-    """The words of a command line; empty where the options name no server.
+    """The words of a command line; empty where the options name no server, or are those of a shard, which alone is no
+    run.
 
     The seed is left out: the same jobs again might come from a cache.
     """
-    if not options.server:
+    if not options.server or options.shard is not None:
         return []
     flags = [flag for flag in flags_of(type(options)).values() if flag.flag.repeat]
     return ["comfyload", "run", *(word for flag in flags for word in _words(flag, options))]

@@ -5,7 +5,7 @@ runs twice; seeds and schedule are functions of the manifest, so that the remain
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import count, islice
 from pathlib import Path
@@ -23,8 +23,10 @@ from comfyload.comfy.api import Api, api_of
 from comfyload.comfy.identify import identify
 from comfyload.errors import UsageError
 from comfyload.judge.arrivals import as_it_came
+from comfyload.record.fleet import read_fleet
 from comfyload.record.journal import RECORDS, Damage
 from comfyload.record.lock import alone_in
+from comfyload.record.merged import zero_of
 from comfyload.record.model import Manifest, Observation, Record, Sent, Server
 from comfyload.record.options import RunOptions
 from comfyload.record.run import RunReader, RunWriter
@@ -69,7 +71,7 @@ async def resume(path: Path, again: RunOptions, viewer: Viewer) -> bool:
     Raises:
         UsageError: the workflow has changed, a secret is not given again, or a process is at work in the directory.
     """
-    RunReader(path)  # a mistyped path must not become a directory
+    check_in_one_piece(path)  # and a mistyped path must not become a directory
     with alone_in(path) as unlocked:
         say_unlocked(unlocked, viewer)
         return await _resume(path, again, viewer)
@@ -92,9 +94,9 @@ async def _resume(path: Path, again: RunOptions, viewer: Viewer) -> bool:
         api = api_of(transport, prepared.manifest.server)
         # A server that forgot a job that it had ended was restarted: an absent job may have run.
         restarted = left.ended is not None and await api.prompt_state(left.ended) == "absent"
-        unjournalled = await _unjournalled(api, prepared.manifest.server, manifest.run_id, left.journalled)
+        unjournalled = await _unjournalled(api, prepared.manifest.server, manifest, left.journalled)
         # By the wall clock, as the process that counted the run's seconds is gone.
-        passed = datetime.now(UTC) - datetime.fromisoformat(manifest.started_utc)
+        passed = datetime.now(UTC) - zero_of(manifest)
         gone = max(passed.total_seconds(), left.last_instant)
         watch = stopwatch()
         manifest.server = structs.replace(prepared.manifest.server, queue_at_start=manifest.server.queue_at_start)
@@ -143,9 +145,21 @@ async def cleanup(path: Path, again: RunOptions) -> CleanedUp:
     Raises:
         UsageError: a secret is not given again, or a process is at work in the directory.
     """
-    RunReader(path)
+    check_in_one_piece(path)
     with alone_in(path):
         return await _cleanup(path, again)
+
+
+def check_in_one_piece(path: Path) -> None:
+    """Refuse a run in shards: each is a run of its own, with a process of its own.
+
+    Raises:
+        UsageError: it is one.
+        RunFilesError: there is no run.
+    """
+    if RunReader(path, salvage=True).in_shards:
+        first = path / read_fleet(path).shards[0].directory
+        raise UsageError(f"{path} is a run in shards", f"name one of them, such as {first}")
 
 
 async def _cleanup(path: Path, again: RunOptions) -> CleanedUp:
@@ -164,7 +178,7 @@ async def _cleanup(path: Path, again: RunOptions) -> CleanedUp:
     async with connect(options_again(reader.manifest, again)) as transport:
         server = await identify(transport, transport.name, [])
         api = api_of(transport, server)
-        found = await _unjournalled(api, server, reader.manifest.run_id, left.journalled)
+        found = await _unjournalled(api, server, reader.manifest, left.journalled)
         unjournalled = [name for name in found if name not in begun]
         begun, jobs = [*begun, *unjournalled], jobs + len(unjournalled)
         waiting = [name for name in begun if await api.prompt_state(name) == "pending"]
@@ -183,7 +197,8 @@ async def _cleanup(path: Path, again: RunOptions) -> CleanedUp:
 def _of_lost_lines(reader: RunReader, lines: int) -> list[str]:
     """Ids of jobs that only lost lines may have named: an id follows from the run's id and the job's number."""
     known = {line.index for line in reader.lines()}
-    after = range(max(known, default=-1) + lines + 1)
+    of = reader.manifest.part.of
+    after = _own(reader.manifest, range(max(known, default=-1) + of * (lines + reader.manifest.plan.pages)))
     missing = islice((index for index in after if index not in known), lines)
     return [prompt_id(reader.manifest.run_id, index) for index in missing]
 
@@ -242,16 +257,22 @@ def check_same(then: Manifest, now: Manifest) -> None:
             raise UsageError(f"the workflow {after.name} has changed since the run began", hint)
 
 
-async def _unjournalled(api: Api, server: Server, run_id: str, journalled: frozenset[int]) -> list[str]:
+def _own(manifest: Manifest, indexes: Iterable[int]) -> Iterator[int]:
+    """Of these jobs those of the run, which may be a shard."""
+    shard, pages = manifest.part, manifest.plan.pages
+    return (index for index in indexes if shard.takes(index // pages))
+
+
+async def _unjournalled(api: Api, server: Server, manifest: Manifest, journalled: frozenset[int]) -> list[str]:
     """Ids of jobs that the server has although no line names them: a power cut takes a journal's last lines.
 
     Jobs are sent roughly in order, so that after `ABSENT` unknown ones in a row there are no more.
     """
     found, absent = list[str](), 0
-    for index in (index for index in count() if index not in journalled):
+    for index in (index for index in _own(manifest, count()) if index not in journalled):
         if absent == ABSENT or not server.client_prompt_id:
             break
-        name = prompt_id(run_id, index)
+        name = prompt_id(manifest.run_id, index)
         if await api.prompt_state(name) in ("absent", "unknown"):
             absent += 1
         else:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from msgspec import Struct, structs
 
+from comfyload.app.run.beginning import Beginning
 from comfyload.app.run.caps import Caps
 from comfyload.app.run.environment import EnvironmentReader
 from comfyload.app.run.inputs import Prepared
@@ -101,6 +102,7 @@ class Session:
         self._queue_remaining: int | None = None
         self._full_noted = False
         self._background: set[asyncio.Task[None]] = set()
+        self._beginning = Beginning(manifest, prepared.options, clock)
 
     async def run(self, transport: Transport) -> None:
         """Run it. Whatever ends it, our prompts are removed from the server; if they cannot be, the error has a note.
@@ -169,10 +171,12 @@ class Session:
             earlier_ids=unconfirmed,
             server_restarted=earlier.restarted,
             room=self._room(),
+            shared=not manifest.part.is_whole,
         )
         if manifest.retry is None:
             return ComfyClient.open(transport, manifest.server, self._clock, options)
-        servers, rng = [(transport, manifest.server)], Random(f"{manifest.plan.seed}/retries")
+        of_shard = f"/{manifest.shard}" if isinstance(manifest.shard, str) else ""  # all would wait equally long
+        servers, rng = [(transport, manifest.server)], Random(f"{manifest.plan.seed}/retries{of_shard}")
         return RetryingClient.open(servers, manifest.retry, self._clock, rng=rng, options=options)
 
     async def _drive(self, client: ComfyClient | RetryingClient) -> None:
@@ -186,6 +190,8 @@ class Session:
             rng=arrivals_rng(plan),
             stop=self._stop,
             done=self._earlier.done,
+            shard=self._manifest.part,
+            start=self._beginning.start(self._stop, self._viewer.noticed, self._noted.add),
         )
 
         def on_last() -> None:
@@ -260,8 +266,9 @@ class Session:
 
     def _on_counted(self) -> None:
         if self._manifest.counted_from is None:
-            self._manifest.counted_from = self._clock()
+            self._manifest.counted_from = self._beginning.counted_from()
         self._writer.write_manifest(self._manifest)
+        self._spawn(self._beginning.note_began())
         self._self_watch = SelfWatch()
         self._spawn(self._self_watch.run())
         self._spawn(self._environment.read_soon())
@@ -321,7 +328,8 @@ class Session:
             notes.append(
                 ("unknown_server", "the server does not report its version; jobs cannot be stopped once they run")
             )
-        if server.queue_at_start and not self._earlier.begun:
+        others_warm_up = isinstance(self._manifest.shard, str) and self._manifest.plan.warmup > 0
+        if server.queue_at_start and not self._earlier.begun and not others_warm_up:
             text = f"the server's queue held {server.queue_at_start} prompts of others at the start"
             notes.append(("busy_at_start", text))
         for code, text in notes:

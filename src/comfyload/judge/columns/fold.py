@@ -113,6 +113,7 @@ class Fold:
         self.gpus = GpuReadings(alike)
         self.retries = Retries()
         self.ends = Ends()
+        self.queue_at, self.queue_lengths = array("d"), array("d")
         self._lines: dict[tuple[str, str], list[float]] = {}
         self._instants = bytearray()
         self._books, self._kind_of = array("q"), array("I")
@@ -201,6 +202,9 @@ class Fold:
         if value is None or not math.isfinite(value):
             reading.unknown += 1
             return
+        if sample.name == "queue_remaining" and sample.source.startswith("comfy"):
+            self.queue_at.append(sample.t)
+            self.queue_lengths.append(value)
         reading.n += 1
         before = value if reading.mean is None else reading.mean
         reading.mean = before + (value - before) / reading.n

@@ -120,6 +120,8 @@ def load_words(manifest: Manifest) -> str:
         parts.append(f"held back while the server's queue has {plan.max_server_queue}")
     if plan.pages > 1:
         parts.append(f"books of {plan.pages} pages")
+    if isinstance(manifest.shard, str):
+        parts.append(f"shard {manifest.shard}")
     if mixed:
         parts += [] if plan.order == "random" else [plan.order + (f" {plan.stickiness:g}" if plan.stickiness else "")]
         weights = [choice.weight for choice in manifest.options.workflows]

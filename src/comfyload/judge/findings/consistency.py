@@ -24,12 +24,13 @@ def damage_findings(damage: Mapping[str, Damage]) -> Iterator[Finding]:
         if lost.lines:
             lines, are = ("1 line", "is") if lost.lines == 1 else (f"{lost.lines} lines", "are")
             text = f"{lines} of {name} cannot be read and {are} left out: line {lost.first}"
-        missing = " Jobs may be missing in every number." if name == RECORDS else ""
+        is_journal = name.rpartition("/")[2] == RECORDS  # a shard's is named with its directory
+        missing = " Jobs may be missing in every number." if is_journal else ""
         yield finding(
             "damaged_lines",
             f"{text}: {clean(lost.why, 120)}.{missing}",
             {"file": name, "count": lost.lines, "first": lost.first},
-            level="invalid" if name == RECORDS else "warning",
+            level="invalid" if is_journal else "warning",
         )
 
 
@@ -52,8 +53,7 @@ def ledger_findings(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _end_findings(manifest: Manifest, offered: int, unfinished: bool) -> Iterator[Finding]:
-    scheduled = manifest.scheduled
-    planned = planned_jobs(manifest.plan) if scheduled is None else scheduled * manifest.plan.pages
+    planned = planned_jobs(manifest)
     evidence = {"end": manifest.end, "planned": planned, "offered": offered}
     of = "" if planned is None else f" of {planned}"
     if manifest.end is None and as_it_came(manifest.plan):

@@ -24,11 +24,23 @@ def load_findings(evidence: Evidence) -> Iterator[Finding]:
     yield from _due(evidence)
     yield from _sent(evidence)
     yield from _censored(evidence)
+    yield from _one_shard(evidence)
     if evidence.manifest.resumed:
         times = len(evidence.manifest.resumed)
         often = "once" if times == 1 else f"{times} times"
         text = f"The run died and was resumed {often}: its wall clock has a gap; rates are withheld."
         yield finding("resumed", text, {"count": times, "at_s": evidence.manifest.resumed})
+
+
+def _one_shard(evidence: Evidence) -> Iterator[Finding]:
+    """A shard that is read alone: its latencies are of the whole load, its rates are its own."""
+    manifest = evidence.manifest
+    if isinstance(manifest.shard, str) and not isinstance(manifest.shards, int):
+        text = (
+            f"This is shard {manifest.shard}: of the plan's arrivals {100 * manifest.part.fraction:.3g} %. The server "
+        )
+        text += "had the others' as well, and rates here are this shard's."
+        yield finding("one_shard", text, {"shard": manifest.shard})
 
 
 def _dropped(evidence: Evidence) -> Iterator[Finding]:
@@ -116,6 +128,7 @@ def _due(evidence: Evidence) -> Iterator[Finding]:
         return
     began = float(due.min()) if manifest.counted_from is None else manifest.counted_from
     expected = planned_in(load, float(due.max()) - began) + (load.arrivals == "constant")
+    expected *= manifest.part.fraction
     cv = {"constant": 0.0, "poisson": 1.0, "gamma": load.cv}[load.arrivals]
     if abs(len(due) - expected) > max(_APART * expected, 3 * cv * math.sqrt(expected), 2.0):
         yield _missed(evidence, f"{len(due)} {evidence.arrivals.unit}s came due where the plan has {expected:.0f}.")

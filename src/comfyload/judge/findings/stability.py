@@ -98,7 +98,7 @@ def _little(evidence: Evidence) -> Iterator[Finding]:
     load, arrivals = evidence.manifest.plan.load, evidence.arrivals
     here = ~arrivals.dropped
     due, done = arrivals.due[here], arrivals.done[here]
-    users = load.concurrency if isinstance(load, Closed) else 10
+    users = evidence.manifest.part.share(load.concurrency) if isinstance(load, Closed) else 10
     doubtful = bool(np.isnan(done).any()) or bool(arrivals.censored.any()) or evidence.overload is not None
     if len(due) < max(20, 2 * users) or doubtful or evidence.manifest.resumed:
         return

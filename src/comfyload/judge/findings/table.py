@@ -106,6 +106,31 @@ NOTICED: dict[str, FindingRow] = {
         "How far jobs differ from each other: an input was added to make them differ, or some outputs do not.",
         "Read the text; no number is wrong because of it.",
     ),
+    "lost_shard": _invalid(
+        "A shard of the run is missing, cannot be read, or was cut short. Its jobs are not given to others.",
+        "Finish what was cut short with comfyload resume. To do without it: --allow-lost-shards.",
+    ),
+    "lost_shard_allowed": _warning(
+        "A shard of the run was lost, and the run was made with `--allow-lost-shards`: all its jobs are left out.",
+        "The numbers are those of the other shards' jobs. The server had less load from then on.",
+    ),
+    "late_start": _invalid(
+        "A generator was ready only after the instant at which its load was to begin (`--start-at`). Its jobs were "
+        "due from that instant on, so that the first were sent late, all at once.",
+        "Leave more time before that instant, for the warm-up as well.",
+    ),
+    "shards_apart": _invalid(
+        "The shards of the run did not begin together, so that the server never had the load of the plan.",
+        "Give all the same --start-at, and enough time before it. Check the clocks of their machines.",
+    ),
+    "clocks_apart": _warning(
+        "Shards ran on several machines, and it is not known how far their clocks differ.",
+        "Rates and the wall clock of the whole run may be off by that much; latencies are not.",
+    ),
+    "divided": _info(
+        "A limit of the plan was divided among the shards of the run, each of which kept to its part.",
+        "An arrival may have waited, or been dropped, in one shard while another had room.",
+    ),
     "cancel_unsafe": _warning(
         "A running job could not be stopped without stopping whatever runs, so it was left.",
         "Use a newer ComfyUI, which can cancel one job by its id.",
@@ -173,6 +198,11 @@ FINDINGS: dict[str, FindingRow] = {
         "The end of the run cut jobs off. They count as no failures. Percentiles of latency are by product "
         "limit: each job took longer than it was observed for. The mean is withheld.",
         "Let the run drain (leave out --no-drain), or make it much longer than a job.",
+    ),
+    "one_shard": _warning(
+        "The run is one shard of several: a part of the arrivals of a plan. Its rates are its own, and the server had "
+        "the load of all.",
+        "Read all shards as one run: comfyload show DIR, where DIR holds fleet.json.",
     ),
     # What the load did.
     "dropped_arrivals": _invalid(
