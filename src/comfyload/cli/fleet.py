@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,7 +29,17 @@ fleet = typer.Typer(
     help="Make one run with several generators: each sends a part of one schedule.",
     rich_markup_mode="rich",
 )
+
+
+class Where(StrEnum):
+    """What starts the shards."""
+
+    here = "here"
+    ray = "ray"
+
+
 _TAKES = Takes(names=tuple(name for name in flags_of(RunOptions) if name != "shard"))
+_OF_SHARD = Takes(names=tuple(name for name in flags_of(RunOptions) if name not in ("shard", "run_dir")))
 
 
 @fleet.command("run", no_args_is_help=True)
@@ -42,11 +53,18 @@ def run_fleet(
         float | None,
         Flag("--start-in", "TIME", "Begin the load after this time, in which shards load and warm up.", LOAD, least=1),
     ] = None,
+    on: Annotated[
+        Where, Flag("--on", "here|ray", "Where: on this machine, or on the nodes of a Ray cluster.", LOAD)
+    ] = Where.here,
+    ray_address: Annotated[
+        str,
+        Flag("--ray-address", "ADDRESS", "The Ray cluster; auto: the one of this machine.", LOAD, env="RAY_ADDRESS"),
+    ] = "auto",
     plan_file: Annotated[
         Path | None, Flag("--plan", "FILE", "Read the options from a TOML plan; flags override it.")
     ] = None,
 ) -> None:
-    """Make one run with several generators on this machine, and report it as one.
+    """Make one run with several generators, and report it as one.
 
     Shard i of N sends the arrivals whose number leaves i when divided by N. Nothing passes between the shards: a lost
     one is named, the others go on, and the run is invalid. If this command ends, the shards go on.
@@ -62,11 +80,48 @@ def run_fleet(
     judged = ending.save is not None or gating.given
     limits = limits_of(gating, ending.archive) if judged else None
     options, name = clock.run(settle(options, shards))
-    watched = begin(options, name, shards, start_in)
+    if on is Where.ray:
+        from comfyload.app.fleet.on_ray import RayNodes
+
+        nodes = RayNodes(ray_address, shards)
+        if not ending.silent:
+            echo(nodes.words(), err=True)
+        watched = begin(options, name, shards, start_in, hosts=nodes.hosts, ahead_s=nodes.ahead_s, start=nodes.start)
+    else:
+        watched = begin(options, name, shards, start_in)
     if not ending.silent:
         echo(f"{shards} shards in {watched.path}, from {watched.fleet.start_at}", err=True)
         echo(f"If this ends before they do: comfyload fleet attach {watched.path}", err=True)
     raise typer.Exit(_to_the_end(watched, gating, ending, limits, options.metrics_log, judged=judged))
+
+
+@fleet.command(no_args_is_help=True)
+@with_flags
+def shard(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The directory of the fleet, which all shards see.")],
+    given: Annotated[Given, _OF_SHARD],
+    shards: Annotated[int, Flag("--shards", "N", "How many shards the run has.", LOAD, least=1, most=10_000)],
+    index: Annotated[
+        int, Flag("--index", "I", "Which one this is, from 0 to N-1.", LOAD, env="JOB_COMPLETION_INDEX", least=0)
+    ],
+    plan_file: Annotated[
+        Path | None, Flag("--plan", "FILE", "Read the options from a TOML plan; flags override it.")
+    ] = None,
+) -> None:
+    """Make one shard of a run, where something else starts the processes, such as a Job of Kubernetes.
+
+    A shard that has begun already, as its run directory shows, is resumed: no job is sent twice. The exit code is 0
+    once nothing of the shard is left to do, however its jobs ended; all shards are judged together.
+
+    [bold]Example[/bold]: comfyload fleet shard runs/m --plan plan.toml --shards 4 --index 0 --start-at 2030-01-01T12:00
+    """
+    from comfyload.app.fleet.one import run_or_resume
+    from comfyload.app.run.options import read_plan
+
+    options = given.options(None if plan_file is None else read_plan(plan_file))
+    options = structs.replace(options, plan=ended(options.plan, JOBS))
+    viewer = viewer_for(quiet=False)
+    raise typer.Exit(clock.run(run_or_resume(options, directory, index, shards, viewer)))
 
 
 @fleet.command(no_args_is_help=True)
