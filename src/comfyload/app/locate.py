@@ -11,6 +11,7 @@ from comfyload.errors import RunFilesError
 from comfyload.judge.arrivals import as_it_came
 from comfyload.judge.summary import Measured, measure
 from comfyload.record import archive
+from comfyload.record.journal import RECORDS
 from comfyload.record.lock import is_taken
 from comfyload.record.metrics.files import project_log
 from comfyload.record.model import Manifest
@@ -107,7 +108,7 @@ def _results(readers: Iterable[RunReader]) -> list[Result]:
 
 
 def _is_run(path: Path) -> bool:
-    return (path / MANIFEST).is_file() and (path / "records.ndjson").is_file()
+    return (path / MANIFEST).is_file() and (path / RECORDS).is_file()
 
 
 def labelled(results: Sequence[Result]) -> dict[str, Result]:

@@ -31,6 +31,8 @@ from comfyload.words import digits, duration
 
 RECENT = 100
 """Jobs that the rolling p50 is taken over."""
+NAMES = 1000
+"""Names of files that are remembered, to tell images that are new: a run has no end of them."""
 
 PLAIN_EVERY_S, LIVE_EVERY_S = 5.0, 0.2
 COLOUR = "cyan"
@@ -92,7 +94,7 @@ class LiveCounts:
         self.in_flight: set[int] = set()
         self.queue: int | None = None
         self.recent: deque[float] = deque(maxlen=RECENT)
-        self.cache = CacheJudge([])
+        self.cache = CacheJudge([], newest=NAMES)
         self.start(None, "warm-up")
 
     @property
@@ -168,7 +170,7 @@ class RunProgress(Viewer):
     def began(self, manifest: Manifest, path: Path, expected: int | None) -> None:
         plan, server = manifest.plan, manifest.server
         self._expected = expected
-        self.counts.cache = CacheJudge(manifest.workflows)
+        self.counts.cache = CacheJudge(manifest.workflows, newest=NAMES)
         self.counts.start(plan.warmup * plan.pages or expected, "warm-up" if plan.warmup else "jobs")
         load = f"{manifest.name}: {plan_words(plan)}"
         if isinstance(plan.load, Replay):

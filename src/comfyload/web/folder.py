@@ -7,7 +7,7 @@ from pathlib import Path
 from msgspec import Struct, structs
 
 from comfyload.errors import RunFilesError
-from comfyload.record.journal import RECORDS
+from comfyload.record.journal import RECORDS, journal_of
 from comfyload.record.model import Manifest
 from comfyload.record.run import EVENTS, MANIFEST, SAMPLES, RunReader
 from comfyload.web.follow import is_held
@@ -74,7 +74,7 @@ class RunFolder:
         """None: its manifest cannot be read, a file of it lies elsewhere, or no address can hold its name."""
         if not _ADDRESSABLE.fullmatch(os.path.relpath(folder, self.root)):
             return None
-        if any(name in files and self._leads_out(files[name]) for name in _FILES):
+        if any(journal_of(name) in _FILES and self._leads_out(file) for name, file in files.items()):
             return None
         path, before = Path(folder), self._known.get(folder)
         try:
@@ -84,12 +84,13 @@ class RunFolder:
         except (OSError, ValueError, RunFilesError):
             return None
         known[folder] = at, manifest
+        journal = [file for name, file in files.items() if journal_of(name) == RECORDS]
         return RunEntry(
             id=path.relative_to(self.root).as_posix(),
             path=path,
             manifest=manifest,
             running=manifest.end is None and is_held(path, manifest),
-            modified=max(found.st_mtime, _changed_at(files.get(RECORDS))),
+            modified=max(found.st_mtime, *map(_changed_at, journal), 0.0),
         )
 
     def _is_ours(self, found: os.DirEntry[str]) -> bool:

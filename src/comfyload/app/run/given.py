@@ -12,6 +12,7 @@ from comfyload.app.run.options import parse_notes
 from comfyload.errors import UsageError
 from comfyload.load.grammar import parse_arrivals, parse_order, parse_rate, parse_stages
 from comfyload.record.flag import OptionFlag, flags_of
+from comfyload.record.journal import RECORDS, parts
 from comfyload.record.options import RunOptions, WorkflowChoice
 from comfyload.record.plan import Closed, Load, Open, Plan, Replay, Stage
 from comfyload.text_files import decode_log, read_bytes
@@ -148,7 +149,8 @@ def _replay(path: Path, speedup: float, match: str | None) -> Replay:
     from comfyload.load.recorded import read_recording
 
     hint = "give offsets, the folder of one run, or an access log"
-    content = read_bytes(path / "records.ndjson" if path.is_dir() else path, hint=hint)
+    files = parts(path / RECORDS) if path.is_dir() else [path]
+    content = b"".join(read_bytes(file, hint=hint) for file in files)
     text = decode_log(content, str(path))
     return read_recording(text.split("\n" if "\n" in text else "\r"), str(path), speedup, match)
 

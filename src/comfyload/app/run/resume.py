@@ -153,7 +153,7 @@ async def _cleanup(path: Path, again: RunOptions) -> CleanedUp:
     left = Left(reader)
     begun = [line.prompt_id for line in left.begun]
     begun += [record.prompt_id for record in _records(reader) if record.execution.server_state_after in STILL_THERE]
-    lost = reader.damage.get(RECORDS)
+    lost = reader.lost(RECORDS)
     begun += _of_lost_lines(reader, lost.lines) if lost is not None else []
     jobs = len(begun)
     if reader.manifest.retry is not None:

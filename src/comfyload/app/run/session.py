@@ -273,7 +273,7 @@ class Session:
             sent = line.execution.sent
             # An arrival that waited by plan, or for a retry, was not sent late by the generator.
             if sent is not None and not self._manifest.plan.waits and self._manifest.retry is None:
-                self._self_watch.send_lateness.append(sent - line.due)
+                self._self_watch.send_lateness.add(sent - line.due)
             self._stop_early(line)
         if isinstance(line, Record):
             self._live.job(line)
