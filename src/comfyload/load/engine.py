@@ -8,7 +8,7 @@ is one job, or a book of several that are due together.
 import asyncio
 import contextvars
 import itertools
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Container, Coroutine, Iterable, Iterator
 from contextlib import closing
 from dataclasses import KW_ONLY, dataclass
 from typing import Protocol
@@ -63,7 +63,9 @@ class Stop:
 
 @dataclass(eq=False)
 class Engine:
-    """One run of a plan. `done`: numbers of arrivals that are left out, since an earlier process has handled them."""
+    """One run of a plan. `done`: numbers of arrivals that are left out, since an earlier process has handled them; None:
+    there was none. `spent_s`: how much of the plan's duration that process had.
+    """
 
     plan: Plan
     prompts: Callable[[int], Prompt]
@@ -73,7 +75,8 @@ class Engine:
     clock: Callable[[], float]
     rng: Generator
     stop: Stop
-    done: frozenset[int] = frozenset()
+    done: Container[int] | None = None
+    spent_s: float = 0.0
 
     def __post_init__(self) -> None:
         self._context = contextvars.copy_context()
@@ -93,12 +96,12 @@ class Engine:
             return
         on_counted()
         began = self.clock()
-        until = None if plan.duration_s is None else began + plan.duration_s
         if isinstance(load, Closed):
+            until = None if plan.duration_s is None else began + plan.duration_s - self.spent_s
             numbers = itertools.count(plan.warmup) if plan.jobs is None else range(plan.warmup, plan.warmup + plan.jobs)
             await self._closed(load, self._left(numbers), until=until, on_last=on_last)
         else:
-            await self._open(load, began, until, on_last)
+            await self._open(load, began, on_last)
 
     async def finish(self, begun: Iterable[Sent]) -> None:
         """Finish jobs that an earlier process sent, or was about to send.
@@ -117,7 +120,10 @@ class Engine:
                 under_way.create_task(follow(self.prompts(line.index), line.due))
 
     def _left(self, numbers: Iterable[int]) -> Iterable[int]:
-        return (number for number in numbers if number not in self.done)
+        return numbers if self.done is None else (number for number in numbers if not self._is_done(number))
+
+    def _is_done(self, number: int) -> bool:
+        return self.done is not None and number in self.done
 
     async def _closed(
         self, load: Closed, numbers: Iterable[int], *, until: float | None, on_last: Callable[[], None] = lambda: None
@@ -148,26 +154,27 @@ class Engine:
             for rank in range(len(first)):
                 self._start(users, user(start + load.ramp_up_s * rank / load.concurrency))
 
-    async def _open(self, load: Open | Replay, began: float, until: float | None, on_last: Callable[[], None]) -> None:
-        """Each arrival is due at its offset from the start, whatever happens to those before it."""
+    async def _open(self, load: Open | Replay, began: float, on_last: Callable[[], None]) -> None:
+        """Each arrival is due at its offset from the start, whatever happens to those before it. A resumed run keeps the
+        gaps of those that are left; the time between the two processes is not made up for.
+        """
         plan = self.plan
         slots = asyncio.Semaphore(load.max_in_flight) if load.max_in_flight is not None else None
         zero = clocks.now() - self.clock()
         schedule: Iterator[float] = itertools.islice(offsets(load, self.rng), plan.jobs)
-        if self.done:
-            # A resumed run keeps the remaining gaps; the time between the two processes is not made up for.
-            schedule, ahead = itertools.tee(schedule)
-            left = (offset for number, offset in enumerate(ahead, plan.warmup) if number not in self.done)
-            began -= next(left, 0.0)
+        until, goes_on = None, self.done is not None
         with closing(Timer()) as timer:
             self.stop.wakes(timer.wake)
             async with asyncio.TaskGroup() as under_way:
                 for number, offset in enumerate(schedule, plan.warmup):
+                    if self._is_done(number):
+                        continue
+                    if goes_on:  # the first that is left is due now
+                        began, goes_on = began - offset, False
                     due = began + offset
+                    until = None if plan.duration_s is None else began + plan.duration_s
                     if until is not None and due >= until:
                         break
-                    if number in self.done:
-                        continue
                     if not self.stop.admits(plan.pages):
                         until = None
                         break

@@ -1,7 +1,7 @@
 """One run under way: the lines of the engine and the client are journalled first, then shown."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Container, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import UTC, datetime
 from functools import partial
@@ -51,13 +51,14 @@ class Resumed(Struct, frozen=True, kw_only=True):
     """What an earlier process of the run left.
 
     `begun`: jobs without an end that it sent, or was about to; `unjournalled`: ids of others that the server has;
-    `done`: arrivals that need not come again; `restarted`: the server was restarted since; `probe_row`: boot and number
-    of the last row that was read from the probe.
+    `done`: arrivals that need not come again; `spent_s`: how much of the plan's duration is over; `restarted`: the
+    server was restarted since; `probe_row`: boot and number of the last row that was read from the probe.
     """
 
     begun: list[Sent] = []
     unjournalled: list[str] = []
-    done: frozenset[int] = frozenset()
+    done: Container[int] | None = None
+    spent_s: float = 0.0
     restarted: bool = False
     probe_row: tuple[str, int] | None = None
 
@@ -186,6 +187,7 @@ class Session:
             rng=arrivals_rng(plan),
             stop=self._stop,
             done=self._earlier.done,
+            spent_s=self._earlier.spent_s,
         )
 
         def on_last() -> None:
