@@ -63,8 +63,8 @@ class Stop:
 
 @dataclass(eq=False)
 class Engine:
-    """One run of a plan. `done`: numbers of arrivals that are left out, since an earlier process has handled them; None:
-    there was none. `spent_s`: how much of the plan's duration that process had.
+    """One run of a plan. `done`: numbers of arrivals that are left out, since an earlier process has handled them;
+    None: there was none. `spent_s`: how much of the plan's duration that process had.
     """
 
     plan: Plan
@@ -155,8 +155,8 @@ class Engine:
                 self._start(users, user(start + load.ramp_up_s * rank / load.concurrency))
 
     async def _open(self, load: Open | Replay, began: float, on_last: Callable[[], None]) -> None:
-        """Each arrival is due at its offset from the start, whatever happens to those before it. A resumed run keeps the
-        gaps of those that are left; the time between the two processes is not made up for.
+        """Each arrival is due at its offset from the start, whatever happens to those before it. A resumed run keeps
+        the gaps of those that are left; the time between the two processes is not made up for.
         """
         plan = self.plan
         slots = asyncio.Semaphore(load.max_in_flight) if load.max_in_flight is not None else None

@@ -113,6 +113,8 @@ class Fold:
         self.gpus = GpuReadings(alike)
         self.retries = Retries()
         self.ends = Ends()
+        self.resident: dict[tuple[str, str], tuple[array[float], array[float]]] = {}
+        """Instants and bytes of what processes held of the machine's memory, by source and name."""
         self._lines: dict[tuple[str, str], list[float]] = {}
         self._instants = bytearray()
         self._books, self._kind_of = array("q"), array("I")
@@ -201,6 +203,10 @@ class Fold:
         if value is None or not math.isfinite(value):
             reading.unknown += 1
             return
+        if sample.name.endswith(".rss_bytes"):
+            at, held = self.resident.setdefault((sample.source, sample.name), (array("d"), array("d")))
+            at.append(sample.t)
+            held.append(value)
         reading.n += 1
         before = value if reading.mean is None else reading.mean
         reading.mean = before + (value - before) / reading.n
