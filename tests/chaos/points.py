@@ -13,7 +13,7 @@ import msgspec
 
 from comfyload.comfy.http import Http
 from comfyload.comfy.wire.calls import OnFrame
-from comfyload.record import lock, run
+from comfyload.record import growing, lock
 
 __all__ = ["Point", "event_of", "passing", "put_in_place", "route_of", "watch"]
 
@@ -62,7 +62,7 @@ def watch(kill_at: Point | None, points_file: Path | None = None) -> Callable[[s
 
 
 def _watch_journal(pass_by: Callable[[str], None], dies_at: Callable[[str], bool]) -> None:
-    write = run._write_whole
+    write = growing._write_whole
 
     def written(descriptor: int, line: bytearray) -> None:
         what = _kind_of_line(bytes(line))
@@ -73,7 +73,7 @@ def _watch_journal(pass_by: Callable[[str], None], dies_at: Callable[[str], bool
         write(descriptor, line)
         pass_by(f"{what}: written")
 
-    put_in_place(run, _write_whole=written)
+    put_in_place(growing, _write_whole=written)
 
 
 def _kind_of_line(line: bytes) -> str:

@@ -7,13 +7,19 @@ import json
 import os
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from comfyload.comfy.wire.calls import Reply, Request, TransportError
+from comfyload.record.journal import parts
+from comfyload.record.model import Record
+from comfyload.record.run import RunReader
 from comfyload.sim import Faults, Server, Which
 from comfyload.words import count
 from tests.integration.test_cli import graph_file, summary_of
@@ -143,6 +149,57 @@ def test_a_server_restarted_in_between_loses_jobs_and_none_is_sent_again(tmp_pat
         call("resume", "run", "--quiet", cwd=tmp_path)
         assert set(server.posts.values()) == {1}
     assert sorted(outcomes(tmp_path / "run")).count("lost") == 2
+
+
+SMALL = """
+import sys
+from comfyload.record import run
+run.PART_BYTES = 4000
+from comfyload.__main__ import start
+sys.argv[0] = "comfyload"
+start()
+"""
+
+
+@pytest.mark.parametrize("load", [["--rate", "10/s"], ["-c", "2"]])
+def test_a_run_of_a_duration_killed_twice_sends_for_that_long_in_all_and_its_files_go_on(
+    load: list[str], tmp_path: Path
+) -> None:
+    with in_thread(lambda: Server(speed=1)) as (url, server):
+        command = [sys.executable, "-c", SMALL]
+        begin = ["run", "--server", url, "--workflow", graph_file(tmp_path, sleeper(0.02)), *load, "--duration", "6s"]
+        for after, verb in ((25, [*begin, "--run-dir", "run"]), (45, ["resume", "run"])):
+            with subprocess.Popen([*command, *verb], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+                while len(server.truth) < after:
+                    assert process.poll() is None, process.communicate()[1]
+                    time.sleep(0.02)
+                process.kill()
+        files = parts(tmp_path / "run" / "records.ndjson")
+        assert len(files) > 2
+        time.sleep(1.5)
+        done = subprocess.run(
+            [*command, "resume", "run", "--output", "out.json"],
+            cwd=tmp_path,
+            text=True,
+            capture_output=True,
+            timeout=50,
+        )
+        assert done.returncode in (0, 5), done.stderr + done.stdout
+        assert set(server.posts.values()) == {1} and len(parts(tmp_path / "run" / "records.ndjson")) > len(files)
+    reader = RunReader(tmp_path / "run")
+    records = [line for line in reader.lines() if isinstance(line, Record)]
+    indexes = sorted(record.index for record in records)
+    assert indexes == list(range(len(records))) and len(reader.manifest.resumed) == 2
+    assert all(record.execution.outcome == "completed" for record in records)
+    if "--rate" in load:
+        assert len(records) == reader.manifest.scheduled
+    sending = sorted(record.due for record in records)
+    gaps = sum(after - before for before, after in pairwise(sending) if after - before > 1.0)
+    assert 4.5 < sending[-1] - gaps < 8.0
+    document = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    (resumed,) = [one for one in document["findings"] if one["code"] == "resumed"]
+    assert "twice" in resumed["text"] or "2 times" in resumed["text"]
+    assert "whose jobs were not made up for" in resumed["text"] and resumed["evidence"]["away_s"] > 1.5
 
 
 @pytest.mark.parametrize("verb", ["resume", "cleanup"])

@@ -38,7 +38,7 @@ from comfyload.load.grammar import parse_arrivals
 from comfyload.load.instants import Instant, dated, numbered
 from comfyload.load.log_lines import _took
 from comfyload.load.requests import request_in
-from comfyload.load.selfcheck import SelfWatch, frozen_gc, spread
+from comfyload.load.selfcheck import SelfWatch, Spread, frozen_gc
 from comfyload.record.model import Execution
 from comfyload.record.model import Server as ServerFacts
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
@@ -538,9 +538,9 @@ def test_the_collector_is_rare_while_a_run_goes_on_and_as_before_afterwards() ->
 
 
 def test_a_spread_has_the_middle_and_the_largest() -> None:
-    found = spread([5.0, 1.0, 3.0])
+    found = Spread([5.0, 1.0, 3.0]).quantiles()
     assert found is not None and (found.n, found.p50, found.max) == (3, 3.0, 5.0)
-    assert spread([]) is None
+    assert Spread().quantiles() is None
 
 
 def test_a_self_check_knows_late_timers_pauses_and_how_busy_it_was() -> None:
@@ -551,7 +551,7 @@ def test_a_self_check_knows_late_timers_pauses_and_how_busy_it_was() -> None:
             await asyncio.sleep(0.001)
         watch._on_gc("start", {})
         watch._on_gc("stop", {})
-        watch.send_lateness.extend([0.1, 0.2])
+        watch.send_lateness = Spread([0.1, 0.2])
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
         found = watch.result()

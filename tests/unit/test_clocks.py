@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from array import array
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,8 @@ from msgspec import structs
 from comfyload.judge.clocks import check_clocks
 from comfyload.judge.findings.table import Finding
 from comfyload.judge.summary import summarise
+from comfyload.load import clocks
+from comfyload.load.clocks import ClockWatch
 from comfyload.record.clocks import ClockCheck, ClockName, ClockRate, ClockReadings
 from comfyload.record.model import Fact, Record, ServerTimes
 from tests.unit.judge_runs import manifest, one_by_one
@@ -239,3 +242,19 @@ def test_of_several_processes_of_a_run_the_worst_is_spoken_of() -> None:
     made = summarise(manifest(clocks=[good, bad, good], resumed=[10.0, 20.0]), records)
     (said,) = [finding for finding in made.findings if finding.code == "clock_rate"]
     assert "10 % slower" in said.text and said.level == "invalid"
+
+
+def test_the_clocks_of_a_long_run_are_read_less_often_and_a_step_is_still_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clocks, "MOST", 64)
+    shift = [0.0]
+    watch = ClockWatch({"wall": lambda: time.monotonic() + shift[0]})
+    for number in range(1_000):
+        watch._read()
+        shift[0] = 1.0 if number > 500 else 0.0
+    assert len(watch.readings.t) < 64 and watch._every_s > clocks.EVERY_S
+    assert all(
+        len(column) == len(watch.readings.t) for column in (watch.readings.error, *watch.readings.others.values())
+    )
+    check = check_clocks(watch.end())
+    assert check is not None and check.rates[0].gained_s == pytest.approx(1.0, abs=0.01)
+    assert check.rates[0].steps == 1

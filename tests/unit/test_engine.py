@@ -21,7 +21,7 @@ class Serial:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.free_at = 0.0
+        self.free_at = self.ended = 0.0
         self.most = self.now = 0
 
     async def run(self, prompt: Prompt) -> Execution:
@@ -39,7 +39,8 @@ def drive(
     load: Load,
     seconds: float = 0.2,
     script: Any = None,
-    done: frozenset[int] = frozenset(),
+    done: frozenset[int] | None = None,
+    spent_s: float = 0.0,
     admits: Callable[[int], bool] = lambda _: True,
     **rules: Any,
 ) -> tuple[list[Record], Serial]:
@@ -57,9 +58,11 @@ def drive(
             rng=Random(3),
             stop=stop,
             done=done,
+            spent_s=spent_s,
         )
         beside = asyncio.ensure_future(script(stop)) if script else None
         await engine.run()
+        client.ended = watch()
         if beside:
             await beside
 
@@ -158,6 +161,25 @@ def test_a_schedule_taken_up_again_keeps_the_gaps_that_are_left() -> None:
     records, _ = drive(load, done=frozenset({0, 1, 3}))
     assert [record.index for record in records] == [2, 4]
     assert [record.due for record in records] == pytest.approx([0, 4])
+
+
+@pytest.mark.parametrize("arrivals", ["constant", "poisson"])
+def test_an_open_load_taken_up_again_lasts_for_what_is_left_of_its_duration(arrivals: Any) -> None:
+    load = Open(stages=[Stage(per_s=1.0)], arrivals=arrivals)
+    whole, _ = drive(load, duration_s=100.0)
+    done = frozenset(record.index for record in whole if record.due < 60.0)
+    rest, client = drive(load, duration_s=100.0, done=done)
+    assert sorted([*done, *(record.index for record in rest)]) == list(range(len(whole)))
+    assert client.ended == pytest.approx(100.0 - min(record.due for record in whole if record.due >= 60.0), abs=0.2)
+    assert drive(load, duration_s=100.0, done=frozenset(range(len(whole))))[0] == []
+
+
+def test_a_closed_load_taken_up_again_lasts_for_what_is_left_of_its_duration() -> None:
+    whole, _ = drive(Closed(concurrency=2), duration_s=20.0)
+    rest, client = drive(Closed(concurrency=2), duration_s=20.0, done=frozenset(range(10)), spent_s=15.0)
+    assert client.ended == pytest.approx(5.0, abs=1.0) and 3.0 < len(whole) / len(rest) < 5.0
+    assert min(record.index for record in rest) == 10
+    assert drive(Closed(concurrency=2), duration_s=20.0, done=frozenset(range(10)), spent_s=21.0)[0] == []
 
 
 class TakenUp:

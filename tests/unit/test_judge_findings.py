@@ -13,10 +13,10 @@ import pytest
 
 from comfyload.judge import findings
 from comfyload.judge.findings import table
-from comfyload.judge.findings.stability import cold_head, drift, in_flight
+from comfyload.judge.findings.stability import cold_head, drifted, in_flight
 from comfyload.judge.findings.table import NOTICED, Finding
-from comfyload.judge.summary import summarise
-from comfyload.record.model import Manifest, Observation, Record, Sent, ServerTimes
+from comfyload.judge.summary import measure, summarise
+from comfyload.record.model import Manifest, Observation, Record, Sample, Sent, ServerTimes
 from comfyload.record.plan import Plan, Replay
 from tests.unit.judge_runs import failed, job, manifest, one_by_one
 
@@ -194,13 +194,62 @@ def test_cold_first_jobs_are_found_and_the_rarer_kind_of_two_is_not_cold() -> No
 
 def test_a_drift_is_measured_and_noise_is_none() -> None:
     steady = np.array(_durations(60))
-    assert drift(steady) is None
-    change = drift(steady * np.linspace(1.0, 1.2, 60))
-    assert change == pytest.approx(0.18, abs=0.04)
-    long = np.random.default_rng(5).normal(10, 0.3, 5000) * np.linspace(1.0, 1.1, 5000)
-    assert drift(long) == pytest.approx(0.095, abs=0.01)
+    assert drifted(steady) is None
+    found = drifted(steady * np.linspace(1.0, 1.2, 60))
+    assert found is not None and found.at is None and found.change == pytest.approx(0.18, abs=0.04)
+    long = np.random.default_rng(5).normal(10, 0.3, 5000)
+    assert drifted(long) is None and drifted(np.round(long)) is None and drifted(np.full(5000, 3.0)) is None
+    found = drifted(long * np.linspace(1.0, 1.1, 5000))
+    assert found is not None and found.at is None and found.change == pytest.approx(0.1, abs=0.01)
+    found = drifted(long * np.where(np.arange(5000) < 2000, 1.0, 0.9))
+    assert found is not None and found.at == pytest.approx(0.4, abs=0.01)
+    assert found.change == pytest.approx(-0.1, abs=0.01)
     finding = _find("drift", manifest(60), list(one_by_one([float(x) for x in steady * np.linspace(1.0, 1.2, 60)])))
     assert finding is not None and " % slower from" in finding.text
+
+
+def test_a_step_within_a_run_is_told_with_the_job_after_which_it_came() -> None:
+    steady = np.array(_durations(400))
+    finding = _find("drift", manifest(400), one_by_one([float(x) for x in steady * np.repeat([1.0, 1.1], [300, 100])]))
+    assert finding is not None and 290 <= finding.evidence["after_jobs"] <= 310
+    assert finding.text == f"Jobs became 10 % slower after {finding.evidence['after_jobs']} of 400."
+
+
+def _memory(held: list[float], source: str = "host", name: str = "server.rss_bytes", **changes: Any) -> list[Finding]:
+    """What is said of a run in which this was read of memory, in MiB, every 30 s."""
+    samples = [Sample(t=30.0 * n, source=source, name=name, value=mib * 2**20) for n, mib in enumerate(held)]
+    lines = one_by_one([10.0] * 12)
+    found = measure("run", manifest(12, **changes), lines, samples).summary.findings
+    return [one for one in found if one.code in ("memory_growth", "own_growth")]
+
+
+def test_memory_that_grows_is_told_whose_it_is_by_how_much_and_since_when() -> None:
+    noise = np.random.default_rng(2).normal(0.0, 5.0, 600)
+    (leak,) = _memory((1000 + np.linspace(0.0, 200.0, 600) + noise).tolist())
+    assert leak.code == "memory_growth" and leak.text.startswith("The server's memory grew by 1")
+    assert "little by little" in leak.text and 35 <= leak.evidence["bytes_per_hour"] / 2**20 <= 45
+    (step,) = _memory((1000 + np.repeat([0.0, 200.0], [400, 200]) + noise).tolist())
+    assert "at once" in step.text and abs(step.evidence["at_s"] - 12_000) < 600
+    (gpu,) = _memory((1000 + np.linspace(0.0, 200.0, 600) + noise).tolist(), "comfy", "gpu.0.vram_used_bytes")
+    assert gpu.code == "memory_growth" and "GPU 0" in gpu.text
+    rising = (100 + np.linspace(0.0, 30.0, 600)).tolist()
+    (ours,) = _memory(rising, "generator", "generator.rss_bytes")
+    assert ours.code == "own_growth" and "report" in ours.hint
+    assert _memory(rising, "generator", "generator.rss_bytes", resumed=[5.0]) == []
+
+
+def test_memory_that_settles_shrinks_or_was_seldom_read_is_not_spoken_of() -> None:
+    noise = np.random.default_rng(3).normal(0.0, 5.0, 600)
+    filling = np.concatenate([np.linspace(100.0, 1000.0, 50), np.full(550, 1000.0)])
+    for held in (
+        1000 + noise,
+        filling + noise,
+        1000 - np.linspace(0.0, 200.0, 600),
+        1000 + np.linspace(0.0, 10.0, 600),
+    ):
+        assert _memory(held.tolist()) == []
+    assert _memory((1000 + np.linspace(0.0, 200.0, 90)).tolist()) == []
+    assert _memory([]) == []
 
 
 def test_dependent_latencies_say_what_they_are_worth() -> None:

@@ -98,6 +98,7 @@ def test_a_tab_that_says_what_it_has_painted_is_sent_one_state_at_a_time(tmp_pat
             other = await tab.watch(2, "y")
             views.set(1)
             assert await silent(tab), "it has painted neither"
+            odd: Any
             for odd in ([[1]], [[1, first["seq"] + 1]], [[7, first["seq"]]], [[None, {}]], ["x"], [5], [[[], []]], 5):
                 await tab.say(painted=odd)
             assert await silent(tab, 0.4)

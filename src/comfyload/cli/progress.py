@@ -2,6 +2,7 @@
 
 import io
 import time
+from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,12 +28,18 @@ from comfyload.report.page import Table as PageTable
 from comfyload.report.plan_text import plan_words
 from comfyload.report.render.terminal import render
 from comfyload.visible import visible
-from comfyload.words import digits, duration
+from comfyload.words import count, digits, duration, span_words
 
 RECENT = 100
 """Jobs that the rolling p50 is taken over."""
+NAMES = 1000
+"""Names of files that are remembered, to tell images that are new: a run has no end of them."""
 
 PLAIN_EVERY_S, LIVE_EVERY_S = 5.0, 0.2
+LONG_S, LINES = 600.0, 144
+"""After so long a run gets a line now and then about the time since the last one: so many in the time that is planned,
+but not more often than each minute, and not less often than every ten.
+"""
 COLOUR = "cyan"
 """Of the bar: rich's own red is the colour of FAIL."""
 
@@ -92,7 +99,7 @@ class LiveCounts:
         self.in_flight: set[int] = set()
         self.queue: int | None = None
         self.recent: deque[float] = deque(maxlen=RECENT)
-        self.cache = CacheJudge([])
+        self.cache = CacheJudge([], newest=NAMES)
         self.start(None, "warm-up")
 
     @property
@@ -154,8 +161,41 @@ class LiveCounts:
         return words
 
 
+class Window:
+    """What came in the last stretch of a long run. `queue`: the length of the server's, as it began."""
+
+    def __init__(self, began: float, queue: int | None = None) -> None:
+        self.began = began
+        self._outcomes: Counter[str] = Counter()
+        self._latencies = array("d")
+        self._queue = [] if queue is None else [queue]
+
+    def add(self, record: Record) -> None:
+        self._outcomes[record.execution.outcome] += 1
+        if record.execution.outcome == "completed" and (latency_s := METRICS["latency"].of(record)) is not None:
+            self._latencies.append(latency_s)
+
+    def queue(self, remaining: int) -> None:
+        self._queue = [min([remaining, *self._queue]), max([remaining, *self._queue])]
+
+    def words(self, began: float, now: float) -> str:
+        """From when to when, jobs that ended, p50 and p95, errors, and the server's queue; `began`: of the run."""
+        jobs, completed = sum(self._outcomes.values()), self._outcomes["completed"]
+        words = [f"{clock_words(self.began - began)} to {clock_words(now - began)}", count(jobs, "job")]
+        if self._latencies:
+            p50, p95 = quantiles_of(self._latencies, (0.5, 0.95))
+            words += [f"p50 {duration(p50)}", f"p95 {duration(p95)}"]
+        words.append(f"{jobs - completed} not completed")
+        if self._queue:
+            words.append(f"queue {span_words(str(min(self._queue)), str(max(self._queue)))}")
+        return " · ".join(words)
+
+
 class RunProgress(Viewer):
-    """On a terminal a bar that is redrawn in place, at most five times a second; elsewhere a line every few seconds."""
+    """On a terminal a bar that is redrawn in place, at most five times a second; elsewhere a line every few seconds.
+
+    A long run gets a line every few minutes, and elsewhere than on a terminal no others any more.
+    """
 
     def __init__(self, console: Console, part: Part | None = None) -> None:
         self.counts = LiveCounts()
@@ -163,12 +203,17 @@ class RunProgress(Viewer):
         self._part = part
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self._expected: int | None = None
-        self._shown = time.monotonic()
+        self._shown = self._began = time.monotonic()
+        self._every_s = 60.0
+        self._window = Window(self._began)
 
     def began(self, manifest: Manifest, path: Path, expected: int | None) -> None:
         plan, server = manifest.plan, manifest.server
         self._expected = expected
-        self.counts.cache = CacheJudge(manifest.workflows)
+        self._began = time.monotonic()
+        self._window = Window(self._began)
+        self._every_s = min(max((plan.duration_s or 0.0) / LINES, 60.0), 600.0)
+        self.counts.cache = CacheJudge(manifest.workflows, newest=NAMES)
         self.counts.start(plan.warmup * plan.pages or expected, "warm-up" if plan.warmup else "jobs")
         load = f"{manifest.name}: {plan_words(plan)}"
         if isinstance(plan.load, Replay):
@@ -188,10 +233,12 @@ class RunProgress(Viewer):
     def line(self, line: Line) -> None:
         self.counts.add(line)
         if isinstance(line, Record):
+            self._window.add(line)
             self._refresh()
 
     def queue(self, remaining: int) -> None:
         self.counts.queue = remaining
+        self._window.queue(remaining)
         if self._live is not None:
             self._refresh()
 
@@ -210,6 +257,12 @@ class RunProgress(Viewer):
 
     def _refresh(self) -> None:
         now = time.monotonic()
+        if now - self._window.began >= self._every_s:
+            if now - self._began >= LONG_S:
+                self.say(self._window.words(self._began, now))
+            self._window = Window(now, self.counts.queue)
+        if self._live is None and now - self._began >= LONG_S:
+            return
         if now - self._shown < (PLAIN_EVERY_S if self._live is None else LIVE_EVERY_S):
             return
         self._shown = now

@@ -12,7 +12,7 @@ from comfyload.judge.arrays import Flags, Floats
 from comfyload.judge.columns.gpu import GpuRow, gpu_reading
 from comfyload.judge.columns.jobs import CACHE_CLASSES
 from comfyload.judge.columns.ledger import clean
-from comfyload.judge.findings.stability import drift
+from comfyload.judge.findings.stability import drifted
 from comfyload.judge.statistics.stats import Statistic
 from comfyload.judge.summary import Measured
 from comfyload.record.model import Manifest
@@ -304,13 +304,13 @@ def _steady(runs: Runs) -> Iterator[RunObservation]:
         if "overload" in found:
             yield RunObservation(f"{_where(label, runs)}The queue grew all through the run: so did latency.")
         if "drift" in found:
-            change = float(found["drift"].evidence["change"])
-            pace = f"{percent(abs(change))} {'slower' if change > 0 else 'faster'} from first to last (Theil-Sen, 99 %)"
-            yield RunObservation(f"{_where(label, runs)}Execution times drifted: jobs became {pace}.")
+            share = float(found["drift"].evidence["change"])
+            pace = f"{percent(abs(share))} {'slower' if share > 0 else 'faster'}"
+            yield RunObservation(f"{_where(label, runs)}Execution times drifted: jobs became {pace} within the run.")
             continue
         execution = _fresh(run)
-        change_or_none = drift(execution) if len(execution) >= 20 else 1.0
-        if change_or_none is None or abs(change_or_none) <= _UNSTEADY:
+        change = drifted(execution)
+        if len(execution) >= 20 and (change is None or abs(change.change) <= _UNSTEADY):
             steady.append((label, run))
             fewest = min(fewest, len(execution))
     if steady:

@@ -27,6 +27,7 @@ from comfyload.judge.findings.consistency import (
     output_findings,
     server_findings,
 )
+from comfyload.judge.findings.growth import growth_findings
 from comfyload.judge.findings.load_checks import load_findings
 from comfyload.judge.findings.others import foreign_findings
 from comfyload.judge.findings.stability import steadiness_findings
@@ -231,6 +232,7 @@ def _findings(evidence: Evidence, gpus: Mapping[str, GpuRow], damage: Mapping[st
         cache_findings,
         output_findings,
         steadiness_findings,
+        growth_findings,
     )
     found = [finding for rule in rules for finding in rule(evidence)]
     found += [*gpu_findings(gpus), *damage_findings(damage)]

@@ -10,6 +10,10 @@ from comfyload.clock import VirtualLoop
 from comfyload.record.clocks import ClockName, ClockReadings
 
 EVERY_S = 0.5
+MOST = 8192
+"""Readings kept: an hour of them. When there are so many, every second one is left out, and from then on they are made
+half as often, so that a run of any length keeps no more. A step stays visible: it moves all that is read after it.
+"""
 TRIES, NARROW_S = 5, 20e-6
 """A reading that the kernel interrupted is repeated."""
 
@@ -31,13 +35,14 @@ def machine_clocks() -> dict[ClockName, Callable[[], float]]:
 
 
 class ClockWatch:
-    """Reads the clocks twice a second until ended; each reading costs some microseconds."""
+    """Reads the clocks twice a second, in long runs less often, until ended; each reading costs some microseconds."""
 
     def __init__(self, others: Mapping[ClockName, Callable[[], float]] | None = None) -> None:
         self._others = machine_clocks() if others is None else others
         self._resolution = max(time.get_clock_info(name).resolution for name in ("monotonic", "time"))
         self.readings = ClockReadings(others={name: array("d") for name in self._others})
         self._task: asyncio.Task[None] | None = None
+        self._every_s = EVERY_S
 
     def begin(self) -> None:
         """Start reading in the background; on virtual time there is nothing to read."""
@@ -54,7 +59,7 @@ class ClockWatch:
     async def _run(self) -> None:
         while True:
             self._read()
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(self._every_s)
 
     def _read(self) -> None:
         best, width = (0.0, [0.0] * len(self._others)), float("inf")
@@ -70,3 +75,11 @@ class ClockWatch:
         self.readings.error.append(width / 2 + self._resolution)
         for column, value in zip(self.readings.others.values(), best[1], strict=True):
             column.append(value)
+        if len(self.readings.t) >= MOST:
+            self._thin()
+
+    def _thin(self) -> None:
+        """Leave out every second reading, but not the last one."""
+        kept, self._every_s = self.readings, 2 * self._every_s
+        for column in (kept.t, kept.error, *kept.others.values()):
+            column[:] = column[:-1:2] + column[-1:]

@@ -8,7 +8,7 @@ is one job, or a book of several that are due together.
 import asyncio
 import contextvars
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import KW_ONLY, dataclass
 from typing import Protocol
@@ -66,8 +66,9 @@ class Stop:
 class Engine:
     """One run of a plan, or of a shard of its arrivals, users and places.
 
-    `done`: numbers of arrivals that are left out, since an earlier process has handled them. `start`: waits until the
-    counted load is about to begin, and returns when it does, by `clock`; None: it begins at once.
+    `done`: numbers of arrivals that are left out, since an earlier process has handled them; None: there was none.
+    `spent_s`: how much of the plan's duration that process had. `start`: waits until the counted load is about to
+    begin, and returns when it does, by `clock`; None: it begins at once.
     """
 
     plan: Plan
@@ -78,7 +79,8 @@ class Engine:
     clock: Callable[[], float]
     rng: Generator
     stop: Stop
-    done: frozenset[int] = frozenset()
+    done: Container[int] | None = None
+    spent_s: float = 0.0
     shard: Shard = WHOLE
     start: Callable[[], Awaitable[float]] | None = None
 
@@ -104,13 +106,13 @@ class Engine:
             return
         on_counted()
         began = self.clock() if began is None else began
-        until = None if plan.duration_s is None else began + plan.duration_s
         if isinstance(load, Closed):
+            until = None if plan.duration_s is None else began + plan.duration_s - self.spent_s
             await self._until(began)
             numbers = itertools.count(plan.warmup) if plan.jobs is None else range(plan.warmup, plan.warmup + plan.jobs)
             await self._closed(load, users, self._left(numbers), start=began, until=until, on_last=on_last)
         else:
-            await self._open(load, began, until, on_last)
+            await self._open(load, began, on_last)
 
     async def _until(self, began: float) -> None:
         """Wait for the instant more exactly than a user waits for its own."""
@@ -135,10 +137,12 @@ class Engine:
                 under_way.create_task(follow(self.prompts(line.index), line.due))
 
     def _left(self, numbers: Iterable[int]) -> Iterable[int]:
-        return (number for number in numbers if self._is_left(number))
+        if self.done is None and self.shard == WHOLE:
+            return numbers
+        return (number for number in numbers if self.shard.takes(number) and not self._is_done(number))
 
-    def _is_left(self, number: int) -> bool:
-        return number not in self.done and self.shard.takes(number)
+    def _is_done(self, number: int) -> bool:
+        return self.done is not None and number in self.done
 
     async def _closed(
         self,
@@ -179,28 +183,32 @@ class Engine:
             for rank in ranks[: len(first)]:
                 self._start(users, user(start + load.ramp_up_s * rank / load.concurrency))
 
-    async def _open(self, load: Open | Replay, began: float, until: float | None, on_last: Callable[[], None]) -> None:
-        """Each arrival is due at its offset from the start, whatever happens to those before it."""
+    async def _open(self, load: Open | Replay, began: float, on_last: Callable[[], None]) -> None:
+        """Each arrival is due at its offset from the start, whatever happens to those before it. A resumed run keeps
+        the gaps of those that are left; the time between the two processes is not made up for.
+        """
         plan = self.plan
         slots = None
         if load.max_in_flight is not None:
             slots = asyncio.Semaphore(self.shard.share(load.max_in_flight))
         zero = clocks.now() - self.clock()
         schedule: Iterator[float] = itertools.islice(offsets(load, self.rng), plan.jobs)
-        if self.done:
-            # A resumed run keeps the remaining gaps; the time between the two processes is not made up for.
-            schedule, ahead = itertools.tee(schedule)
-            left = (offset for number, offset in enumerate(ahead, plan.warmup) if self._is_left(number))
-            began -= next(left, 0.0)
-        due = began
+        until, due, goes_on = None, began, self.done is not None
         with closing(Timer()) as timer:
             self.stop.wakes(timer.wake)
             async with asyncio.TaskGroup() as under_way:
                 for number, offset in enumerate(schedule, plan.warmup):
+                    if self._is_done(number):
+                        continue
+                    if goes_on and not self.shard.takes(number):
+                        continue
+                    if goes_on:  # the first that is left is due now
+                        began, goes_on = began - offset, False
                     due = began + offset
+                    until = None if plan.duration_s is None else began + plan.duration_s
                     if until is not None and due >= until:
                         break
-                    if not self._is_left(number):
+                    if not self.shard.takes(number):
                         continue
                     if not self.stop.admits(plan.pages):
                         until = None

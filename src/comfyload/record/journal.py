@@ -1,10 +1,12 @@
 """Reads the files of a run directory, whatever happened to them: plain files only, within bounds.
 
-A journal is read line by line. A torn last line, which a crash leaves, is ignored; any other unreadable line is damage,
-which raises an error, or is counted where the rest is salvaged.
+A journal is one file, or several that follow each other: `records.ndjson`, `records.2.ndjson` and so on, of which all
+but the last are full. It is read line by line. A torn last line, which a crash leaves, is ignored; any other unreadable
+line is damage, which raises an error, or is counted where the rest is salvaged.
 """
 
 import errno
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,6 +29,8 @@ _BLOCK = 1 << 15
 """Bytes read at once: decoding a block of lines in one call costs half of decoding them one by one. Larger blocks cost
 more again, since the garbage collector looks through all that is decoded and not used yet."""
 _TOO_LONG = f"it is longer than {MOST_LINE_BYTES >> 20} MiB"
+_NO_END = "it has no end, and another file follows"
+_NUMBERED = re.compile(r"(?P<stem>.+)\.(?P<number>[2-9]|[1-9][0-9]{1,3})(?P<suffix>\.ndjson)")
 
 
 class Damage(Struct):
@@ -73,8 +77,38 @@ def read_whole(path: Path, most: int) -> bytes:
     return content
 
 
-def read_journal(path: Path, decoder: msgspec.json.Decoder[T], salvage: Damage | None = None) -> Iterator[Iterable[T]]:
-    """The values of a journal's whole lines, several at once. With `salvage` damage is skipped, and added to it.
+def part(path: Path, number: int) -> Path:
+    """The file of that number, from 1, of the journal at `path`."""
+    return path if number == 1 else path.with_name(f"{path.stem}.{number}{path.suffix}")
+
+
+def journal_of(name: str) -> str:
+    """The name of the journal to which a file of that name belongs; its own name if it is no later part."""
+    found = _NUMBERED.fullmatch(name)
+    return name if found is None else found["stem"] + found["suffix"]
+
+
+def parts(path: Path) -> list[Path]:
+    """The files of a journal, in order, up to the last that is there; of those before it one may be missing."""
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except (OSError, ValueError):
+        return [path]
+    numbers = [int(found["number"]) for name in names if (found := _part_of(name, path.name)) is not None]
+    return [part(path, number) for number in range(1, max(numbers, default=1) + 1)]
+
+
+def _part_of(name: str, journal: str) -> re.Match[str] | None:
+    """The parts of the name, if it is that of a later file of the journal."""
+    found = _NUMBERED.fullmatch(name)
+    return found if found is not None and found["stem"] + found["suffix"] == journal else None
+
+
+def read_journal(
+    path: Path, decoder: msgspec.json.Decoder[T], salvage: Damage | None = None, *, last: bool = True
+) -> Iterator[Iterable[T]]:
+    """The values of the whole lines of one file of a journal, several at once. With `salvage` damage is skipped, and
+    added to it. `last`: no other file follows.
 
     Raises:
         RunFilesError: it cannot be read, or a line is damaged; the line is named.
@@ -82,10 +116,10 @@ def read_journal(path: Path, decoder: msgspec.json.Decoder[T], salvage: Damage |
     before = 0
     try:
         with open_plain(path) as file:
-            for whole in _blocks(file):
-                if whole is None:
+            for whole in _blocks(file, last=last):
+                if isinstance(whole, str):
                     before += 1
-                    _damaged(path, before, _TOO_LONG, salvage)
+                    _damaged(path, before, whole, salvage)
                     continue
                 count = len(whole) - len(whole.replace(b"\n", b"")) + 1  # a fifth of what `count` takes
                 try:
@@ -101,9 +135,9 @@ def read_journal(path: Path, decoder: msgspec.json.Decoder[T], salvage: Damage |
         salvage.why = salvage.why or f"{error.strerror or error}"
 
 
-def _blocks(file: BinaryIO) -> Iterator[bytes | None]:
-    """Whole lines, several at once, without the last line's end; None for one that is too long."""
-    parts: list[bytes] = []
+def _blocks(file: BinaryIO, *, last: bool) -> Iterator[bytes | str]:
+    """Whole lines, several at once, without the last line's end; for one that cannot be read, why."""
+    pieces: list[bytes] = []
     size, too_long = 0, False
     while block := file.read(_BLOCK):
         if too_long:
@@ -113,13 +147,15 @@ def _blocks(file: BinaryIO) -> Iterator[bytes | None]:
             too_long = False
         head, newline, rest = block.rpartition(b"\n")
         if newline:
-            yield b"".join([*parts, head])
-            parts, size = [], 0
-        parts.append(rest)
+            yield b"".join([*pieces, head])
+            pieces, size = [], 0
+        pieces.append(rest)
         size += len(rest)
         if size > MOST_LINE_BYTES:
-            yield None
-            parts, size, too_long = [], 0, True
+            yield _TOO_LONG
+            pieces, size, too_long = [], 0, True
+    if size and not last:
+        yield _NO_END
 
 
 def _decode_each(

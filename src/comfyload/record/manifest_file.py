@@ -9,7 +9,7 @@ from comfyload.errors import RunFilesError, file_errors
 from comfyload.record.bounds import moment
 from comfyload.record.codec import decode
 from comfyload.record.journal import read_whole
-from comfyload.record.model import FORMAT, Manifest
+from comfyload.record.model import PARTED, Manifest
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ def read_manifest(path: Path) -> Manifest:
     """
     content = content_of(path)
     try:
-        manifest = decode_versioned(content, Manifest, FORMAT, path)
+        manifest = decode_versioned(content, Manifest, PARTED, path)
         for text in (manifest.started_utc, manifest.ended_utc, manifest.zero_utc, manifest.began_utc):
             if isinstance(text, str):
                 moment(text)

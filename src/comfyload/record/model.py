@@ -22,8 +22,10 @@ from comfyload.record.plan import Plan
 from comfyload.record.policy import Policy
 from comfyload.record.shard import WHOLE, Shard, ShardText, read_shard
 
-FORMAT = 1
-"""Version of the run directory's files; readers refuse a newer one."""
+FORMAT, PARTED = 1, 2
+"""Version of the run directory's files; readers refuse a newer one. `PARTED`: a journal has several files, of which
+readers of the first version would see one.
+"""
 
 FailureKind = Literal[
     "validation",  # 400: the graph cannot run on this server
@@ -345,7 +347,10 @@ class Observation(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Quantiles(Struct, frozen=True, kw_only=True):
-    """Median, 99th percentile and maximum of `n` readings of our own error, in seconds."""
+    """Median, 99th percentile and maximum of `n` readings of our own error, in seconds.
+
+    Beyond 10,000 readings p50 and p99 are true to within 0.5 %.
+    """
 
     n: Number
     p50: float

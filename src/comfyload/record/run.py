@@ -2,16 +2,17 @@
 
 `log.ndjson` is there too if rows came from the server's side, and `events.ndjson` if a job was sent again.
 
-The journals are appended one whole line at a time, each handed to the kernel before the next step; the manifest is
-replaced as a whole. A torn last line, which a crash leaves, is not read.
+The journals are appended one whole line at a time, each handed to the kernel before the next step; one that is large
+goes on in a file of its own (`records.2.ndjson`), but for the log. The manifest is replaced as a whole. A torn last
+line, which a crash leaves, is not read.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -23,12 +24,13 @@ from comfyload.record.atomic import replace_file
 from comfyload.record.bounds import instant, value
 from comfyload.record.codec import check_keys, encode, encode_pretty, parsed
 from comfyload.record.fleet import is_fleet, read_fleet
-from comfyload.record.journal import RECORDS, Damage, read_journal
+from comfyload.record.growing import PART_BYTES, GrowingJournal, cut_torn_line
+from comfyload.record.journal import RECORDS, Damage, journal_of, parts, read_journal
 from comfyload.record.manifest_file import MANIFEST as MANIFEST  # passed on
 from comfyload.record.manifest_file import content_of, read_manifest
 from comfyload.record.manifest_file import decode_versioned as decode_versioned  # passed on
 from comfyload.record.merged import ShardFiles, merged
-from comfyload.record.model import Line, LogLine, Manifest, Record, RetryLine, Sample, Sent
+from comfyload.record.model import PARTED, Line, LogLine, Manifest, Record, RetryLine, Sample, Sent
 from comfyload.record.on_one_clock import each_row_once, in_order, shifted
 from comfyload.record.policy import FORMAT as POLICY_FORMAT
 
@@ -69,14 +71,16 @@ class RunWriter:
         with file_errors(f"cannot go on with {path}"):
             for name in (RECORDS, SAMPLES, LOG, EVENTS):
                 if name in (RECORDS, SAMPLES) or (path / name).exists():
-                    with (path / name).open("r+b") as file:
-                        file.truncate(file.read().rfind(b"\n") + 1)
+                    cut_torn_line(path / name)
             writer._open(path)
         return writer
 
     def _open(self, path: Path) -> None:
         self.path = path
-        self._open_files = {name: _open_append(path / name) for name in (RECORDS, SAMPLES)}
+        self._parted = False
+        self._journals: dict[str, GrowingJournal] = {}
+        for name in (RECORDS, SAMPLES):
+            self._grow(name)
         self._encoder = msgspec.json.Encoder()
         self._buffer = bytearray()
 
@@ -112,9 +116,8 @@ class RunWriter:
         self._append_to_new(EVENTS, line)
 
     def write_manifest(self, manifest: Manifest) -> None:
-        content = encode_pretty(manifest) + b"\n"
         try:
-            replace_file(self.path / MANIFEST, content)
+            self._replace_manifest(manifest)
         except OSError as error:
             raise self._cannot(error) from None
 
@@ -124,15 +127,9 @@ class RunWriter:
         Raises:
             RunFilesError: the disk did not take all of it.
         """
-        failed: OSError | None = None
-        for descriptor in self._open_files.values():
-            try:
-                os.fsync(descriptor)
-            except OSError as error:
-                failed = failed or error
-            os.close(descriptor)
-        if failed is not None:
-            raise self._cannot(failed)
+        failed = [error for journal in self._journals.values() if (error := journal.close()) is not None]
+        if failed:
+            raise self._cannot(failed[0])
 
     def _cannot(self, error: OSError) -> RunFilesError:
         """The error for a disk that is full, or gone."""
@@ -142,9 +139,26 @@ class RunWriter:
         )
 
     def _append_to_new(self, name: str, line: LogLine | RetryLine) -> None:
-        if name not in self._open_files:
-            self._open_files[name] = _open_append(self.path / name)
+        if name not in self._journals:
+            self._grow(name)
         self._append(name, line)
+
+    def _grow(self, name: str) -> None:
+        path = self.path / name
+        self._parted |= len(parts(path)) > 1
+        most = math.inf if name == LOG else PART_BYTES  # `comfyload logs` follows one file
+        self._journals[name] = GrowingJournal(path, most, self._before_second)
+
+    def _before_second(self) -> None:
+        """An older comfyload, which would miss the second file of a journal, must refuse the run."""
+        if not self._parted:
+            self._parted = True
+            self._replace_manifest(read_manifest(self.path / MANIFEST))
+
+    def _replace_manifest(self, manifest: Manifest) -> None:
+        if self._parted:
+            manifest = msgspec.structs.replace(manifest, format=PARTED)
+        replace_file(self.path / MANIFEST, encode_pretty(manifest) + b"\n")
 
     def _append(self, name: str, line: Line | Sample | LogLine | RetryLine) -> None:
         try:
@@ -153,7 +167,7 @@ class RunWriter:
             self._buffer[:] = encode(line)
         self._buffer += b"\n"
         try:
-            _write_whole(self._open_files[name], self._buffer)
+            self._journals[name].append(self._buffer)
         except OSError as error:
             raise self._cannot(error) from None
 
@@ -166,16 +180,17 @@ def is_run(path: Path) -> bool:
 class RunReader:
     """A run directory on disk, finished or not; one in shards is read as one run, on one clock.
 
-    `salvage`: damaged lines are skipped. `damage`: the lines that the last whole pass skipped, by the file's name.
+    `salvage`: damaged lines are skipped. `damage`: the lines that the last whole pass skipped, by the name of the file,
+    of which a journal may have several.
     """
 
     def __init__(self, path: Path, *, salvage: bool = False) -> None:
         self.path = path
         self.in_shards = is_fleet(path)
         if self.in_shards:
-            self.manifest, self._parts = merged(path, read_fleet(path))
+            self.manifest, self._shards = merged(path, read_fleet(path))
         else:
-            self.manifest, self._parts = read_manifest(path / MANIFEST), [ShardFiles(path=path)]
+            self.manifest, self._shards = read_manifest(path / MANIFEST), [ShardFiles(path=path)]
         self.damage: dict[str, Damage] = {}
         self._salvage = salvage
 
@@ -190,6 +205,11 @@ class RunReader:
         """Rows of the server's side, in the order in which they were read."""
         rows = self._read(LOG, msgspec.json.Decoder(LogLine))
         return each_row_once(rows) if self.in_shards else rows  # every shard reads the same log
+
+    def lost(self, name: str) -> Damage | None:
+        """What the last whole pass skipped of a journal, in all its files; None: nothing."""
+        found = [damage for file, damage in self.damage.items() if journal_of(file.rpartition("/")[2]) == name]
+        return None if not found else Damage(sum(one.lines for one in found), found[0].first, found[0].why)
 
     def events(self) -> Iterator[RetryLine]:
         """What happened to jobs under way, in the order in which it was written."""
@@ -224,29 +244,14 @@ class RunReader:
             ) from None
 
     def _read(self, name: str, decoder: msgspec.json.Decoder[T]) -> Iterator[T]:
-        parts = [part for part in self._parts if name not in (LOG, EVENTS) or os.path.lexists(part.path / name)]
-        lines = [shifted(chain.from_iterable(self._blocks(part, name, decoder)), part) for part in parts]
+        shards = [shard for shard in self._shards if name not in (LOG, EVENTS) or os.path.lexists(shard.path / name)]
+        lines = [shifted(chain.from_iterable(self._blocks(shard, name, decoder)), shard) for shard in shards]
         return lines[0] if len(lines) == 1 else in_order(lines)
 
-    def _blocks(self, part: ShardFiles, name: str, decoder: msgspec.json.Decoder[T]) -> Iterator[Iterable[T]]:
-        file, found = part.path / name, Damage() if self._salvage else None
-        yield from read_journal(file, decoder, found)
-        if found is not None and found.why:
-            self.damage[file.relative_to(self.path).as_posix()] = found
-
-
-def _write_whole(descriptor: int, line: bytearray) -> None:
-    """Write the whole line, or nothing of it: a part would spoil the next line once there is room again."""
-    written = 0
-    try:
-        while written < len(line):  # a nearly full disk takes part of a line; the next attempt raises
-            written += os.write(descriptor, line[written:] if written else line)
-    except OSError:
-        if written:
-            with suppress(OSError):
-                os.ftruncate(descriptor, os.lseek(descriptor, 0, os.SEEK_END) - written)
-        raise
-
-
-def _open_append(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o644)
+    def _blocks(self, shard: ShardFiles, name: str, decoder: msgspec.json.Decoder[T]) -> Iterator[Iterable[T]]:
+        files = parts(shard.path / name)  # a file that is begun meanwhile is left out: lines may come before it
+        for file in files:
+            found = Damage() if self._salvage else None
+            yield from read_journal(file, decoder, found, last=file is files[-1])
+            if found is not None and found.why:
+                self.damage[file.relative_to(self.path).as_posix()] = found

@@ -13,6 +13,9 @@ from comfyload.telemetry.source import NoReading, NotAvailable, Readings, Source
 
 T = TypeVar("T")
 
+MOST_NOTES = 1000
+"""Different texts of a source that are noted; a server may put numbers that change into its errors."""
+
 BEGIN_S = 1.0
 """How long the first job waits for sources that do not open."""
 
@@ -163,6 +166,6 @@ class _Reader:
         self.emit(Sample(t=t, source=self.source.name, name=name, value=value))
 
     def _note(self, text: str) -> None:
-        if text and text not in self._noted:
+        if text and text not in self._noted and len(self._noted) < MOST_NOTES:
             self._noted.add(text)
             self.observe(Observation(t=self.clock(), code="telemetry", text=f"{self.source.name}: {text}"))

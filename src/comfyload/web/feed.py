@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import struct
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -279,5 +279,5 @@ def _say(tab: _Tab, words: dict[str, Any]) -> None:
     tab.ready.set()
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31

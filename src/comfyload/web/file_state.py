@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from comfyload.record.archive import PROMOTED
-from comfyload.record.journal import RECORDS
+from comfyload.record.journal import RECORDS, parts
 from comfyload.record.lock import is_taken
 from comfyload.record.run import LOG, MANIFEST, SAMPLES
 
@@ -20,7 +20,7 @@ def run_state(path: Path) -> FileState:
     as a gateway does.
     """
     path = path.absolute()
-    files = tuple(_of(path / name) for name in (MANIFEST, RECORDS, SAMPLES, LOG))
+    files = [_of(file) for name in (MANIFEST, RECORDS, SAMPLES, LOG) for file in parts(path / name)]
     return is_taken(path), is_taken(path.parent), *files
 
 

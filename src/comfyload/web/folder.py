@@ -7,7 +7,7 @@ from pathlib import Path
 from msgspec import Struct, structs
 
 from comfyload.errors import RunFilesError
-from comfyload.record.journal import RECORDS
+from comfyload.record.journal import RECORDS, journal_of
 from comfyload.record.model import Manifest
 from comfyload.record.run import EVENTS, LOG, MANIFEST, SAMPLES, RunReader
 from comfyload.visible import visible
@@ -99,7 +99,8 @@ class RunFolder:
         """
         if not _ADDRESSABLE.fullmatch(os.path.relpath(folder, self.root)):
             raise RunFilesError("no address can hold its name")
-        if elsewhere := [name for name in _FILES if name in files and self._leads_out(files[name])]:
+        ours = {name: file for name, file in files.items() if journal_of(name) in _FILES}
+        if elsewhere := [name for name, file in ours.items() if self._leads_out(file)]:
             raise RunFilesError(f"its {elsewhere[0]} is a link to another place")
         path, before, found = Path(folder), self._known.get(folder), files[MANIFEST].stat()
         at = found.st_ino, found.st_mtime_ns, found.st_size
@@ -107,12 +108,13 @@ class RunFolder:
         known[folder] = at, manifest
         if isinstance(manifest, str):
             raise RunFilesError(manifest)
+        journal = [file for name, file in files.items() if journal_of(name) == RECORDS]
         return RunEntry(
             id=path.relative_to(self.root).as_posix(),
             path=path,
             manifest=manifest,
             running=manifest.end is None and is_held(path, manifest),
-            modified=max(found.st_mtime, _changed_at(files.get(RECORDS))),
+            modified=max(found.st_mtime, *map(_changed_at, journal), 0.0),
         )
 
     def _unread(self, folder: str, error: Exception) -> Unread:

@@ -148,9 +148,7 @@ def _judged(path: Path, ends: EndedJobs) -> JudgedRun:
         found, running = read(path, ends=ends, salvage=True)
         verdicts, salvaged = check(found, gates).verdicts, True
     own = given is not None
-    return JudgedRun(
-        found=found, running=running, salvaged=salvaged, gates=gates, own_gates=own, verdicts=verdicts
-    )
+    return JudgedRun(found=found, running=running, salvaged=salvaged, gates=gates, own_gates=own, verdicts=verdicts)
 
 
 def read(path: Path, *, salvage: bool = False, ends: EndedJobs | None = None) -> tuple[Target, bool]:

@@ -15,6 +15,7 @@ from comfyload.load.grammar import parse_arrivals, parse_order, parse_rate, pars
 from comfyload.record.codec import encode
 from comfyload.record.flag import OptionFlag, flags_of
 from comfyload.record.fleet import is_fleet
+from comfyload.record.journal import RECORDS, parts
 from comfyload.record.options import RunOptions, WorkflowChoice
 from comfyload.record.plan import Closed, Load, Open, Plan, Replay, Stage
 from comfyload.record.run import RunReader
@@ -158,7 +159,8 @@ def _replay(path: Path, speedup: float, match: str | None) -> Replay:
     hint = "give offsets, the folder of one run, or an access log"
     if is_fleet(path):
         return read_recording([encode(line).decode() for line in RunReader(path).lines()], str(path), speedup, match)
-    content = read_bytes(path / "records.ndjson" if path.is_dir() else path, hint=hint)
+    files = parts(path / RECORDS) if path.is_dir() else [path]
+    content = b"".join(read_bytes(file, hint=hint) for file in files)
     text = decode_log(content, str(path))
     return read_recording(text.split("\n" if "\n" in text else "\r"), str(path), speedup, match)
 

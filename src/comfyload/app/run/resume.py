@@ -5,7 +5,8 @@ runs twice; seeds and schedule are functions of the manifest, so that the remain
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Container, Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import count, islice
 from pathlib import Path
@@ -41,25 +42,54 @@ STILL_THERE = ("pending", "running", "unknown")
 """States of a prompt that the server may yet execute."""
 
 
+class Numbers:
+    """A set of numbers from 0 on, a bit each: a run of a day has millions of jobs."""
+
+    def __init__(self) -> None:
+        self._bits = bytearray()
+
+    def add(self, number: int) -> None:
+        place = number >> 3
+        if place >= len(self._bits):
+            self._bits.extend(bytes(place + 1 - len(self._bits)))
+        self._bits[place] |= 1 << (number & 7)
+
+    def __contains__(self, number: object) -> bool:
+        assert isinstance(number, int)
+        place = number >> 3
+        return place < len(self._bits) and bool(self._bits[place] >> (number & 7) & 1)
+
+
 class Left:
-    """What a dead process left: jobs without an end, all with a line in the journal, and one that the server ended."""
+    """What dead processes left: jobs without an end, all with a line in the journal, and one that the server ended.
+
+    `arrivals` that have come. `spent_s`: how long jobs were counted, without the time when no process was there.
+    """
 
     def __init__(self, reader: RunReader) -> None:
-        due: dict[int, Sent] = {}
-        ends: set[int] = set()
+        manifest, begun = reader.manifest, dict[int, Sent]()
+        ends, self.journalled, self.arrivals = Numbers(), Numbers(), Numbers()
         self.ended: str | None = None
-        self.last_instant = 0.0
+        last = [0.0, *manifest.resumed]  # of each process, the last instant
         for line in reader.lines():
-            self.last_instant = max(self.last_instant, line.due)
-            if isinstance(line, Sent):
-                due[line.index] = line
-                continue
-            ends.add(line.index)
-            self.last_instant = max(self.last_instant, line.execution.done or 0.0)
-            if line.execution.outcome == "completed":
-                self.ended = line.prompt_id
-        self.begun = [line for index, line in due.items() if index not in ends]
-        self.journalled = frozenset([*due, *ends])
+            at = line.due
+            self.journalled.add(line.index)
+            self.arrivals.add(line.index // manifest.plan.pages)
+            if isinstance(line, Record):
+                ends.add(line.index)
+                begun.pop(line.index, None)
+                at = max(at, line.execution.done or 0.0)
+                if line.execution.outcome == "completed":
+                    self.ended = line.prompt_id
+            elif line.index not in ends:
+                begun[line.index] = line
+            process = bisect_right(manifest.resumed, at)
+            last[process] = max(last[process], at)
+        self.begun = list(begun.values())
+        self.last_instant = max(last)
+        counted = manifest.counted_from
+        spans = zip([0.0, *manifest.resumed], last, strict=True)
+        self.spent_s = 0.0 if counted is None else sum(max(0.0, end - max(counted, begin)) for begin, end in spans)
 
 
 async def resume(path: Path, again: RunOptions, viewer: Viewer) -> bool:
@@ -115,7 +145,8 @@ async def _resume(path: Path, again: RunOptions, viewer: Viewer) -> bool:
                 earlier=Resumed(
                     begun=left.begun,
                     unjournalled=unjournalled,
-                    done=frozenset(index // manifest.plan.pages for index in left.journalled),
+                    done=left.arrivals,
+                    spent_s=left.spent_s,
                     restarted=restarted,
                     probe_row=last_probe_row(reader),
                 ),
@@ -167,7 +198,7 @@ async def _cleanup(path: Path, again: RunOptions) -> CleanedUp:
     left = Left(reader)
     begun = [line.prompt_id for line in left.begun]
     begun += [record.prompt_id for record in _records(reader) if record.execution.server_state_after in STILL_THERE]
-    lost = reader.damage.get(RECORDS)
+    lost = reader.lost(RECORDS)
     begun += _of_lost_lines(reader, lost.lines) if lost is not None else []
     jobs = len(begun)
     if reader.manifest.retry is not None:
@@ -263,7 +294,7 @@ def _own(manifest: Manifest, indexes: Iterable[int]) -> Iterator[int]:
     return (index for index in indexes if shard.takes(index // pages))
 
 
-async def _unjournalled(api: Api, server: Server, manifest: Manifest, journalled: frozenset[int]) -> list[str]:
+async def _unjournalled(api: Api, server: Server, manifest: Manifest, journalled: Container[int]) -> list[str]:
     """Ids of jobs that the server has although no line names them: a power cut takes a journal's last lines.
 
     Jobs are sent roughly in order, so that after `ABSENT` unknown ones in a row there are no more.

@@ -1,7 +1,7 @@
 """One run under way: the lines of the engine and the client are journalled first, then shown."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Container, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import UTC, datetime
 from functools import partial
@@ -52,13 +52,14 @@ class Resumed(Struct, frozen=True, kw_only=True):
     """What an earlier process of the run left.
 
     `begun`: jobs without an end that it sent, or was about to; `unjournalled`: ids of others that the server has;
-    `done`: arrivals that need not come again; `restarted`: the server was restarted since; `probe_row`: boot and number
-    of the last row that was read from the probe.
+    `done`: arrivals that need not come again; `spent_s`: how much of the plan's duration is over; `restarted`: the
+    server was restarted since; `probe_row`: boot and number of the last row that was read from the probe.
     """
 
     begun: list[Sent] = []
     unjournalled: list[str] = []
-    done: frozenset[int] = frozenset()
+    done: Container[int] | None = None
+    spent_s: float = 0.0
     restarted: bool = False
     probe_row: tuple[str, int] | None = None
 
@@ -192,6 +193,7 @@ class Session:
             done=self._earlier.done,
             shard=self._manifest.part,
             start=self._beginning.start(self._stop, self._viewer.noticed, self._noted.add),
+            spent_s=self._earlier.spent_s,
         )
 
         def on_last() -> None:
@@ -280,7 +282,7 @@ class Session:
             sent = line.execution.sent
             # An arrival that waited by plan, or for a retry, was not sent late by the generator.
             if sent is not None and not self._manifest.plan.waits and self._manifest.retry is None:
-                self._self_watch.send_lateness.append(sent - line.due)
+                self._self_watch.send_lateness.add(sent - line.due)
             self._stop_early(line)
         if isinstance(line, Record):
             self._live.job(line)

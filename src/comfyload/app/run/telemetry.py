@@ -12,6 +12,7 @@ from comfyload.telemetry.host import HostReadings
 from comfyload.telemetry.local_server import LocalServer
 from comfyload.telemetry.log import MetricsLog
 from comfyload.telemetry.nvml import Nvml
+from comfyload.telemetry.own import OwnMemory
 from comfyload.telemetry.probe import Probe
 from comfyload.telemetry.server import QueueLength, Stats
 from comfyload.telemetry.source import Source
@@ -47,6 +48,7 @@ def sources(
     found: list[Source] = [
         Nvml(local, clock),
         HostReadings(local, clock),
+        OwnMemory(),
         Stats(transport),
         QueueLength(transport, streamed),
         probe,

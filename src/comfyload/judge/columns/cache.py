@@ -50,16 +50,22 @@ class CacheJudge:
     """Judges jobs one after another, in the order of their completion, warm-up included.
 
     Names are kept as hashes: a million take some 100 MB, and two of them share their 64 bits with a chance of 3e-8.
+    `newest`: at least so many of them are remembered, and at most twice as many; None: all.
     """
 
-    def __init__(self, workflows: Iterable[WorkflowFacts]) -> None:
+    def __init__(self, workflows: Iterable[WorkflowFacts], *, newest: int | None = None) -> None:
         self._facts = {facts.name: _Graph(facts) for facts in workflows}
         self._returned: dict[int, None] = {}  # no set, as in `Ledger`
+        self._older: dict[int, None] = {}
+        self._newest = newest
         self._judged: dict[tuple[object, ...], JobFiles] = {}
 
     def judge(self, record: Record) -> JobFiles:
         """What the job made; remembers the names of its files."""
+        if self._newest is not None and len(self._returned) >= self._newest:
+            self._older, self._returned = self._returned, {}
         run, graph, returned = record.execution, self._facts.get(record.workflow, _UNKNOWN), self._returned
+        older = self._older
         alike: list[object] = [record.workflow, *run.cached]
         known: dict[str, bool] = {}
         for output in run.outputs:
@@ -74,7 +80,7 @@ class CacheJudge:
                     alike.append(list(known).index(name))
                 else:
                     code = hash(name)
-                    known[name] = before = code in returned
+                    known[name] = before = code in returned or code in older
                     returned[code] = None
                     _, dot, ending = rest.rpartition(".")
                     alike += before, folder, slash, ending if dot else None
@@ -98,7 +104,7 @@ class CacheJudge:
 
     def forget(self) -> None:
         """Give back the memory of the names, when no more jobs come."""
-        self._returned = {}
+        self._returned, self._older = {}, {}
 
 
 class _Graph:

@@ -114,6 +114,8 @@ class Fold:
         self.retries = Retries()
         self.ends = Ends()
         self.queue_at, self.queue_lengths = array("d"), array("d")
+        self.resident: dict[tuple[str, str], tuple[array[float], array[float]]] = {}
+        """Instants and bytes of what processes held of the machine's memory, by source and name."""
         self._lines: dict[tuple[str, str], list[float]] = {}
         self._instants = bytearray()
         self._books, self._kind_of = array("q"), array("I")
@@ -205,6 +207,10 @@ class Fold:
         if sample.name == "queue_remaining" and sample.source.startswith("comfy"):
             self.queue_at.append(sample.t)
             self.queue_lengths.append(value)
+        if sample.name.endswith(".rss_bytes"):
+            at, held = self.resident.setdefault((sample.source, sample.name), (array("d"), array("d")))
+            at.append(sample.t)
+            held.append(value)
         reading.n += 1
         before = value if reading.mean is None else reading.mean
         reading.mean = before + (value - before) / reading.n

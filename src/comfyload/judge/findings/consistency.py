@@ -11,7 +11,7 @@ from comfyload.judge.columns.ledger import clean, join
 from comfyload.judge.columns.made import Shortage
 from comfyload.judge.estimates import Evidence
 from comfyload.judge.findings.table import Finding, finding
-from comfyload.record.journal import RECORDS, Damage
+from comfyload.record.journal import RECORDS, Damage, journal_of
 from comfyload.record.kinds import KIND_WORDS
 from comfyload.record.model import Manifest, Observation, WorkflowFacts
 from comfyload.record.outcomes import OUTCOMES
@@ -24,13 +24,13 @@ def damage_findings(damage: Mapping[str, Damage]) -> Iterator[Finding]:
         if lost.lines:
             lines, are = ("1 line", "is") if lost.lines == 1 else (f"{lost.lines} lines", "are")
             text = f"{lines} of {name} cannot be read and {are} left out: line {lost.first}"
-        is_journal = name.rpartition("/")[2] == RECORDS  # a shard's is named with its directory
-        missing = " Jobs may be missing in every number." if is_journal else ""
+        jobs = journal_of(name.rpartition("/")[2]) == RECORDS  # a shard's is named with its directory
+        missing = " Jobs may be missing in every number." if jobs else ""
         yield finding(
             "damaged_lines",
             f"{text}: {clean(lost.why, 120)}.{missing}",
             {"file": name, "count": lost.lines, "first": lost.first},
-            level="invalid" if is_journal else "warning",
+            level="invalid" if jobs else "warning",
         )
 
 

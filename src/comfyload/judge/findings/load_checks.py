@@ -10,7 +10,7 @@ from comfyload.judge.estimates import Evidence
 from comfyload.judge.findings.table import Finding, finding
 from comfyload.judge.overload import SATURATED, Overload
 from comfyload.record.plan import Closed, Open, Replay
-from comfyload.words import digits
+from comfyload.words import digits, duration
 
 _APART = 0.1
 """A rate is missed when it is more than this share off."""
@@ -28,8 +28,21 @@ def load_findings(evidence: Evidence) -> Iterator[Finding]:
     if evidence.manifest.resumed:
         times = len(evidence.manifest.resumed)
         often = "once" if times == 1 else f"{times} times"
-        text = f"The run died and was resumed {often}: its wall clock has a gap; rates are withheld."
-        yield finding("resumed", text, {"count": times, "at_s": evidence.manifest.resumed})
+        away = _away_s(evidence)
+        gap = "" if away is None else f" of {duration(away)}"
+        text = f"The run died and was resumed {often}: its wall clock has a gap{gap}, whose jobs were not made up for."
+        text += " Rates are withheld."
+        yield finding("resumed", text, {"count": times, "at_s": evidence.manifest.resumed, "away_s": away})
+
+
+def _away_s(evidence: Evidence) -> float | None:
+    """How long no process was there, at most: from the last line of each to the next one's first; None: not known."""
+    known = np.sort(np.concatenate([evidence.jobs.instant("due"), evidence.jobs.instant("done")]))
+    known = known[~np.isnan(known)]
+    before = np.searchsorted(known, evidence.manifest.resumed) - 1
+    if not len(known) or before.min() < 0:
+        return None
+    return float(np.sum(np.array(evidence.manifest.resumed) - known[before]))
 
 
 def _one_shard(evidence: Evidence) -> Iterator[Finding]:

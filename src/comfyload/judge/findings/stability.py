@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+from msgspec import Struct
 
 from comfyload.judge.arrays import Floats
 from comfyload.judge.arrivals import as_it_came
@@ -11,12 +12,15 @@ from comfyload.judge.columns.jobs import CACHE_CLASSES
 from comfyload.judge.estimates import Evidence
 from comfyload.judge.findings.table import Finding, finding
 from comfyload.judge.statistics.dependence import autocorrelation_time
+from comfyload.judge.statistics.shift import block_means, shift
 from comfyload.judge.statistics.stats import quantile
 from comfyload.judge.statistics.trend import theil_sen
 from comfyload.record.plan import Closed
 from comfyload.words import duration
 
 _UNREPORTED_S = 0.001
+MANY = 200
+"""From so many values on a change is looked for by `shift`, which waves and dependent values mislead less."""
 
 
 def steadiness_findings(evidence: Evidence) -> Iterator[Finding]:
@@ -149,10 +153,14 @@ def _series(evidence: Evidence) -> Iterator[Finding]:
         slower = f"{100 * abs(ratio - 1):.0f} % {'longer' if ratio > 1 else 'less'}"
         text = f"The {which} {slower} than the later median: warm-up was not over."
         yield finding("cold_head", text, {"jobs": head, "ratio": ratio}, fields={"warmup": str(plan.warmup + head)})
-    change = drift(steady[head:])
-    if change is not None and abs(change) > 0.03:
-        pace = f"{100 * abs(change):.0f} % {'slower' if change > 0 else 'faster'}"
-        yield finding("drift", f"Jobs became {pace} from the first to the last.", {"change": change})
+    found = drifted(steady[head:])
+    if found is not None and abs(found.change) > 0.03:
+        pace = f"{100 * abs(found.change):.0f} % {'slower' if found.change > 0 else 'faster'}"
+        when, after = "from the first to the last", None
+        if found.at is not None:
+            after = head + round(found.at * len(steady[head:]))
+            when = f"after {after} of {len(steady)}"
+        yield finding("drift", f"Jobs became {pace} {when}.", {"change": found.change, "after_jobs": after})
     yield from dependence(latency, alone)
 
 
@@ -187,18 +195,46 @@ def cold_head(x: Floats) -> int:
     return int(like[0]) if len(like) else len(unlike)
 
 
-def drift(x: Floats, confidence: float = 0.99) -> float | None:
-    """Change over the whole of `x` as a share of its median (Theil-Sen slope); None if it may be nothing.
+class Drift(Struct, frozen=True, kw_only=True):
+    """By which share values changed in all; `at`: the share of them that lie before a step, None: little by little."""
 
-    More than 200 values are first made 200 block medians, which keeps it quadratic in 200.
+    change: float
+    at: float | None = None
+
+
+def drifted(x: Floats) -> Drift | None:
+    """How values of a run changed for good, None if it may be nothing.
+
+    Of few values it is a straight course (Theil-Sen slope), as a share of their median; of many it may be a step, too.
     """
     if len(x) < 20 or float(np.median(x)) <= 0:
         return None
-    y = x if len(x) <= 200 else np.array([np.median(block) for block in np.array_split(x, 200)])
-    slopes = theil_sen(np.arange(float(len(y))), y, confidence)
+    if len(x) >= MANY and float(x.min()) > 0:
+        # By ranks, which neither rare long jobs nor kinds of jobs far apart make uncertain.
+        found = shift(block_means(_ranks(x)))
+        return None if found is None else Drift(change=_ratio(x, found.at) - 1, at=found.at)
+    y = x if len(x) <= MANY else block_means(x)
+    t, middle = np.arange(float(len(y))), float(np.median(y))
+    slopes = theil_sen(t, y)
+    if slopes is not None:
+        slopes = theil_sen(t, y, dependence=autocorrelation_time(y - slopes[0] * t))
     if slopes is None or slopes[1] <= 0 <= slopes[2]:
         return None
-    return slopes[0] * (len(y) - 1) / float(np.median(y))
+    return Drift(change=slopes[0] * (len(y) - 1) / middle)
+
+
+def _ranks(x: Floats) -> Floats:
+    """The rank of each value, equal ones sharing theirs."""
+    _, place, count = np.unique(x, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(count) - (count - 1) / 2)[place])
+
+
+def _ratio(x: Floats, at: float | None) -> float:
+    """The values after a step by those before it, at all deciles alike; of a straight course, its end by its begin."""
+    before, after = np.split(x, [round(len(x) * (0.5 if at is None else at))])
+    shares = np.linspace(0.1, 0.9, 9)
+    ratio = float(np.mean(np.log(np.quantile(after, shares)) - np.log(np.quantile(before, shares))))
+    return math.exp(ratio if at is not None else 2 * ratio)
 
 
 def _lag_one(x: Floats) -> float:

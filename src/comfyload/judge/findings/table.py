@@ -322,8 +322,17 @@ FINDINGS: dict[str, FindingRow] = {
         fields={"warmup": "N"},
     ),
     "drift": _warning(
-        "Jobs became slower or faster over the run by more than 3 %, beyond chance.",
+        "Jobs became slower or faster within the run by more than 3 %, beyond chance and for good: at once or little "
+        "by little.",
         "A clock, a temperature or a cache was still moving. Warm up for longer, or run longer.",
+    ),
+    "memory_growth": _warning(
+        "Memory of the server or of its GPU grew within the run, by more than 3 % and 16 MiB, after its first tenth.",
+        "A leak, or a cache that was still filling. A longer run tells which; restart the server before it is full.",
+    ),
+    "own_growth": _warning(
+        "The generator's own memory grew within the run, by more than 3 % and 16 MiB, after its first tenth.",
+        "The server's numbers stand. Please report it: what comfyload holds must not depend on a run's length.",
     ),
     "dependent_jobs": _info(
         "Jobs depend on each other, so that n of them carry less information than n independent ones.",
