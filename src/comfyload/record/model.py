@@ -235,16 +235,17 @@ class Sample(Struct, frozen=True, kw_only=True, gc=False):
     value: Value | None
 
 
-class LogLine(Struct, frozen=True, kw_only=True, gc=False):
+class LogLine(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One row written by the server's probe or by an application, read from the probe during the run or from the log.
 
     `t`: when it happened, in seconds of the run, by a measured offset between the two clocks; None: the offset is
-    unknown, as for rows of a log. `row` is kept as it was written.
+    unknown, as for rows of a log. `row` is kept as it was written. `server`: the probe's, in a run over several.
     """
 
     t: Instant | None
     source: Literal["probe", "log"]
     row: dict[str, Any]
+    server: str = ""
 
     def __post_init__(self) -> None:
         nested = any(isinstance(value, dict | list) for value in self.row.values())  # few rows are
@@ -308,7 +309,8 @@ class WorkflowFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Server(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The facts of a server, read once. `None`: not reported.
 
-    `version` is (major, minor, patch). The four abilities decide how jobs are looked up and cancelled.
+    `name`: what it is called in a run over several; "" where there is but one. `version` is (major, minor, patch). The
+    four abilities decide how jobs are looked up and cancelled.
     """
 
     url: str
@@ -326,10 +328,12 @@ class Server(Struct, frozen=True, kw_only=True, omit_defaults=True):
     packs: list[str] | None = None
     queue_at_start: int | None = None
     headers: list[str] = []
+    name: str = ""
 
 
 class Observation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something noticed about the server or the stream during the run, at `t` seconds. `code` is stable, for tools.
+    `server`: its name, in a run over several.
 
     Codes: `restart`, `foreign_load`, `busy_at_start`, `stream_lost`, `stream_stalled`, `worker_stalled`, `orphan`,
     `server_gone`, `generator_fault`, `preflight`, `dropped_outputs`, `vary`, `cancel_unsafe`, `unknown_server`,
@@ -340,6 +344,7 @@ class Observation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: str
     text: str
     count: Count = 1
+    server: str = ""
 
 
 class Quantiles(Struct, frozen=True, kw_only=True):
@@ -413,7 +418,8 @@ class Manifest(Struct, kw_only=True):
     gates were decided; "capped": no more jobs were sent after `--max-jobs` or `--max-time` was reached. `looks`: after
     how many counted jobs the gates were judged; every look is a chance to err. `environment`: of the server under test.
     `clocks`: what the clocks of the generator's machine did, a row for each process of the run. `again_of`: the jobs of
-    another run that this one sends once more; absent: they are its own.
+    another run that this one sends once more; absent: they are its own. `servers`: all of them, of which `server` is
+    the first, and `environments` of the others by name; absent: there is one server.
     """
 
     format: int
@@ -440,3 +446,10 @@ class Manifest(Struct, kw_only=True):
     clocks: list[ClockCheck] = msgspec.field(default_factory=list)
     observations: list[Observation] = msgspec.field(default_factory=list)
     again_of: AgainOf | UnsetType = UNSET
+    servers: list[Server] | UnsetType = UNSET
+    environments: dict[str, Environment] | UnsetType = UNSET
+
+    @property
+    def fleet(self) -> list[Server]:
+        """All servers of the run."""
+        return [self.server] if isinstance(self.servers, UnsetType) else self.servers
