@@ -24,7 +24,7 @@ from comfyload.record.ranks import quantiles_of
 from comfyload.report.console import Screen
 from comfyload.report.page import Page
 from comfyload.report.page import Table as PageTable
-from comfyload.report.plan_text import plan_words
+from comfyload.report.plan_text import plan_words, servers_words
 from comfyload.report.render.terminal import render
 from comfyload.visible import visible
 from comfyload.words import digits, duration
@@ -166,16 +166,16 @@ class RunProgress(Viewer):
         self._shown = time.monotonic()
 
     def began(self, manifest: Manifest, path: Path, expected: int | None) -> None:
-        plan, server = manifest.plan, manifest.server
+        plan = manifest.plan
         self._expected = expected
-        self.counts.cache = CacheJudge(manifest.workflows)
+        self.counts.cache = CacheJudge(manifest.workflows, several=len(manifest.fleet) > 1)
         self.counts.start(plan.warmup * plan.pages or expected, "warm-up" if plan.warmup else "jobs")
         load = f"{manifest.name}: {plan_words(plan)}"
         if isinstance(plan.load, Replay):
             load += f", as in {plan.load.source}" + (f" ({plan.load.read_as})" if plan.load.read_as else "")
         if self._part is None:
-            version = server.comfyui_version or "of unknown version"
-            self.say(f"{load}, on {server.url} (ComfyUI {version}); run in {path}")
+            where, *version = servers_words(manifest)
+            self.say(f"{load}, on {where} ({version[0] if version else 'ComfyUI of unknown version'}); run in {path}")
         elif self._live is None:
             self.say(load if self._part.name in load else f"{self._part.name} · {load}")
         if self._live is not None:

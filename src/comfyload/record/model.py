@@ -337,7 +337,7 @@ class Observation(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Codes: `restart`, `foreign_load`, `busy_at_start`, `stream_lost`, `stream_stalled`, `worker_stalled`, `orphan`,
     `server_gone`, `generator_fault`, `preflight`, `dropped_outputs`, `vary`, `cancel_unsafe`, `unknown_server`,
-    `telemetry`, `capped`, `unreadable`.
+    `telemetry`, `capped`, `unreadable`, `server_out`.
     """
 
     t: Instant

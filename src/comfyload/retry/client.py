@@ -70,7 +70,7 @@ class RetryingClient:
         self._options = options
         self._by_events = dispatching is not None
         rule = dispatching or Dispatching()
-        self._pool = Pool(policy, clock, rng, never_s, dispatching=rule, once=self._once)
+        self._pool = Pool(policy, clock, rng, never_s, dispatching=rule, once=self._once, on_broken=self._on_broken)
         self._stack = stack
         self._known_failures = KnownFailures()
         self._abandoned: Failure | None = None
@@ -443,6 +443,11 @@ class RetryingClient:
         if server:
             observation = structs.replace(observation, server=server, text=f"{server}: {observation.text}")
         self._options.observe(observation)
+
+    def _on_broken(self, backend: ServerBackend, since: float) -> None:
+        if len(self._pool.backends) > 1:
+            text = f"it did not work from {since:.1f} s of the run on, and got no jobs while another server could"
+            self._observe(backend.facts.name, Observation(t=since, code="server_out", text=text))
 
     def _queue_changed(self, backend: ServerBackend, t: float, remaining: int) -> None:
         if remaining != backend.remaining:

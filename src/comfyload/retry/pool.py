@@ -43,9 +43,11 @@ class ServerBackend(Backend):
         self.stack = AsyncExitStack()
         """Closes the client."""
         self.remaining: int | None = None
-        """The length of its queue, as the last event said it."""
+        """The length of its queue, as the last event has it."""
         self.by_events = False
         """Whether its queue need not be read while events tell how long it is."""
+        self.reported = False
+        """Whether it was reported that it does not work."""
         self.last_change = -math.inf
         """When the last change there was noticed."""
         self.leftovers: set[str] = set()
@@ -95,7 +97,8 @@ class Pool:
     """Assigns jobs to its backends, and supervises the jobs there while `run()` runs.
 
     `never_s`: how long all servers may fail before a job without a deadline is given up. `once`: each job is sent to
-    one server and stays there. It does not wait for one: where none works, it is sent to one that does not.
+    one server and stays there. It does not wait for one: where none works, it is sent to one that does not. `on_broken`
+    takes a server that does not work, and since when.
     """
 
     def __init__(
@@ -107,10 +110,12 @@ class Pool:
         *,
         dispatching: Dispatching,
         once: bool,
+        on_broken: Callable[[ServerBackend, float], None],
     ) -> None:
         self.backends: list[ServerBackend] = []
         self.dispatcher = Dispatcher(policy, rng.random, dispatching)
         self._once = once
+        self._on_broken = on_broken
         self._policy = policy
         self._clock = clock
         self._never_s = never_s
@@ -283,7 +288,9 @@ class Pool:
         if most is None and not hurried and len(self.backends) == 1:
             return True
         if not await backend.look(within_s):
-            backend.circuit.failed(self._clock())
+            lost = self._once and not backend.client.stream.connected
+            (backend.circuit.trip if lost else backend.circuit.failed)(self._clock())
+            self._note_broken(backend)
             if self._once:
                 return False
         return backend.circuit.state(self._clock()) in ("closed", "due")
@@ -307,12 +314,20 @@ class Pool:
     async def _supervise(self, backend: ServerBackend) -> None:
         while backend in self.backends:
             await asyncio.sleep(TICK_S)
+            self._note_broken(backend)
             if backend.held:
                 await self._end_the_hung(backend)
                 if not self._once:
                     await self._take_back(backend)
             if backend.leftovers and backend.circuit.state(self._clock()) == "closed":
                 await clean(backend)
+
+    def _note_broken(self, backend: ServerBackend) -> None:
+        """Report once that a server does not work, with the instant since which it does not."""
+        since = backend.circuit.broken_since
+        if since is not None and not backend.reported:
+            self._on_broken(backend, since)
+        backend.reported = since is not None
 
     async def _end_the_hung(self, backend: ServerBackend) -> None:
         liveness_s = self._policy.liveness_s

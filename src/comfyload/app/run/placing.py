@@ -18,6 +18,7 @@ from comfyload.record.model import Observation, Server
 from comfyload.retry.dispatch import Dispatching
 from comfyload.words import count
 from comfyload.workflow import ObjectInfo
+from comfyload.workflow.preflight import PreflightFailed
 
 
 async def identify_all(options: RunOptions, connected: Sequence[Connected]) -> list[Server]:
@@ -109,7 +110,8 @@ class Placing:
             allowed = self._allowed(name, chosen.server)
             fit = [place for place in allowed if name not in self._beforehand[place].refused()]
             if not fit:
-                self._beforehand[allowed[0]].refuse()
+                found = {f"{self._servers[at].name}: {name}": self._beforehand[at].refused()[name] for at in allowed}
+                raise PreflightFailed(found, droppable=False)
             for place in allowed:
                 if place not in fit:
                     self._note(place, name)

@@ -191,7 +191,7 @@ def tables_again(tables: Sequence[ServerTable], again: RunOptions) -> list[Serve
                 raise UsageError(f"the address of {table.name} held a secret, which is not kept", f"give {hint}")
             found.append(table)
             continue
-        if redacted(parse_server(new.url)) != table.url:
+        if redacted(parse_server(new.url)).rstrip("/") != table.url.rstrip("/"):
             moved = f"{table.name} was {table.url}, and records name it by that address"
             raise UsageError(moved, "give the address that it had in this run")
         found.append(structs.replace(table, url=new.url, headers=table.headers | new.headers, ca_file=new.ca_file))

@@ -47,12 +47,14 @@ class JobFiles(Struct, frozen=True, kw_only=True, eq=False):
 
 
 class CacheJudge:
-    """Judges jobs one after another, in the order of their completion, warm-up included.
+    """Judges jobs one after another, in the order of their completion, warm-up included. `several`: each of several
+    servers counts its files by itself, so that two of one name are two.
 
     Names are kept as hashes: a million take some 100 MB, and two of them share their 64 bits with a chance of 3e-8.
     """
 
-    def __init__(self, workflows: Iterable[WorkflowFacts]) -> None:
+    def __init__(self, workflows: Iterable[WorkflowFacts], *, several: bool = False) -> None:
+        self._several = several
         self._facts = {facts.name: _Graph(facts) for facts in workflows}
         self._returned: dict[int, None] = {}  # no set, as in `Ledger`
         self._judged: dict[tuple[object, ...], JobFiles] = {}
@@ -62,6 +64,7 @@ class CacheJudge:
         run, graph, returned = record.execution, self._facts.get(record.workflow, _UNKNOWN), self._returned
         alike: list[object] = [record.workflow, *run.cached]
         known: dict[str, bool] = {}
+        server = run.attempts[-1].server if self._several and run.attempts else ""
         for output in run.outputs:
             node, files = output.node, output.files
             alike += node, output.kind, output.count, output.animated, len(files)
@@ -73,7 +76,7 @@ class CacheJudge:
                 elif name in known:
                     alike.append(list(known).index(name))
                 else:
-                    code = hash(name)
+                    code = hash((server, name)) if server else hash(name)
                     known[name] = before = code in returned
                     returned[code] = None
                     _, dot, ending = rest.rpartition(".")
