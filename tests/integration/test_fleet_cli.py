@@ -44,8 +44,8 @@ def test_a_run_over_two_servers_is_measured_shown_and_exported(tmp_path: Path) -
         dry = call("run", *servers, "--workflow", graph, "--dry-run", cwd=tmp_path)
         assert dry.returncode == 0 and "servers = [" in dry.stdout
         done = call(
-            "run", *servers, "--workflow", graph, "-n", "50", "-c", "4", "--dispatch", "round-robin", "--run-dir", "run",
-            "-o", "out.json", cwd=tmp_path,
+            "run", *servers, "--workflow", graph, "-n", "50", "-c", "4", "--dispatch", "round-robin",
+            "--run-dir", "run", "-o", "out.json", cwd=tmp_path,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         assert "2 servers (fast, slow), round-robin" in done.stdout and "slow takes" in done.stdout
