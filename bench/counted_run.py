@@ -13,9 +13,10 @@ import sys
 from pathlib import Path
 
 from comfyload import clock
-from comfyload.app.run.launch import connect, prepare
+from comfyload.app.run.launch import prepare
 from comfyload.app.run.options import RunOptions, WorkflowChoice
 from comfyload.app.run.schedule_seed import arrivals_rng
+from comfyload.app.run.servers import connect_all
 from comfyload.comfy.client import ComfyClient
 from comfyload.comfy.link import ClientOptions
 from comfyload.load.engine import Engine, Stop
@@ -27,8 +28,8 @@ from comfyload.record.run import RunWriter
 
 async def run(library: Path, options: RunOptions, lengths: list[int]) -> None:
     callgrind = ctypes.CDLL(str(library))
-    async with connect(options) as transport:
-        prepared = await prepare(options, transport)
+    async with connect_all(options) as connected:
+        prepared, transport = await prepare(options, connected), connected[0].http
         now = clock.stopwatch()
         async with ComfyClient.open(transport, prepared.manifest.server, now, ClientOptions()) as client:
             with RunWriter(Path(options.run_dir or ""), prepared.manifest) as writer, frozen_gc():

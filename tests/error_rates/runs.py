@@ -179,5 +179,6 @@ def _jobs(times: Times, failed: Flags) -> Jobs:
         retried=none,
         ours=none,
         workflow=np.zeros(len(due), np.uint16),
+        server=np.zeros(len(due), np.uint16),
     )
     return Jobs(columns, counted=len(due))

@@ -34,6 +34,7 @@ SERVER = Server(
     devices=[{"name": "cuda:0 NVIDIA GeForce RTX 5060 Ti : cudaMallocAsync", "type": "cuda"}],
     packs=["impact"],
 )
+TWO = [structs.replace(SERVER, name=name, url=f"http://{name}/") for name in ("gpu1", "gpu2")]
 SECONDS = [10.0 + i % 3 for i in range(12)]
 
 
@@ -63,6 +64,7 @@ def _invalid() -> Measured:
 
 OTHERS: dict[str, Callable[[], Measured]] = {
     "valid": _invalid,
+    "servers": lambda: _run(servers=TWO),
     "gpu": lambda: _server(devices=[{"name": "cuda:0 NVIDIA GeForce RTX 4090 : native", "type": "cuda"}]),
     "workflow": lambda: _run(workflows=[structs.replace(FACTS, sha256="1" * 64)]),
     "cache_mode": lambda: _server(cache_mode="lru 10"),

@@ -183,13 +183,14 @@ def test_the_example_is_read_and_names_every_setting(monkeypatch: pytest.MonkeyP
     text = EXAMPLE.read_text()
     for name in ("COMFYLOAD_TOKEN", "GPU2_AUTHORIZATION", "SHOP_TOKEN"):
         monkeypatch.setenv(name, f"{TOKEN}-{name}")
-    monkeypatch.setattr("comfyload.app.gateway_config.read_text", _text_of(text))
+    monkeypatch.setattr("comfyload.app.run.server_tables.read_text", _text_of(text))
     found = read_options(GatewayFlags(), [], "gateway.toml")
     assert found.tokens is not None and found.servers
     whole = re.sub(r"^#(?=\[|\w+ = )", "", text, flags=re.MULTILINE)
     assert whole != text
-    monkeypatch.setattr("comfyload.app.gateway_config.read_text", _text_of(whole))
-    monkeypatch.setattr("comfyload.app.gateway_config.tls_context", lambda *_: None)
+    for module in ("gateway_config", "run.server_tables"):
+        monkeypatch.setattr(f"comfyload.app.{module}.read_text", _text_of(whole))
+    monkeypatch.setattr("comfyload.app.run.server_tables.tls_context", lambda *_: None)
     full = read_options(GatewayFlags(), [], "gateway.toml")
     assert len(full.servers) > len(found.servers) and full.tokens is not None and len(full.tokens) > 1
     for kind in (GatewayFile, ServerTable, TenantTable):

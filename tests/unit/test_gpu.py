@@ -47,7 +47,7 @@ def _row(records: list[Record], samples: list[Sample]) -> GpuRow:
     readings = GpuReadings()
     for sample in samples:
         readings.add(sample)
-    return gpu_rows(readings, _jobs(records), (0.0, None), simulated=False)["0"]
+    return gpu_rows(readings, _jobs(records), (0.0, None), servers={"": False})["0"]
 
 
 def test_the_ceiling_is_what_jobs_make_of_the_gpu_and_idling_is_not_in_it() -> None:

@@ -57,7 +57,7 @@ def test_what_was_read_and_what_was_noted_is_described(monkeypatch: pytest.Monke
     machine = Machine(monkeypatch)
     machine.let.set()
     run = ended("complete")
-    facts = asyncio.run(EnvironmentReader(run, WITHOUT_PROBE).describe())
+    facts = asyncio.run(EnvironmentReader(run, run.server, WITHOUT_PROBE).describe())
     assert machine.folders == [Path("/srv/ComfyUI")]
     assert facts["host.cpu"].value == "fast"
     assert facts["note.enclosure"] == Fact(value="Razer = Core X", source="note")
@@ -70,7 +70,7 @@ def test_a_driver_that_hangs_holds_the_end_up_for_a_few_seconds_only(monkeypatch
 
     async def main() -> tuple[Environment, float]:
         before = clock.now()
-        return await EnvironmentReader(run, WITHOUT_PROBE).describe(), clock.now() - before
+        return await EnvironmentReader(run, run.server, WITHOUT_PROBE).describe(), clock.now() - before
 
     facts, waited = clock.run_virtual(main())
     machine.let.set()
@@ -86,7 +86,7 @@ def test_a_run_that_was_cut_short_waits_for_nothing(monkeypatch: pytest.MonkeyPa
     run = ended(end)
 
     async def main() -> float:
-        around = EnvironmentReader(run, WITHOUT_PROBE)
+        around = EnvironmentReader(run, run.server, WITHOUT_PROBE)
         await around.read_soon()
         before = clock.now()
         await around.describe()
@@ -101,8 +101,8 @@ def test_what_the_probe_knows_is_described_with_it_as_the_source(monkeypatch: py
     Machine(monkeypatch).let.set()
     run = ended("complete")
     probe: Any = Answers(b'{"facts": {"comfyui.commit": {"value": "abc", "source": "git"}, "odd": 3}}')
-    facts = asyncio.run(EnvironmentReader(run, probe).describe())
+    facts = asyncio.run(EnvironmentReader(run, run.server, probe).describe())
     assert facts["comfyui.commit"] == Fact(value="abc", source="probe (git)")
     for answer in (b"[]", b"no json", b'{"facts": 7}'):
         broken: Any = Answers(answer)
-        assert "comfyui.version" in asyncio.run(EnvironmentReader(run, broken).describe())
+        assert "comfyui.version" in asyncio.run(EnvironmentReader(run, run.server, broken).describe())

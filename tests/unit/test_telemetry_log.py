@@ -115,7 +115,7 @@ def test_a_file_that_comes_later_is_read_whole(tmp_path: Path) -> None:
 
 def test_a_file_that_is_gone_is_said_so_after_a_while_and_its_successor_read(log: Path) -> None:
     server: Any = Silence()
-    source = MetricsLog(log, lambda: 0.0, Probe(server, lambda: 0.0))
+    source = MetricsLog(log, lambda: 0.0, [Probe(server, lambda: 0.0)])
     assert source._part()[2] == ""
     log.unlink()
     assert [source._part()[2] for _ in range(4)] == ["", "", "the file is gone", "the file is gone"]
@@ -165,7 +165,7 @@ def followed(log: Path, server: Any, write: Any) -> Received:
         run = clock.stopwatch()
         probe = Probe(server, run)
         watch = Collector(
-            [probe, MetricsLog(log, run, probe)],
+            [probe, MetricsLog(log, run, [probe])],
             run,
             emit=received.samples.append,
             emit_log=received.lines.append,

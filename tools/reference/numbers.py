@@ -24,6 +24,7 @@ from comfyload.judge.gates.gate import GateVerdict
 from comfyload.judge.metrics import METRICS
 from comfyload.judge.numbers import NUMBERS, workflow_numbers
 from comfyload.judge.saturation import GpuBusy, Saturation
+from comfyload.judge.servers import ServerRow
 from comfyload.judge.statistics.stats import CONFIDENCE, Statistic
 from comfyload.judge.summary import BookRow
 from comfyload.judge.workflows import AfterRow, WorkflowRow
@@ -61,6 +62,7 @@ def summary_page() -> str:
         ("books", BookRow),
         ("after", AfterRow),
         ("retries", RetryRow),
+        ("servers.*", ServerRow),
     ]
     return "\n".join(
         [

@@ -98,7 +98,7 @@ def step(run: Measured) -> Step:
         jobs=run.jobs.n,
         server_busy=run.summary.saturation.server_busy,
         gpu_busy_percent=max(known, default=None),
-        service_s=float(execution.mean()) + run.jobs.gap_s() if len(execution) else None,
+        service_s=float(execution.mean()) + run.jobs.gap_s() if len(execution) and run.jobs.servers == 1 else None,
         jobs_per_minute=rate if isinstance(rate, float) else None,
         p95_latency_s=p95 if isinstance(p95, float) else None,
         side_by_side=run.jobs.overlaps() > 0,

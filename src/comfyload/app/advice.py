@@ -62,12 +62,18 @@ def basis_of(found: Target, target: str, shares: Sequence[str] = ()) -> Basis:
     Raises:
         UsageError: the runs have no service times, or a share names no workflow of theirs.
     """
-    runs = [run for run in found.runs if not run.jobs.overlaps()]
+    one_by_one = [run for run in found.runs if run.jobs.servers == 1]
+    if not one_by_one:
+        hint = "measure one server by itself: its numbers hold for each that is like it"
+        raise UsageError(f"{target}: every run is over several servers, whose service times are a mixture", hint)
+    runs = [run for run in one_by_one if not run.jobs.overlaps()]
     if not runs:
         raise UsageError(
             f"{target}: jobs executed side by side in every run", "the model of one queue does not fit such a server"
         )
-    doubts = [] if len(runs) == len(found.runs) else [f"{len(found.runs) - len(runs)} runs had jobs side by side."]
+    doubts = [] if len(runs) == len(one_by_one) else [f"{len(one_by_one) - len(runs)} runs had jobs side by side."]
+    if len(one_by_one) < len(found.runs):
+        doubts.append(f"{len(found.runs) - len(one_by_one)} runs over several servers are left out.")
     try:
         pools = pools_of(runs)
     except ValueError as error:

@@ -1,5 +1,6 @@
 """`doctor`: what can be checked on a server and a workflow before a run; submits nothing."""
 
+import copy
 import statistics
 from collections import Counter
 from collections.abc import Iterator
@@ -10,9 +11,9 @@ from msgspec import Struct, structs, to_builtins
 
 from comfyload.app.earlier import newest_run
 from comfyload.app.run.inputs import Inputs, load_inputs, vary
-from comfyload.app.run.launch import connect
 from comfyload.app.run.options import RunOptions
 from comfyload.app.run.preflight import Beforehand
+from comfyload.app.run.servers import connect_all, resolved
 from comfyload.comfy import examine
 from comfyload.comfy.identify import identify
 from comfyload.comfy.wire.calls import Transport
@@ -67,8 +68,31 @@ async def doctor(options: RunOptions, runs: Path = Path("runs")) -> list[DoctorC
         UsageError: a file cannot be read or is not a graph, or an override fits no node.
     """
     inputs = load_inputs(options) if options.workflows else Inputs([], [], None)
-    async with connect(options) as transport:
-        return await examine_server(transport, transport.name, options, inputs, runs)
+    options = await resolved(options)
+    async with connect_all(options) as connected:
+        found = [
+            await examine_server(one.http, one.http.name, options, copy.deepcopy(inputs), runs) for one in connected
+        ]
+    if len(found) == 1:
+        return found[0]
+    return _of_several({one.name: checks for one, checks in zip(connected, found, strict=True)})
+
+
+def _of_several(found: dict[str, list[DoctorCheck]]) -> list[DoctorCheck]:
+    """The checks of all servers, each with its server's name. What another server can run is no problem of the run."""
+    runs = {
+        check.facts["workflow"]
+        for checks in found.values()
+        for check in checks
+        if check.name == "preflight" and check.status != "problem"
+    }
+    named = []
+    for name, checks in found.items():
+        for check in checks:
+            if check.name == "preflight" and check.status == "problem" and check.facts["workflow"] in runs:
+                check = structs.replace(check, status="warning", advice="its jobs go to the servers that can run it")
+            named.append(structs.replace(check, found=f"{name}: {check.found}", facts={**check.facts, "server": name}))
+    return named
 
 
 async def examine_server(

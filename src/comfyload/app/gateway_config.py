@@ -4,34 +4,25 @@ What is secret stands in neither: a token or a header's value is `env:NAME`, or 
 """
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
-from msgspec import Struct, structs
+from msgspec import structs
 from yarl import URL
 
 from comfyload.app.gateway_options import GatewayOptions, is_loopback
-from comfyload.app.run.options import nearest_key
-from comfyload.comfy.address import parse_headers, parse_server, with_credentials
-from comfyload.comfy.socket import tls_context
+from comfyload.app.run.server_tables import NAME, configured, named_table, read_servers, read_toml
 from comfyload.errors import UsageError
-from comfyload.gateway.fleet import ServerConfig, free_name
+from comfyload.gateway.fleet import ServerConfig
 from comfyload.gateway.guard import DEFAULT
 from comfyload.hidden import hide
-from comfyload.record.gateway_options import GatewayFile, GatewayFlags, ServersFile, ServerTable, TenantTable
+from comfyload.record.gateway_options import GatewayFile, GatewayFlags, ServerTable, TenantTable
 from comfyload.retry.policy import decode, default
 from comfyload.text_files import read_text
 
 LEAST_TOKEN = 16
 """Letters of a token: a shorter one is guessed."""
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_NAMED = re.compile(rf"({_NAME.pattern})=(.+)")
-
-F = TypeVar("F", bound=Struct)
 
 
 def read_options(
@@ -45,9 +36,9 @@ def read_options(
         UsageError: something is not valid, or contradicts something else.
     """
     found = _settings(flags, servers, config)
-    tables = [_server(text) for text in servers] + found.server
+    tables = [named_table(text) for text in servers] + found.server
     if found.servers is not None:
-        tables += _read(found.servers, ServersFile).server
+        tables += read_servers(found.servers)
     if not tables:
         raise UsageError("no server is given", "give --server URL, --servers FILE, or [[server]] in --config")
     tokens, operators = _tenants(found)
@@ -60,7 +51,7 @@ def read_options(
     if tokens is not None and found.no_auth:
         raise UsageError("--no-auth and a token contradict each other", "leave one of them out")
     return GatewayOptions(
-        servers=_given(tables, known or {}),
+        servers=configured(tables, known or {}),
         policy=default() if found.retry_policy is None else decode(read_text(found.retry_policy).encode()),
         ledger=Path(found.ledger or "ledger"),
         host=host,
@@ -77,7 +68,7 @@ def read_options(
 
 def _settings(flags: GatewayFlags, servers: Sequence[str], config: str | None) -> GatewayFile:
     """The file with the flags over it; servers that are given by flags stand for the file's."""
-    file = GatewayFile() if config is None else _read(config, GatewayFile)
+    file = GatewayFile() if config is None else read_toml(config, GatewayFile, (ServerTable, TenantTable))
     if servers or flags.servers:
         file = structs.replace(file, server=[], servers=None)
     given = {name: getattr(flags, name) for name in GatewayFlags.__struct_fields__}
@@ -96,18 +87,6 @@ def _within(name: str, value: N, most: int, least: int = 0) -> N:
     return value
 
 
-def _read(path: str, kind: type[F]) -> F:
-    """A TOML file as a struct; an unknown key is refused, and the nearest known one is named."""
-    text = read_text(path)
-    try:
-        return msgspec.convert(msgspec.toml.decode(text), kind)
-    except msgspec.ValidationError as error:
-        hint = nearest_key(str(error), (kind, ServerTable, TenantTable), "see infra/gateway/gateway.toml")
-        raise UsageError(f"{path}: {error}", hint) from None
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: invalid TOML: {error}", "see infra/gateway/gateway.toml") from None
-
-
 def _tls(found: GatewayFlags) -> tuple[str, str] | None:
     if found.tls_cert is None and found.tls_key is None:
         return None
@@ -116,61 +95,13 @@ def _tls(found: GatewayFlags) -> tuple[str, str] | None:
     return found.tls_cert, found.tls_key
 
 
-# --- servers
-
-
 def servers_of(texts: Sequence[str]) -> list[ServerConfig]:
     """Servers, each `URL` or `NAME=URL`.
 
     Raises:
         UsageError: two have one name or one address, or one is not valid.
     """
-    return _given([_server(text) for text in texts], {})
-
-
-def _server(text: str) -> ServerTable:
-    """`URL` or `NAME=URL`."""
-    named = _NAMED.fullmatch(text)
-    return ServerTable(url=text) if named is None else ServerTable(name=named[1], url=named[2])
-
-
-def _given(tables: Sequence[ServerTable], known: Mapping[URL, str]) -> list[ServerConfig]:
-    """The servers, each with a name of its own.
-
-    Raises:
-        UsageError: two have one name or one address, or one is not valid.
-    """
-    taken = {table.name for table in tables if table.name}
-    found: dict[str, ServerConfig] = {}
-    addresses: dict[URL, str] = {}
-    for table in tables:
-        url = parse_server(table.url)
-        kept = known.get(url, "")
-        name = table.name or (kept if kept not in taken else "") or free_name(taken | set(known.values()))
-        if _NAME.fullmatch(name) is None:
-            raise UsageError(f"a server is called {name!r}", "use letters, digits, '-', '_' and '.', at most 64")
-        if name in found or url in addresses:
-            other = f"two servers are called {name!r}" if name in found else f"{name} is {addresses[url]} once more"
-            raise UsageError(other, "give each server once, with a name of its own")
-        taken.add(name)
-        addresses[url] = name
-        found[name] = _checked(name, url, table)
-    return list(found.values())
-
-
-def _checked(name: str, url: URL, table: ServerTable) -> ServerConfig:
-    try:
-        headers = parse_headers([f"{key}={value}" for key, value in table.headers.items()])
-        with_credentials(url, headers)
-        if table.ca_file is not None:
-            tls_context(table.ca_file, table.insecure)
-    except UsageError as error:
-        raise UsageError(f"server {name}: {error.message}", error.hint) from None
-    except OSError as error:
-        raise UsageError(
-            f"server {name}: ca_file {table.ca_file}: {error.strerror or error}", "give a PEM file"
-        ) from None
-    return ServerConfig(name=name, url=url, headers=headers, ca_file=table.ca_file, insecure=table.insecure)
+    return configured([named_table(text) for text in texts], {})
 
 
 # --- tenants
@@ -186,7 +117,7 @@ def _tenants(found: GatewayFile) -> tuple[dict[str, str] | None, frozenset[str] 
         return None, None
     tokens: dict[str, str] = {}
     for table in tables:
-        if _NAME.fullmatch(table.name) is None or table.name in tokens:
+        if NAME.fullmatch(table.name) is None or table.name in tokens:
             what = "twice" if table.name in tokens else "with an invalid name"
             raise UsageError(f"there is a tenant {table.name!r} {what}", "give each tenant a name of its own")
         token = _token(table)

@@ -7,7 +7,7 @@ import typer
 from msgspec import Struct, structs
 
 from comfyload import clock
-from comfyload.app.run.given import server_url
+from comfyload.app.run.servers import server_url
 from comfyload.cli.flags import Accept, AllRows, Json, Margin, Quiet
 from comfyload.cli.gating import ComparisonFlags, VerdictFlags, show_comparison
 from comfyload.cli.progress import viewer_for

@@ -14,8 +14,10 @@ from comfyload.record.flag import Flag
 from comfyload.words import count
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+AGAIN = ("server", "servers", "header", "ca_file")
+"""Flags for what a run directory does not hold."""
 GIVE_AGAIN = {
-    "server": "The server, if its address has changed.",
+    "server": "The server, if its address has changed; of several each as NAME=URL, if its secret is not kept.",
     "header": "Give the run's headers again; a run does not keep them. Repeatable.",
     "workflow": "The workflow, if its file has moved; as many times as in the run.",
 }
@@ -24,10 +26,7 @@ GIVE_AGAIN = {
 @with_flags
 def resume(
     run: Run,
-    given: Annotated[
-        Given,
-        Takes(names=("server", "workflow", "header", "ca_file", "max_jobs", "max_time"), env=False, help=GIVE_AGAIN),
-    ],
+    given: Annotated[Given, Takes(names=(*AGAIN, "workflow", "max_jobs", "max_time"), env=False, help=GIVE_AGAIN)],
     output: Output = None,
     quiet: Quiet = False,
     json_: Json = False,
@@ -50,7 +49,7 @@ def resume(
 @with_flags
 def again(
     run: Run,
-    given: Annotated[Given, Takes(names=("server", "workflow", "header", "ca_file"), env=False, help=GIVE_AGAIN)],
+    given: Annotated[Given, Takes(names=(*AGAIN, "workflow"), env=False, help=GIVE_AGAIN)],
     job: Annotated[list[int] | None, Flag("--job", "N", "Send this job, by its index. Repeatable.", many=True)] = None,
     output: Output = None,
     quiet: Quiet = False,
@@ -75,9 +74,7 @@ def again(
 
 
 @with_flags
-def cleanup(
-    run: Run, given: Annotated[Given, Takes(names=("server", "header", "ca_file"), env=False, help=GIVE_AGAIN)]
-) -> None:
+def cleanup(run: Run, given: Annotated[Given, Takes(names=AGAIN, env=False, help=GIVE_AGAIN)]) -> None:
     """Remove the jobs of an aborted run from the server. Only prompts of this run are touched, each by its id.
 
     [bold]Example[/bold]: comfyload cleanup runs/20261123T120000Z-book
@@ -91,10 +88,12 @@ def cleanup(
     )
     for prompt_id in found.still_there:
         echo(f"still there: {prompt_id}")
+    for name in found.unreachable:
+        echo(f"{name} does not answer, and may have some of them")
     if found.damage is not None:
         lines = f"{found.damage.lines} lines, the first is line {found.damage.first}, " if found.damage.lines else ""
         echo(f"The journal cannot be read: {lines}{found.damage.why}. Jobs may be unknown.")
-    raise typer.Exit(3 if found.still_there or found.damage is not None else 0)
+    raise typer.Exit(3 if found.still_there or found.unreachable or found.damage is not None else 0)
 
 
 @with_flags

@@ -26,11 +26,13 @@ _MARKS = {"problem": ("✗", "bold red"), "warning": ("!", "yellow"), "unknown":
 
 
 TAKES = Takes(
-    names=("server", "workflow", "jobs", "concurrency", "set", "drop_broken_outputs", "header", "ca_file", "insecure"),
+    names=(
+        "server", "servers", "resolve_all", "workflow", "jobs", "concurrency", "set", "drop_broken_outputs", "header",
+        "ca_file", "insecure",
+    ),
     base=RunOptions(plan=Plan(jobs=12)),
-    required=("server",),
     help={"jobs": "Number of jobs of the planned run.", "concurrency": "Jobs in flight of the planned run."},
-)
+)  # fmt: skip
 
 
 @with_flags

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from comfyload import clock
-from comfyload.app.run.given import server_url
+from comfyload.app.run.servers import server_url
 from comfyload.cli.flags import DEFAULT_ARCHIVE
 from comfyload.cli.output import echo
 from comfyload.cli.signature import with_flags

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from comfyload.app.logs import LogQuery, print_log
-from comfyload.app.run.given import server_url
+from comfyload.app.run.servers import server_url
 from comfyload.cli.signature import with_flags
 from comfyload.errors import UsageError
 from comfyload.record.flag import Flag

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from comfyload import clock
-from comfyload.app.run.given import server_url
+from comfyload.app.run.servers import server_url
 from comfyload.cli.flags import Json
 from comfyload.cli.output import echo
 from comfyload.cli.signature import with_flags

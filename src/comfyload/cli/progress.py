@@ -25,7 +25,7 @@ from comfyload.record.ranks import quantiles_of
 from comfyload.report.console import Screen
 from comfyload.report.page import Page
 from comfyload.report.page import Table as PageTable
-from comfyload.report.plan_text import plan_words
+from comfyload.report.plan_text import plan_words, servers_words
 from comfyload.report.render.terminal import render
 from comfyload.visible import visible
 from comfyload.words import count, digits, duration, span_words
@@ -208,19 +208,19 @@ class RunProgress(Viewer):
         self._window = Window(self._began)
 
     def began(self, manifest: Manifest, path: Path, expected: int | None) -> None:
-        plan, server = manifest.plan, manifest.server
+        plan = manifest.plan
         self._expected = expected
         self._began = time.monotonic()
         self._window = Window(self._began)
         self._every_s = min(max((plan.duration_s or 0.0) / LINES, 60.0), 600.0)
-        self.counts.cache = CacheJudge(manifest.workflows, newest=NAMES)
+        self.counts.cache = CacheJudge(manifest.workflows, newest=NAMES, several=len(manifest.fleet) > 1)
         self.counts.start(plan.warmup * plan.pages or expected, "warm-up" if plan.warmup else "jobs")
         load = f"{manifest.name}: {plan_words(plan)}"
         if isinstance(plan.load, Replay):
             load += f", as in {plan.load.source}" + (f" ({plan.load.read_as})" if plan.load.read_as else "")
         if self._part is None:
-            version = server.comfyui_version or "of unknown version"
-            self.say(f"{load}, on {server.url} (ComfyUI {version}); run in {path}")
+            where, *version = servers_words(manifest)
+            self.say(f"{load}, on {where} ({version[0] if version else 'ComfyUI of unknown version'}); run in {path}")
         elif self._live is None:
             self.say(load if self._part.name in load else f"{self._part.name} · {load}")
         if self._live is not None:

@@ -41,7 +41,9 @@ class Takes(Struct, frozen=True):
 
     def flags(self) -> list[OptionFlag]:
         known = flags_of(type(self.base))
-        return [known[name] for name in self.names] if self.names else list(known.values())
+        names = self.names or tuple(known)
+        several = "servers" in names
+        return [known[name] if several or name != "server" else _once(known[name]) for name in names]
 
 
 class Given:
@@ -62,6 +64,11 @@ class Given:
             UsageError: flags contradict each other, or one is invalid.
         """
         return options_of(self._values, self._base if base is None else base)
+
+
+def _once(flag: OptionFlag) -> OptionFlag:
+    """The flag for a command that takes it once."""
+    return structs.replace(flag, kind="text", flag=structs.replace(flag.flag, many=False, help=_ONE_SERVER))
 
 
 def with_flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -185,5 +192,6 @@ def _name_of(flag: str) -> str:
     return flag.removeprefix("--").replace("-", "_")
 
 
+_ONE_SERVER = "The ComfyUI server, with its base path if it has one."
 KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 _TYPES: dict[str, Any] = {"switch": bool, "duration": float | None, "text": str | None, "texts": list[str] | None}

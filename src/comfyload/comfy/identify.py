@@ -37,8 +37,8 @@ class _Stats(msgspec.Struct):
     devices: list[dict[str, Any]] = []
 
 
-async def identify(transport: Transport, name: str, header_names: list[str]) -> Server:
-    """Find out what the server is. `name`: its redacted address.
+async def identify(transport: Transport, name: str, header_names: list[str], called: str = "") -> Server:
+    """Find out what the server is. `name`: its redacted address; `called`: its name among several.
 
     A server that fails by itself (500) is accepted with nothing known.
 
@@ -49,7 +49,7 @@ async def identify(transport: Transport, name: str, header_names: list[str]) -> 
     api = api_of(transport)
     reply = await _facts(api, name)
     if reply.status == 500:
-        return Server(url=name, headers=header_names)
+        return Server(url=name, headers=header_names, name=called)
     stats = _stats(reply, name)
     version = _version(stats.system.get("comfyui_version"))
     argv = stats.system.get("argv")
@@ -72,6 +72,7 @@ async def identify(transport: Transport, name: str, header_names: list[str]) -> 
         features=features if within_levels(features) else None,
         queue_at_start=remaining,
         headers=header_names,
+        name=called,
     )
 
 

@@ -1,9 +1,11 @@
 """What the parts of a client share of its one server."""
 
+import asyncio
 from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from comfyload.comfy.api import Api
 from comfyload.comfy.inflight import InFlight
@@ -36,6 +38,11 @@ class ClientOptions(Struct, frozen=True, kw_only=True):
     server_restarted: bool = False
     room: Room | None = None
     shared: bool = False
+
+    def of_one(self, **changes: Any) -> "ClientOptions":
+        """Those of the client of one of several servers, with a room of its own."""
+        room = None if self.room is None else replace(self.room, change=asyncio.Event())
+        return structs.replace(self, room=room, **changes)
 
 
 @dataclass(kw_only=True, eq=False)

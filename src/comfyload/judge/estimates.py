@@ -1,6 +1,6 @@
 """Every number of a run that estimates something: its value, its interval, and why it is withheld."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from msgspec import Struct
@@ -30,8 +30,8 @@ class Evidence(Struct, frozen=True, kw_only=True):
     """What judgement is made from. `overload` None: the load had a steady state, or is closed. `queue`: what the load
     makes jobs wait in.
 
-    `wall_clock_s`: from the first counted job's due time to the last one's end; None for no such time. `pace`: of the
-    server's clock against ours.
+    `wall_clock_s`: from the first counted job's due time to the last one's end; None for no such time. `paces`: of
+    each server's clock against ours, by the server's name.
     """
 
     manifest: Manifest
@@ -42,7 +42,12 @@ class Evidence(Struct, frozen=True, kw_only=True):
     overload: Overload | None
     queue: Queue
     wall_clock_s: float | None
-    pace: Pace | None = None
+    paces: Mapping[str, Pace | None] = {}
+
+    @property
+    def pace(self) -> Pace | None:
+        """Of the only server, or the first of several."""
+        return next(iter(self.paces.values()), None)
 
 
 def estimates(evidence: Evidence) -> dict[str, Statistic]:
@@ -57,7 +62,7 @@ def estimates(evidence: Evidence) -> dict[str, Statistic]:
     for name, statistic in _with_failures(evidence).items():
         out[f"{name}_latency_with_failures_s"] = statistic
     out["images_per_minute"] = images_per_minute(evidence)
-    out["jobs_per_minute"] = _rate(evidence, jobs.instant("done"), jobs.completed, 60, "jobs")
+    out["jobs_per_minute"] = jobs_per_minute(evidence)
     return out | _books(evidence)
 
 
@@ -104,6 +109,11 @@ def images_per_minute(evidence: Evidence, of: Flags | bool = True) -> Statistic:
     columns, previews_only = evidence.jobs.counted, evidence.fold.made.previews_only
     made = np.where(of, columns.previews if previews_only else columns.images, 0)
     return _rate(evidence, evidence.jobs.instant("done"), made, 60, "previews" if previews_only else "images")
+
+
+def jobs_per_minute(evidence: Evidence, of: Flags | bool = True) -> Statistic:
+    """Of the chosen jobs how many completed per minute of the run's wall clock."""
+    return _rate(evidence, evidence.jobs.instant("done"), evidence.jobs.completed & of, 60, "jobs")
 
 
 def lengths_with_failures(jobs: Jobs, metric: str, only: Flags | None = None) -> Lengths:

@@ -111,7 +111,11 @@ def _growth(arrivals: Arrivals) -> tuple[float, float] | None:
 
 
 def occupancy_s(arrivals: Arrivals, jobs: Jobs) -> float | None:
-    """Mean seconds for which an arrival keeps a serial server busy; None if it is not serial, or that is not known."""
+    """Mean seconds for which an arrival keeps a serial server busy; None if it is not serial, or that is not known. Of
+    several it is not: what they can do together depends on which gets what.
+    """
+    if jobs.servers > 1:
+        return None
     execution, completed = jobs.known("execution"), int(jobs.completed.sum())
     if not len(execution) or len(execution) < 0.9 * completed or jobs.overlaps():
         return None

@@ -32,9 +32,11 @@ class GpuBusy(Struct, frozen=True, kw_only=True):
 
 
 class Saturation(Struct, frozen=True, kw_only=True):
-    """`server_busy`: the sum of service times over the wall clock, above 1 where jobs run side by side; None: not
-    known. `service_times`: of how many jobs. A service time is the execution and the server's mean pause between jobs.
-    `saturated`: any of the three is so; None if none is known.
+    """`server_busy`: the sum of service times over the wall clock, above 1 where jobs run side by side; of several
+    servers the mean; None: not known. `service_times`: of how many jobs. A service time is the execution and the
+    server's mean pause between jobs. `saturated`: any of the three is so; None if none is known. `server_saturated` is
+    None, too, where some of several servers are busy all the time and others are not: whether more in flight would help
+    depends on where it goes.
     """
 
     server_busy: float | None
@@ -48,12 +50,14 @@ def saturation(jobs: Jobs, wall_clock_s: float | None, gpus: Mapping[str, GpuRow
     """Of the counted jobs. A resumed run has a gap in its wall clock, so nothing is known of it."""
     seconds = jobs.metric("execution")
     known = seconds[~np.isnan(seconds)]
-    busy = None
+    busy, server = None, None
     if wall_clock_s and not resumed and len(known) and len(known) >= _KNOWN * jobs.n:
-        busy = float(known.sum() + jobs.gap_s() * max(0, len(known) - 1)) / wall_clock_s
-        busy = min(busy, 1.0) if not jobs.overlaps() else busy
+        each = [busy_of(jobs, place, wall_clock_s) for place in range(jobs.servers)]
+        busy = sum(each) / len(each)
+        server = busy >= BUSY
+        if not server and max(each) >= BUSY:
+            server = None
     rows = {gpu: _gpu(row) for gpu, row in gpus.items()}
-    server = None if busy is None else busy >= BUSY
     signs = [server, *(one for row in rows.values() for one in (row.at_ceiling, row.over_90_percent))]
     known_signs = [sign for sign in signs if sign is not None]
     return Saturation(
@@ -63,6 +67,14 @@ def saturation(jobs: Jobs, wall_clock_s: float | None, gpus: Mapping[str, GpuRow
         gpus=rows,
         saturated=any(known_signs) if known_signs else None,
     )
+
+
+def busy_of(jobs: Jobs, place: int, wall_clock_s: float) -> float:
+    """The service times of the server at that place over the wall clock."""
+    seconds = jobs.metric("execution")
+    known = seconds[~np.isnan(seconds) & ((jobs.counted.server == place) | (jobs.servers == 1))]
+    busy = float(known.sum() + jobs.gap_s() * max(0, len(known) - 1)) / wall_clock_s
+    return busy if jobs.overlaps(place) else min(busy, 1.0)
 
 
 def _gpu(row: GpuRow) -> GpuBusy:

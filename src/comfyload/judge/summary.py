@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, UnsetType
 
 from comfyload.judge.arrays import Flags, Floats
 from comfyload.judge.arrivals import arrivals_of, rates
@@ -27,6 +27,7 @@ from comfyload.judge.findings.consistency import (
     output_findings,
     server_findings,
 )
+from comfyload.judge.findings.fleet import fleet_findings
 from comfyload.judge.findings.growth import growth_findings
 from comfyload.judge.findings.load_checks import load_findings
 from comfyload.judge.findings.others import foreign_findings
@@ -38,6 +39,7 @@ from comfyload.judge.numbers import NUMBERS
 from comfyload.judge.overload import find_overload
 from comfyload.judge.queue import queue_of
 from comfyload.judge.saturation import Saturation, saturation
+from comfyload.judge.servers import ServerRow, server_rows
 from comfyload.judge.statistics.means import mean
 from comfyload.judge.statistics.queue import Queue
 from comfyload.judge.statistics.ranks import order_statistics
@@ -84,7 +86,8 @@ class Summary(Struct, frozen=True, kw_only=True):
     `cache` has the keys `fresh`, `partial`, `cached`; `telemetry` is by `source.name`, `gpus` by the server's index;
     `left_on_server` counts jobs we gave up by their fate; `workflows` is by name; `after` splits executions by what
     ran before them; `books` None: an arrival is one job; `retries` None: there was no retry policy;
-    `server_clock`: how fast it ran against ours, None where too few jobs tell.
+    `servers` is by name, of several. `server_clock`: how fast it ran against ours, None where too few jobs tell, or
+    there are several servers.
     """
 
     summary: dict[str, Plain]
@@ -108,6 +111,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     after: AfterRow
     books: BookRow | None
     retries: RetryRow | None
+    servers: dict[str, ServerRow] = {}
     server_clock: Pace | None = None
     quantile_method: str = QUANTILE_METHOD
 
@@ -163,7 +167,13 @@ def measure(
     damage: Mapping[str, Damage] | None = None,
 ) -> Measured:
     """`summarise`, with the columns it was made from."""
-    fold = Fold(manifest.workflows, retried=manifest.retry is not None, alike=gpus_alike(manifest.environment))
+    fleet = manifest.fleet
+    fold = Fold(
+        manifest.workflows,
+        retried=manifest.retry is not None,
+        alike=_alike(manifest),
+        servers=[server.url for server in fleet],
+    )
     fold.add(lines)
     for sample in samples:
         fold.sample(sample)
@@ -171,7 +181,8 @@ def measure(
     jobs, statistics, observed = evidence.jobs, estimates(evidence), _observed(evidence.jobs)
     latency = jobs.known("latency")
     made = fold.made.by_kind()
-    gpus = gpu_rows(fold.gpus, jobs, (manifest.counted_from, manifest.counted_to), is_simulated(manifest.server))
+    simulated = {server.name: is_simulated(server) for server in fleet}
+    gpus = gpu_rows(fold.gpus, jobs, (manifest.counted_from, manifest.counted_to), simulated)
     findings = _findings(evidence, gpus, damage or {})
     valid = not any(finding.level == "invalid" for finding in findings)
     summary = Summary(
@@ -199,7 +210,8 @@ def measure(
         after=after_rows(jobs),
         books=_book_row(evidence),
         retries=None if manifest.retry is None else fold.retries.row(jobs),
-        server_clock=evidence.pace,
+        servers=server_rows(evidence),
+        server_clock=evidence.pace if len(fleet) == 1 else None,
     )
     return Measured(path=path, manifest=manifest, summary=summary, jobs=jobs, queue=evidence.queue)
 
@@ -218,14 +230,35 @@ def _evidence(manifest: Manifest, fold: Fold) -> Evidence:
         overload=None if manifest.resumed else find_overload(manifest.plan.load, arrivals, jobs, made),
         queue=queue_of(manifest.plan, jobs, arrivals, made),
         wall_clock_s=wall_clock_s,
-        pace=fold.ends.pace(jobs.known("acknowledge")),
+        paces=_paces(manifest, fold, jobs),
     )
+
+
+def _paces(manifest: Manifest, fold: Fold, jobs: Jobs) -> dict[str, Pace | None]:
+    """How fast each server's clock ran against ours, by the server's name."""
+    acknowledged, several = jobs.metric("acknowledge"), len(manifest.fleet) > 1
+    known = jobs.completed & ~np.isnan(acknowledged)
+    return {
+        server.name: ends.pace(acknowledged[known & (jobs.counted.server == place)] if several else acknowledged[known])
+        for place, (server, ends) in enumerate(zip(manifest.fleet, fold.ends, strict=True))
+    }
+
+
+def _alike(manifest: Manifest) -> dict[str, int]:
+    """Of how many GPUs like it each is one; of several servers by the server's name and the GPU's."""
+    first, *others = manifest.fleet
+    if not others:
+        return gpus_alike(manifest.environment)
+    known = {} if isinstance(manifest.environments, UnsetType) else manifest.environments
+    environments = {first.name: manifest.environment, **known}
+    return {f"{name} {gpu}": n for name, facts in environments.items() for gpu, n in gpus_alike(facts).items()}
 
 
 def _findings(evidence: Evidence, gpus: Mapping[str, GpuRow], damage: Mapping[str, Damage]) -> list[Finding]:
     rules = (
         ledger_findings,
         load_findings,
+        fleet_findings,
         server_findings,
         foreign_findings,
         clock_findings,

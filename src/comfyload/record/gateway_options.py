@@ -5,7 +5,7 @@ A setting that is both has a `Flag`; None, False and an empty list stand for one
 
 from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from comfyload.record.flag import SERVER, Flag
 
@@ -72,14 +72,20 @@ class GatewayFlags(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     tls_key: Annotated[str | None, Flag("--tls-key", "FILE", "The key of --tls-cert, PEM.", ACCESS)] = None
 
 
-class ServerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[[server]]`. `name`: else gpu1, gpu2, … `headers`: sent with every call; a value may be `env:NAME`."""
+class ServerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`[[server]]`. `name`: else gpu1, gpu2, … `headers`: sent with every call; a value may be `env:NAME`.
+
+    `weight`, `tags`: for a run over several servers; a gateway does not read them. A server of weight 2 gets twice as
+    much as one of 1. A tag is a name that several servers share.
+    """
 
     url: str
     name: str = ""
     headers: dict[str, str] = {}
     ca_file: str | None = None
     insecure: bool = False
+    weight: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
+    tags: list[str] = []
 
 
 class TenantTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

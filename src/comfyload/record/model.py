@@ -238,16 +238,17 @@ class Sample(Struct, frozen=True, kw_only=True, gc=False):
     value: Value | None
 
 
-class LogLine(Struct, frozen=True, kw_only=True, gc=False):
+class LogLine(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One row written by the server's probe or by an application, read from the probe during the run or from the log.
 
     `t`: when it happened, in seconds of the run, by a measured offset between the two clocks; None: the offset is
-    unknown, as for rows of a log. `row` is kept as it was written.
+    unknown, as for rows of a log. `row` is kept as it was written. `server`: the probe's, in a run over several.
     """
 
     t: Instant | None
     source: Literal["probe", "log"]
     row: dict[str, Any]
+    server: str = ""
 
     def __post_init__(self) -> None:
         nested = any(isinstance(value, dict | list) for value in self.row.values())  # few rows are
@@ -311,7 +312,8 @@ class WorkflowFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Server(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The facts of a server, read once. `None`: not reported.
 
-    `version` is (major, minor, patch). The four abilities decide how jobs are looked up and cancelled.
+    `name`: what it is called in a run over several; "" where there is but one. `version` is (major, minor, patch). The
+    four abilities decide how jobs are looked up and cancelled.
     """
 
     url: str
@@ -329,21 +331,24 @@ class Server(Struct, frozen=True, kw_only=True, omit_defaults=True):
     packs: list[str] | None = None
     queue_at_start: int | None = None
     headers: list[str] = []
+    name: str = ""
 
 
 class Observation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something noticed about the server or the stream during the run, at `t` seconds. `code` is stable, for tools.
+    `server`: its name, in a run over several.
 
     Codes: `restart`, `foreign_load`, `busy_at_start`, `stream_lost`, `stream_stalled`, `worker_stalled`, `orphan`,
     `server_gone`, `generator_fault`, `preflight`, `dropped_outputs`, `vary`, `cancel_unsafe`, `unknown_server`,
-    `telemetry`, `capped`, `unreadable`, `late_start`; of a run in shards `lost_shard`, `lost_shard_allowed`,
-    `shards_apart`, `clocks_apart`, `divided`.
+    `telemetry`, `capped`, `unreadable`, `server_out`, `late_start`; of a run in shards `lost_shard`,
+    `lost_shard_allowed`, `shards_apart`, `clocks_apart`, `divided`.
     """
 
     t: Instant
     code: str
     text: str
     count: Count = 1
+    server: str = ""
 
 
 class Quantiles(Struct, frozen=True, kw_only=True):
@@ -424,6 +429,8 @@ class Manifest(Struct, kw_only=True):
     this run has; absent: all. `zero_utc`: zero of the run's clock, by the wall clock. `began_utc`: when the counted
     load really began. These two stand in shards only. `shards`: how many generators made the run, if it is read from
     several directories; no `manifest.json` has it.
+    `servers`: all of them, of which `server` is the first, and `environments` of the others by name; absent: there is
+    one server.
     """
 
     format: int
@@ -459,3 +466,11 @@ class Manifest(Struct, kw_only=True):
     def part(self) -> Shard:
         """Which of the plan's arrivals it has."""
         return WHOLE if self.shard is UNSET else read_shard(self.shard)
+
+    servers: list[Server] | UnsetType = UNSET
+    environments: dict[str, Environment] | UnsetType = UNSET
+
+    @property
+    def fleet(self) -> list[Server]:
+        """All servers of the run."""
+        return [self.server] if isinstance(self.servers, UnsetType) else self.servers

@@ -1,19 +1,27 @@
 """The options of a run as one typed value; the flags of `comfyload run` are the metadata of its fields."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from comfyload.record.bounds import Seconds
 from comfyload.record.flag import JUDGE, LOAD, RESULT, SERVER, WORK, Flag
+from comfyload.record.gateway_options import ServerTable
 from comfyload.record.plan import Closed, Plan
+
+Dispatch = Literal["least-backlog", "round-robin", "affinity", "pinned"]
+"""Which of several servers a job goes to: the one with the least prompts, each in turn, where its models are loaded, or
+one that its workflow names."""
 
 
 class WorkflowChoice(Struct, frozen=True, kw_only=True):
-    """A workflow file and how often it is drawn in relation to the others."""
+    """A workflow file and how often it is drawn in relation to the others. `server`: the name or the tag of the servers
+    that get its jobs, with `pinned`.
+    """
 
     file: str
+    server: str = ""
     weight: Annotated[float, Meta(gt=0, le=1e9)] = 1.0
 
 
@@ -21,24 +29,47 @@ class RunOptions(Struct, frozen=True, kw_only=True):
     """All of `comfyload run`. `headers` are `NAME=VALUE` or `NAME=env:VAR`; `notes` are `KEY=TEXT`; paths are as given.
 
     `preflight` False: what the server would refuse is submitted all the same. `telemetry` False: nothing is read but
-    the jobs. `policy`: a file with a retry policy. `max_jobs`, `max_time_s`: caps on what
-    the command sends in all its runs. `shard`: `I/N`, the part of the arrivals that this process sends. `start_at`:
-    when the counted load begins, in ISO 8601, UTC. `allow_lost_shards`: a run of several shards counts without those
-    that were lost.
+    the jobs. `servers`: all, if there are several; `server` is then the first. `policy`: a file with a retry policy.
+    `max_jobs`, `max_time_s`: caps on what the command sends in all its runs. `shard`: `I/N`, the part of the arrivals
+    that this process sends. `start_at`: when the counted load begins, in ISO 8601, UTC. `allow_lost_shards`: a run of
+    several shards counts without those that were lost.
     """
 
     server: Annotated[
-        str, Flag("--server", "URL", "The ComfyUI server, with its base path if it has one.", env="COMFYLOAD_SERVER")
+        str,
+        Flag(
+            "--server",
+            "URL",
+            "The ComfyUI server, with its base path if it has one. Several share the load; NAME=URL names one.",
+            many=True,
+            env="COMFYLOAD_SERVER",
+        ),
     ] = ""
     workflows: Annotated[
         list[WorkflowChoice],
         Flag(
             "--workflow",
-            "FILE[=WEIGHT]",
+            "FILE[@SERVER][=WEIGHT]",
             "A workflow in API format; - reads standard input. Several make a mix.",
             many=True,
         ),
     ] = []
+    servers: Annotated[
+        list[ServerTable],
+        Flag("--servers", "FILE", "A TOML file with a table [[server]] for each of several servers.", SERVER),
+    ] = []
+    dispatch: Annotated[
+        Dispatch,
+        Flag(
+            "--dispatch",
+            "RULE",
+            "Of several servers, which gets a job: least-backlog, round-robin, affinity or pinned.",
+            SERVER,
+        ),
+    ] = "least-backlog"
+    resolve_all: Annotated[
+        bool, Flag("--resolve-all", "", "Use every address that the server's name has, as a server of its own.", SERVER)
+    ] = False
     plan: Plan = Plan(load=Closed())
     settings: Annotated[
         list[str],

@@ -11,7 +11,7 @@ from comfyload.judge.summary import Measured, Summary
 from comfyload.report.made import rate_label
 from comfyload.report.page import Bar, Bars, Row, Table, Value, table
 from comfyload.report.values import in_words, value_of
-from comfyload.words import count
+from comfyload.words import DASH, count
 
 _NODES, _BARS, _FAILURES = 5, 3, 10
 _IN_COUNTS = ("dropped", "censored")
@@ -29,6 +29,31 @@ def workflows(summary: Summary) -> Table | None:
         known = (row.success_rate, row.avg_latency_s, row.p95_latency_s, row.avg_execution_s, row.images_per_minute)
         rows.append([name, str(row.jobs), *map(_alone, known), str(row.cached)])
     return table("workflows", titles, rows)
+
+
+def servers(summary: Summary) -> Table | None:
+    """A row for each of several servers; None for one."""
+    if not summary.servers:
+        return None
+    titles = ("Servers", ">jobs", ">share", ">half wait", ">p95", ">execution", ">failed", ">jobs/min", ">busy",
+              ">queue before")  # fmt: skip
+    rows = list[Row]()
+    for name, row in summary.servers.items():
+        rows.append(
+            [
+                name,
+                str(row.jobs),
+                in_words(row.share, unit="share"),
+                *map(_alone, (row.p50_latency_s, row.p95_latency_s)),
+                value_of(row.p50_execution_s),
+                str(row.failed),
+                _alone(row.jobs_per_minute),
+                in_words(row.busy, unit="share"),
+                str(row.queue_at_start) if row.queue_at_start is not None else DASH,
+            ]
+        )
+    note = "Execution is the median of each server, by its own clock. Jobs per minute add up to the run's."
+    return table("servers", titles, rows, note=note)
 
 
 def switches(summary: Summary) -> Table | None:

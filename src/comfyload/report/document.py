@@ -1,6 +1,6 @@
 """The JSON that `--output` writes: summary, statistics, findings, every job flat, and the manifest."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 from msgspec import structs
@@ -34,12 +34,14 @@ def jobs(manifest: Manifest, lines: Iterable[Record | Sent]) -> Iterator[dict[st
 
     They are judged as the summary judges them. A second record of the same job is left out, as it is from every count.
     """
-    ledger, truth = Ledger(), CacheJudge(manifest.workflows)
+    ledger, truth = Ledger(), CacheJudge(manifest.workflows, several=len(manifest.fleet) > 1)
+    servers = {server.url: server.name for server in manifest.fleet} if len(manifest.fleet) > 1 else {}
     for record in ledger.enter(lines):
-        yield _job(record, truth)
+        yield _job(record, truth, servers)
 
 
-def _job(record: Record, truth: CacheJudge) -> dict[str, Any]:
+def _job(record: Record, truth: CacheJudge, servers: Mapping[str, str]) -> dict[str, Any]:
+    """`servers`: the names of several by their addresses."""
     run, files = record.execution, truth.judge(record)
     completed = run.outcome == "completed"
     durations = {key: or_inf(metric.of(record)) for key, metric in _DURATIONS}
@@ -47,6 +49,7 @@ def _job(record: Record, truth: CacheJudge) -> dict[str, Any]:
         "index": record.index,
         "prompt_id": record.prompt_id,
         "workflow": record.workflow,
+        "server": servers.get(run.attempts[-1].server) if servers and run.attempts else None,
         "book": record.book,
         "warmup": record.warmup,
         "outcome": run.outcome,

@@ -120,11 +120,12 @@ def _time(seconds: float) -> str:
 
 
 def _made_by(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    server = manifest.server
-    gpus = [re.sub(r"^\w+:\d+ | : \w+$", "", str(device.get("name", ""))) for device in server.devices]
+    fleet = manifest.fleet
+    devices = [device for server in fleet for device in server.devices]
+    gpus = [re.sub(r"^\w+:\d+ | : \w+$", "", str(device.get("name", ""))) for device in devices]
     yield "comfyload", manifest.tool
-    yield "server", server.url
-    yield "comfyui", server.comfyui_version or "unknown"
+    yield "server", ", ".join(server.url for server in fleet)
+    yield "comfyui", ", ".join(dict.fromkeys(server.comfyui_version or "unknown" for server in fleet))
     yield "gpu", ", ".join(gpus) or "unknown"
     yield "workflow", ", ".join(f"{facts.name} ({facts.sha256[:12]})" for facts in manifest.workflows)
     yield "load", load_words(manifest.plan.load, manifest.plan.duration_s)

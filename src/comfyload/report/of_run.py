@@ -11,11 +11,11 @@ from comfyload.judge.gates.gate import GateVerdict
 from comfyload.judge.observations import run_labels
 from comfyload.judge.statistics.stats import CONFIDENCE, Statistic, value_needs
 from comfyload.judge.summary import Measured, Summary
-from comfyload.report.blocks import failures, node_bars, nodes, switches, workflows
+from comfyload.report.blocks import failures, node_bars, nodes, servers, switches, workflows
 from comfyload.report.durations import OWN_DELAY, durations, open_ends
 from comfyload.report.made import rate_label
 from comfyload.report.page import Bar, Bars, Chart, Page, PageLine, Remark, State, Value
-from comfyload.report.plan_text import plan_words
+from comfyload.report.plan_text import plan_words, servers_words
 from comfyload.report.run_facts import cache_words, ends_words, facts, server_words
 from comfyload.report.values import value_of
 from comfyload.report.verdicts import gate_state, gate_tables
@@ -25,20 +25,28 @@ from comfyload.words import count, duration
 def page_of(measured: Measured, verdicts: Sequence[GateVerdict] = (), charts: Sequence[Chart] = ()) -> Page:
     """Composed once from what was measured and judged; every renderer shows the same."""
     manifest, summary = measured.manifest, measured.summary
-    tables = [workflows(summary), switches(summary), durations(summary), nodes(summary), failures([measured])]
+    tables = [
+        servers(summary),
+        workflows(summary),
+        switches(summary),
+        durations(summary),
+        nodes(summary),
+        failures([measured]),
+    ]
     shown = [table for table in tables if table is not None and table.rows]
     bars = [_time(summary), node_bars(summary)]
     unchanged = manifest.plan.as_is and not as_it_came(manifest.plan)
     load = f"{plan_words(manifest.plan)}{', unchanged graph' if unchanged else ''}"
     if isinstance(manifest.shard, str):
         load += f", shard {manifest.shard} of it"
-    version, busy = manifest.server.comfyui_version, server_words(summary.saturation)
+    words = server_words(summary)
+    busy = f"{'servers' if summary.servers else 'server'} {words}" if words else ""
     return Page(
         title=manifest.name,
-        subtitle=[load, manifest.server.url, *([f"ComfyUI {version}"] if version else [])],
+        subtitle=[load, *servers_words(manifest)],
         states=[validity([measured]), *([gate_state(verdicts)] if verdicts else [])],
         tiles=_tiles(summary),
-        short=[*ends_words(summary), *filter(None, [cache_words(summary), f"server {busy}" if busy else ""])],
+        short=[*ends_words(summary), *filter(None, [cache_words(summary), busy])],
         bars=[one for one in bars if one is not None],
         charts=list(charts),
         facts=facts(manifest, summary),

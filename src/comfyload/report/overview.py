@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from msgspec import Struct, structs
+from msgspec import Struct, UnsetType, structs
 
 from comfyload.judge.columns.ledger import clean
 from comfyload.judge.findings.table import Finding
@@ -97,8 +97,9 @@ def _subtitle(runs: Sequence[Measured]) -> list[str]:
         return ["no run"]
     first = runs[0].manifest
     begun = datetime.fromisoformat(first.started_utc)
-    versions = dict.fromkeys(run.manifest.server.comfyui_version or "of unknown version" for run in runs)
-    servers = dict.fromkeys(clean(run.manifest.server.url, 120) for run in runs)
+    fleet = [server for run in runs for server in run.manifest.fleet]
+    versions = dict.fromkeys(server.comfyui_version or "of unknown version" for server in fleet)
+    servers = dict.fromkeys(clean(server.url, 120) for server in fleet)
     return [
         f"{begun.day} {begun:%b %Y, %H:%M} UTC",
         count(len(runs), "run") if len(runs) > 1 else plan_words(first.plan),
@@ -112,13 +113,17 @@ def gpu_names(runs: Sequence[Measured]) -> str:
     """The GPUs by name, from the environment, or else as the server calls them."""
     names: dict[str, None] = {}
     for run in runs:
-        facts = run.manifest.environment
-        models = [fact.value for key, fact in facts.items() if key.startswith("gpu.") and key.endswith(".model")]
-        known = [str(model) for model in models if model is not None]
-        devices = [str(device.get("name") or device.get("type")) for device in run.manifest.server.devices]
-        names |= dict.fromkeys(known or devices)
+        manifest, more = run.manifest, run.manifest.environments
+        for server in manifest.fleet:
+            facts = manifest.environment
+            if server != manifest.server:
+                facts = {} if isinstance(more, UnsetType) else more.get(server.name, {})
+            models = [fact.value for key, fact in facts.items() if key.startswith("gpu.") and key.endswith(".model")]
+            known = [str(model) for model in models if model is not None]
+            devices = [str(device.get("name") or device.get("type")) for device in server.devices]
+            names |= dict.fromkeys(known or devices)
     words = clean(", ".join(names), 200) or "GPU unknown"
-    simulated = any(is_simulated(run.manifest.server) for run in runs)
+    simulated = any(is_simulated(server) for run in runs for server in run.manifest.fleet)
     return f"{words}: a simulator, no measurement of a GPU" if simulated else words
 
 

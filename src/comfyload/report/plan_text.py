@@ -1,5 +1,6 @@
-"""A plan in one line: how many jobs or books, under which load, and for how long."""
+"""A plan in one line: how many jobs or books, under which load, and for how long; and on which servers."""
 
+from comfyload.record.model import Manifest
 from comfyload.record.plan import Closed, Load, Open, Plan, Replay, Stage
 from comfyload.words import count, seconds_words
 
@@ -18,6 +19,16 @@ def plan_words(plan: Plan) -> str:
     if plan.max_server_queue is not None:
         parts.append(f"held back while the server's queue has {plan.max_server_queue}")
     return ", ".join([*parts, *(() if plan.drain else ("cut off at the end",))])
+
+
+def servers_words(manifest: Manifest) -> list[str]:
+    """The address of the server and its version; of several how many, their names, the rule and each version."""
+    fleet = manifest.fleet
+    versions = ", ".join(dict.fromkeys(server.comfyui_version for server in fleet if server.comfyui_version))
+    where = fleet[0].url
+    if len(fleet) > 1:
+        where = f"{len(fleet)} servers ({', '.join(server.name for server in fleet)}), {manifest.options.dispatch}"
+    return [where, *([f"ComfyUI {versions}"] if versions else [])]
 
 
 def load_words(load: Load, duration_s: float | None = None) -> str:

@@ -8,7 +8,6 @@ from comfyload.judge.columns.retries import RetryRow
 from comfyload.judge.findings.table import Finding
 from comfyload.judge.number import Plain
 from comfyload.judge.numbers import NUMBERS
-from comfyload.judge.saturation import Saturation
 from comfyload.judge.summary import Summary
 from comfyload.record.model import Manifest, SelfCheck
 from comfyload.record.outcomes import OUTCOMES
@@ -127,8 +126,8 @@ def _rates(summary: Summary) -> Iterator[PageLine]:
 
 
 def _load(summary: Summary) -> Iterator[PageLine]:
-    if words := server_words(summary.saturation):
-        yield PageLine("Server", Value(words), detail=True)
+    if words := server_words(summary):
+        yield PageLine("Servers" if summary.servers else "Server", Value(words), detail=True)
     for gpu, row in summary.gpus.items():
         value = gpu_value(row)
         if value.words:
@@ -186,14 +185,16 @@ def _self_check(check: SelfCheck | None, findings: list[Finding]) -> PageLine:
     return PageLine("Self-check", Value(" · ".join(parts)), detail=not wrong)
 
 
-def server_words(found: Saturation) -> str:
-    """How busy the server was, by its own times; "" if that is not known."""
-    busy = found.server_busy
+def server_words(summary: Summary) -> str:
+    """How busy the server was, or several on average, by their own times; "" if that is not known."""
+    found = summary.saturation
+    busy, each = found.server_busy, " each" if summary.servers else ""
     if busy is None:
         return ""
     if busy > 1.02:
-        return f"{busy:.1f} jobs at a time on average"
-    return f"{percent(busy)} busy{': more would wait' if found.server_saturated else ''}"
+        return f"{busy:.1f} jobs at a time{each} on average"
+    mean = " on average" if summary.servers else ""
+    return f"{percent(busy)} busy{mean}{': more would wait' if found.server_saturated else ''}"
 
 
 def gpu_value(row: GpuRow) -> Value:

@@ -18,9 +18,12 @@ from comfyload.tasks import within
 
 
 class AttemptRunner:
-    """Runs attempts, any number at once. `over` is set when all waits must end."""
+    """Runs attempts, any number at once. `over` is set when all waits must end. `once`: a job has one id and one
+    attempt, which ends as its client says.
+    """
 
-    def __init__(self, clock: Callable[[], float], timeouts: Timeouts) -> None:
+    def __init__(self, clock: Callable[[], float], timeouts: Timeouts, *, once: bool = False) -> None:
+        self._once = once
         self.over = asyncio.Event()
         self._clock = clock
         self._timeouts = timeouts
@@ -30,13 +33,13 @@ class AttemptRunner:
         """Send the job to the server, which may have it already, and follow it to its end."""
         execution = await self._follow(pending, backend)
         ended = execution.server.end_ms is not None  # by an event; only its result is not known
-        if execution.server_state_after == "unknown" and (execution.outcome == "failed" or ended):
+        if not self._once and execution.server_state_after == "unknown" and (execution.outcome == "failed" or ended):
             return await self._clarify(pending, backend, execution)
         return execution
 
     async def find(self, pending: PendingPrompt, backends: list[ServerBackend]) -> tuple[ServerBackend, int] | None:
         """The server that has the job of an earlier process, and the number of the last id that it has there."""
-        keys = _every_id(backends)
+        keys = _every_id(backends, 1 if self._once else LATER_IDS + 1)
         found = await asyncio.gather(
             *(self._look_up(pending, backend, id_of(pending.prompt.id, number)) for backend, number in keys)
         )
@@ -47,7 +50,7 @@ class AttemptRunner:
         self, pending: PendingPrompt, backends: list[ServerBackend], within_s: float
     ) -> dict[tuple[ServerBackend, int], PromptState]:
         """The state of the job on each server, by the number of its id; of a server without an answer: unknown."""
-        keys = _every_id(backends)
+        keys = _every_id(backends, LATER_IDS + 1)
         late: PromptState = "unknown"
         states = (backend.client.api.prompt_state(id_of(pending.prompt.id, number)) for backend, number in keys)
         found = await asyncio.gather(*(within(within_s, state, late) for state in states))
@@ -124,6 +127,6 @@ class AttemptRunner:
         )
 
 
-def _every_id(backends: list[ServerBackend]) -> list[tuple[ServerBackend, int]]:
-    """Each id that a job may have, by its number, on each server."""
-    return [(backend, number) for number in range(1, LATER_IDS + 2) for backend in backends]
+def _every_id(backends: list[ServerBackend], ids: int) -> list[tuple[ServerBackend, int]]:
+    """Each of so many ids that a job may have, by its number, on each server."""
+    return [(backend, number) for number in range(1, ids + 1) for backend in backends]

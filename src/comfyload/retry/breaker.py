@@ -43,6 +43,11 @@ class CircuitBreaker:
         """Whether it pauses because the server requested that, not because something failed."""
         return self._until is not None and self._requested
 
+    @property
+    def broken_since(self) -> float | None:
+        """The instant since which nothing has worked there; None: it does."""
+        return self._broken_since
+
     def broken_s(self, now: float) -> float:
         """For how long nothing has worked there; 0 if it does."""
         return 0.0 if self._broken_since is None else now - self._broken_since

@@ -1,4 +1,4 @@
-"""A client that retries by a policy, on one server or several; each job is executed once unless nobody can know.
+"""A client for one server or several, which retries by a policy; each job is executed once unless nobody can know.
 
 Every attempt is a `ComfyClient`'s: it posts at most once, and removes from the server what it gives up. Between
 attempts an id is looked up on the server before it is sent again; a prompt that a server may have is never sent.
@@ -20,12 +20,13 @@ from comfyload.comfy.link import ClientOptions
 from comfyload.comfy.wire.calls import Transport
 from comfyload.errors import UsageError
 from comfyload.record.job_events import JobEvent
-from comfyload.record.model import Execution, Failure, Prompt, Server
+from comfyload.record.model import Execution, Failure, Observation, Prompt, Server
 from comfyload.record.policy import FailureClass, Policy
 from comfyload.retry.attempt_runner import AttemptRunner
 from comfyload.retry.classify import KnownFailures, classify
+from comfyload.retry.dispatch import Dispatching
 from comfyload.retry.pending import PendingPrompt
-from comfyload.retry.policy import attempts_left, rule_in_words, rule_of
+from comfyload.retry.policy import ONCE, attempts_left, rule_in_words, rule_of
 from comfyload.retry.pool import Health, Pool, ServerBackend, clean
 from comfyload.tasks import end_tasks, within
 
@@ -47,16 +48,29 @@ class RetryingClient:
     """
 
     def __init__(
-        self, policy: Policy, clock: Callable[[], float], rng: Random, options: ClientOptions, stack: AsyncExitStack
+        self,
+        policy: Policy | None,
+        clock: Callable[[], float],
+        rng: Random,
+        options: ClientOptions,
+        stack: AsyncExitStack,
+        dispatching: Dispatching | None,
     ) -> None:
         never_s = options.timeouts.unreachable_s
-        unreachable_s = never_s if policy.liveness_s is None else min(never_s, policy.liveness_s)
+        self._once = policy is None
+        self._timeouts = options.timeouts
+        if policy is None:
+            policy = ONCE
+        else:
+            unreachable_s = never_s if policy.liveness_s is None else min(never_s, policy.liveness_s)
+            self._timeouts = structs.replace(options.timeouts, submit_s=policy.submit_s, unreachable_s=unreachable_s)
         self._policy = policy
         self._clock = clock
         self._draw = rng.random
         self._options = options
-        self._timeouts = structs.replace(options.timeouts, submit_s=policy.submit_s, unreachable_s=unreachable_s)
-        self._pool = Pool(policy, clock, rng, never_s)
+        self._by_events = dispatching is not None
+        rule = dispatching or Dispatching()
+        self._pool = Pool(policy, clock, rng, never_s, dispatching=rule, once=self._once, on_broken=self._on_broken)
         self._stack = stack
         self._known_failures = KnownFailures()
         self._abandoned: Failure | None = None
@@ -64,21 +78,24 @@ class RetryingClient:
         self._under_way = 0
         self._leaves_jobs = False
         self._jobs: dict[str, PendingPrompt] = {}
-        self._attempts = AttemptRunner(clock, self._timeouts)
+        self._attempts = AttemptRunner(clock, self._timeouts, once=self._once)
 
     @classmethod
     @asynccontextmanager
     async def open(
         cls,
         servers: Sequence[tuple[Transport, Server]],
-        policy: Policy,
+        policy: Policy | None,
         clock: Callable[[], float],
         *,
         rng: Random,
         options: ClientOptions = ClientOptions(),  # noqa: B008 - frozen
+        dispatching: Dispatching | None = None,
     ) -> AsyncIterator[RetryingClient]:
         """Open a client to each server, then yield; on leaving, none of our jobs stays there. More may `join`.
 
+        `policy` None: each job is sent once, and ends as it does there. `dispatching`: the rule by which jobs go to
+        servers; queues are then known by events, so that no call precedes a job. None: by where its models are loaded.
         `on_queue` gets the sum over the servers. A `job_s` of `timeouts` limits each attempt. A prompt on a server that
         is out of reach for the policy's `liveness_s` counts as lost, and may run twice if that server comes back with
         its queue.
@@ -86,13 +103,13 @@ class RetryingClient:
         Raises:
             UsageError: the policy can only be simulated.
         """
-        if not (policy.cancel and policy.lookup):
+        if policy is not None and not (policy.cancel and policy.lookup):
             raise UsageError(
                 "a policy without cancel or lookup is for comparison in a simulation only",
                 "leave both true: a server would run jobs that nobody waits for, or twice",
             )
         async with AsyncExitStack() as stack:
-            client = cls(policy, clock, rng, options, stack)
+            client = cls(policy, clock, rng, options, stack, dispatching)
             for transport, facts in servers:
                 await client.join(transport, facts)
             pool = asyncio.create_task(client._pool.run())
@@ -109,9 +126,10 @@ class RetryingClient:
     async def join(self, transport: Transport, facts: Server) -> None:
         """Use another server from now on."""
         backend = ServerBackend(facts, self._policy.breaker, self._draw)
-        own = structs.replace(
-            self._options,
+        backend.by_events = self._by_events
+        own = self._options.of_one(
             timeouts=self._timeouts,
+            observe=partial(self._observe, facts.name),
             on_queue=partial(self._queue_changed, backend),
             unconfirmed_ids=backend.unconfirmed_ids,
         )
@@ -185,7 +203,8 @@ class RetryingClient:
         try:
             policy = self._policy if deadline_s is None else structs.replace(self._policy, deadline_s=deadline_s)
             pending = self._jobs[prompt.id] = PendingPrompt(prompt, self._clock(), policy, tell)
-            pending.unfit |= {backend for backend in self._pool.backends if backend.name in not_on}
+            never = {*not_on, *self._pool.dispatcher.dispatching.not_on.get(prompt.workflow, ())}
+            pending.unfit |= {backend for backend in self._pool.backends if backend.name in never}
             return await self._run(pending, keyed)
         finally:
             self._jobs.pop(prompt.id, None)
@@ -419,8 +438,21 @@ class RetryingClient:
             pending.over.clear()  # the next wait is not ended by what ended this one
         return True
 
+    def _observe(self, server: str, observation: Observation) -> None:
+        """Pass on what was noticed of a server, with its name if it has one."""
+        if server:
+            observation = structs.replace(observation, server=server, text=f"{server}: {observation.text}")
+        self._options.observe(observation)
+
+    def _on_broken(self, backend: ServerBackend, since: float) -> None:
+        if len(self._pool.backends) > 1:
+            text = f"it did not work from {since:.1f} s of the run on, and got no jobs while another server could"
+            self._observe(backend.facts.name, Observation(t=since, code="server_out", text=text))
+
     def _queue_changed(self, backend: ServerBackend, t: float, remaining: int) -> None:
         if remaining != backend.remaining:
             backend.remaining, backend.last_change = remaining, t
             self._pool.notify()
+        if self._pool.dispatcher.dispatching.on_queue is not None:
+            self._pool.dispatcher.dispatching.on_queue(backend.facts.name, t, remaining)
         self._options.on_queue(t, sum(each.remaining or 0 for each in self._pool.backends))

@@ -3,9 +3,9 @@
 The running client and the simulation that scores policies drive the same objects: `now` is an instant handed in, of a
 clock that counts seconds; `draw` gives numbers uniformly from [0, 1).
 
-A server's backlog is counted in seconds: what our jobs there will take, and others' at the mean. A job goes where the
-last job was of its workflow, so that models stay loaded, until that costs more than loading them elsewhere
-[affinity with spill].
+A server's backlog is counted in seconds: what our jobs there will take, and others' at the mean. Unless another rule of
+dispatch is given, a job goes where the last job was of its workflow, so that models stay loaded, until that costs more
+than loading them elsewhere [affinity with spill].
 """
 
 import math
@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from comfyload.record.policy import Breaker, Budget, FailureClass, Policy
 from comfyload.retry.breaker import CircuitBreaker
+from comfyload.retry.dispatch import Dispatching
 from comfyload.retry.expected import ExpectedTimes
 from comfyload.retry.policy import rule_of, spent, wait_s
 
@@ -68,7 +69,10 @@ class Assignment:
 class Backend:
     """One server, and our jobs there. `others`: prompts of others on it; `depth`: all prompts on it."""
 
-    def __init__(self, breaker: Breaker, draw: Callable[[], float], connections: Callable[[], int]) -> None:
+    def __init__(
+        self, breaker: Breaker, draw: Callable[[], float], connections: Callable[[], int], name: str = ""
+    ) -> None:
+        self.name = name
         self.circuit = CircuitBreaker(breaker, draw, connections)
         self.held: dict[str, Assignment] = {}
         self.last: str | None = None
@@ -153,8 +157,14 @@ B = TypeVar("B", bound=Backend)
 class Dispatcher:
     """Which server a job goes to, and whether a job that failed is sent again. It learns what jobs take as they end."""
 
-    def __init__(self, policy: Policy, draw: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        draw: Callable[[], float],
+        dispatching: Dispatching = Dispatching(),  # noqa: B008 - constant
+    ) -> None:
         self.policy = policy
+        self.dispatching = dispatching
         self.times = ExpectedTimes()
         self.budget = RetryBudget(policy.budget)
         self._draw = draw
@@ -211,6 +221,8 @@ class Dispatcher:
         if len(work) <= 1:
             return next(iter(work), None)
         fit = _preferred(job, list(work))
+        if self.dispatching.rule != "affinity":
+            return self.dispatching.choose(fit)
         # Of servers with equal work, the one whose models were last used the longest ago.
         best = min(fit, key=lambda backend: (work[backend], backend.last_at))
         if best.last == job.workflow:

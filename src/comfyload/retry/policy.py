@@ -62,6 +62,10 @@ RULES: dict[FailureClass, Rule] = {
 """What is done where a policy does not say otherwise."""
 
 
+ONCE = Policy(attempts=1, classes={name: Rule(retry=False) for name in get_args(FailureClass)})
+"""Each job is sent once."""
+
+
 def rule_of(policy: Policy, class_: FailureClass) -> Rule:
     return policy.classes.get(class_) or RULES[class_]
 

@@ -19,6 +19,7 @@ from comfyload.record.model import Execution, Failure, Server
 from comfyload.record.policy import Breaker, Policy
 from comfyload.record.stamps import believed
 from comfyload.retry.decide import LOOK_AGAIN_S, Assignment, Backend, Dispatcher, others_than
+from comfyload.retry.dispatch import Dispatching
 from comfyload.retry.pending import PendingPrompt
 from comfyload.tasks import end_tasks, within
 
@@ -34,8 +35,7 @@ class ServerBackend(Backend):
     """One server of a pool, its client, and our jobs there."""
 
     def __init__(self, facts: Server, breaker: Breaker, draw: Callable[[], float]) -> None:
-        super().__init__(breaker, draw, lambda: self.client.stream.connections)
-        self.name = facts.url
+        super().__init__(breaker, draw, lambda: self.client.stream.connections, facts.url)
         self.facts = facts
         sizes = (device.get("vram_total") for device in facts.devices)
         self.vram = max((float(size) for size in sizes if isinstance(size, int | float)), default=0.0)
@@ -43,6 +43,11 @@ class ServerBackend(Backend):
         self.stack = AsyncExitStack()
         """Closes the client."""
         self.remaining: int | None = None
+        """The length of its queue, as the last event has it."""
+        self.by_events = False
+        """Whether its queue need not be read while events tell how long it is."""
+        self.reported = False
+        """Whether it was reported that it does not work."""
         self.last_change = -math.inf
         """When the last change there was noticed."""
         self.leftovers: set[str] = set()
@@ -55,10 +60,13 @@ class ServerBackend(Backend):
         # Counted before the call: a POST under way may be in the answer or not, and counts as there.
         jobs = [self.job(prompt_id) for prompt_id in self.held]
         posting = sum(1 for job in jobs if job is None or not job.accepted)
-        remaining = await within(within_s, self.client.api.queue_remaining(), None)
+        streamed = self.by_events and self.client.stream.connected and self.remaining is not None
+        remaining = self.remaining if streamed else await within(within_s, self.client.api.queue_remaining(), None)
         accepted = max(0, len(self.held) - posting)
         self.others = 0 if remaining is None else max(0, remaining - accepted)
         self.depth = len(self.held) if remaining is None else remaining + posting
+        if streamed:  # the event of a job that was accepted a moment ago may be on its way
+            self.depth = max(self.depth, len(self.held))
         return remaining is not None
 
     def note_starts(self) -> None:
@@ -88,12 +96,26 @@ class Health(Struct, frozen=True, kw_only=True):
 class Pool:
     """Assigns jobs to its backends, and supervises the jobs there while `run()` runs.
 
-    `never_s`: how long all servers may fail before a job without a deadline is given up.
+    `never_s`: how long all servers may fail before a job without a deadline is given up. `once`: each job is sent to
+    one server and stays there. It does not wait for one: where none works, it is sent to one that does not. `on_broken`
+    takes a server that does not work, and since when.
     """
 
-    def __init__(self, policy: Policy, clock: Callable[[], float], rng: Random, never_s: float) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        clock: Callable[[], float],
+        rng: Random,
+        never_s: float,
+        *,
+        dispatching: Dispatching,
+        once: bool,
+        on_broken: Callable[[ServerBackend, float], None],
+    ) -> None:
         self.backends: list[ServerBackend] = []
-        self.dispatcher = Dispatcher(policy, rng.random)
+        self.dispatcher = Dispatcher(policy, rng.random, dispatching)
+        self._once = once
+        self._on_broken = on_broken
         self._policy = policy
         self._clock = clock
         self._never_s = never_s
@@ -220,12 +242,24 @@ class Pool:
         usable = await self._usable_backends()
         for backend in usable:
             backend.note_starts()
-        waiting = [pending for pending, assigned in self._waiting.items() if not assigned.done()]
         now = self._clock()
-        for pending, backend in self.dispatcher.assign(waiting, usable, now):
-            if len(backend.held) == 1:
-                backend.last_change = now
-            self._waiting[pending].set_result(backend)
+        for pending, backend in self.dispatcher.assign(self._unassigned(), usable, now):
+            self._give(pending, backend, now)
+        if self._once:
+            for pending in self._unassigned():
+                left = [backend for backend in self.backends if backend not in pending.unfit]
+                if left and not self._looks.keys() & set(left):  # all have answered, or failed to
+                    backend = self.dispatcher.dispatching.choose(left)
+                    self.dispatcher.put(pending, backend, now)
+                    self._give(pending, backend, now)
+
+    def _unassigned(self) -> list[PendingPrompt]:
+        return [pending for pending, assigned in self._waiting.items() if not assigned.done()]
+
+    def _give(self, pending: PendingPrompt, backend: ServerBackend, now: float) -> None:
+        if len(backend.held) == 1:
+            backend.last_change = now
+        self._waiting[pending].set_result(backend)
 
     async def _usable_backends(self) -> list[ServerBackend]:
         """The servers to which jobs may go now. One that answers slowly is left to a later round."""
@@ -254,7 +288,11 @@ class Pool:
         if most is None and not hurried and len(self.backends) == 1:
             return True
         if not await backend.look(within_s):
-            backend.circuit.failed(self._clock())
+            lost = self._once and not backend.client.stream.connected
+            (backend.circuit.trip if lost else backend.circuit.failed)(self._clock())
+            self._note_broken(backend)
+            if self._once:
+                return False
         return backend.circuit.state(self._clock()) in ("closed", "due")
 
     def _none_works(self, pending: PendingPrompt, now: float, since: float) -> bool:
@@ -276,11 +314,20 @@ class Pool:
     async def _supervise(self, backend: ServerBackend) -> None:
         while backend in self.backends:
             await asyncio.sleep(TICK_S)
+            self._note_broken(backend)
             if backend.held:
                 await self._end_the_hung(backend)
-                await self._take_back(backend)
+                if not self._once:
+                    await self._take_back(backend)
             if backend.leftovers and backend.circuit.state(self._clock()) == "closed":
                 await clean(backend)
+
+    def _note_broken(self, backend: ServerBackend) -> None:
+        """Report once that a server does not work, with the instant since which it does not."""
+        since = backend.circuit.broken_since
+        if since is not None and not backend.reported:
+            self._on_broken(backend, since)
+        backend.reported = since is not None
 
     async def _end_the_hung(self, backend: ServerBackend) -> None:
         liveness_s = self._policy.liveness_s

@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
+from msgspec import structs
+
 from comfyload.record.bounds import value as bounded
 from comfyload.record.model import LogLine, Observation, Sample
 from comfyload.telemetry.source import NoReading, NotAvailable, Readings, Source
@@ -151,8 +153,9 @@ class _Reader:
             self.emit(Sample(t=t, source=self.source.name, name="read_s", value=took))
         for sample in readings.samples:
             self._sample(sample.t, sample.name, sample.value)
+        server = self.source.name.partition("@")[2]
         for line in readings.lines:
-            self.emit_log(line)
+            self.emit_log(structs.replace(line, server=server) if server else line)
         for note in readings.notes:
             self._note(note)
 

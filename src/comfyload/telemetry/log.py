@@ -53,9 +53,9 @@ class MetricsLog(Source):
     interval_s = 1.0
     timeout_s = 10.0
 
-    def __init__(self, path: Path, clock: Callable[[], float], probe: Probe) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float], probes: Sequence[Probe]) -> None:
         self._path = path
-        self._probe = probe
+        self._probes = probes
         self._files: LogFiles | None = None
         self._thread = Thread("log", self._part, clock, self._close_files)
         self._held: deque[LogRow] = deque()
@@ -123,7 +123,7 @@ class MetricsLog(Source):
         return kept
 
     def _delivered(self, row: LogRow) -> bool:
-        return row.seq is not None and self._probe.has_taken(*row.seq)
+        return row.seq is not None and any(probe.has_taken(*row.seq) for probe in self._probes)
 
     def _part(self) -> _Part:
         """Some lines, decoded; called in the thread."""

@@ -7,6 +7,11 @@ from msgspec import Struct
 from comfyload.record.model import LogLine, Sample
 
 
+def at(source: str, server: str) -> str:
+    """The name of a source of one of several servers: `comfy@gpu1`; `server` "": there is but one."""
+    return f"{source}@{server}" if server else source
+
+
 class NotAvailable(Exception):
     """There is nothing to read here, so that no more attempts are made. A text becomes an observation."""
 

@@ -20,7 +20,10 @@ from comfyload.record.options import RunOptions, WorkflowChoice
 
 APART = ("server", "workflow")
 """Given apart from the fields: a server by its name, workflows by their content."""
-ELSEWHERE = ("run_dir", "header", "ca_file", "insecure", "upload", "comfyui_dir", "scrape", "metrics_log", "gates")
+ELSEWHERE = (
+    "run_dir", "servers", "dispatch", "resolve_all", "header", "ca_file", "insecure", "upload", "comfyui_dir", "scrape",
+    "metrics_log", "gates",
+)  # fmt: skip
 """What names files of this machine, other servers, or secrets: a page does not choose them."""
 FILES = ("data", "policy", "replay")
 """Files whose content the page gives."""

@@ -241,6 +241,8 @@ class Starting:
         if options is None:
             return found | {"toml": "", "command": "", "options": {}}
         values, texts, problem = values_of(options), [], ""
+        if options.servers or options.resolve_all:
+            problem = "it is for several servers, which a page does not choose: comfyload run --plan"
         for choice in options.workflows:
             text = self._plans.text_of(choice.file)
             problem = problem or ("" if text is not None else f"{choice.file} is not among the files of this page")

@@ -36,7 +36,7 @@ class JobTable:
 
     def know(self, manifest: Manifest) -> None:
         """Go by these facts of the run from now on."""
-        self._cache = CacheJudge(manifest.workflows)
+        self._cache = CacheJudge(manifest.workflows, several=len(manifest.fleet) > 1)
         self.servers.number(manifest.server.url)
         numbers = [self.workflows.number(facts.name) for facts in manifest.workflows]
         self._only_workflow = numbers[0] if len(numbers) == 1 else 0

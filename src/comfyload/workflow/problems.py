@@ -108,15 +108,17 @@ class PreflightFailed(WorkflowError):
 
     lines = True
 
-    def __init__(self, found: Mapping[str, PreflightAnswer]) -> None:
-        """`found`: answers by the workflow's name; those without a problem are passed over."""
+    def __init__(self, found: Mapping[str, PreflightAnswer], *, droppable: bool = True) -> None:
+        """`found`: answers by the workflow's name; those without a problem are passed over. `droppable`: whether
+        outputs could be left out.
+        """
         self.found = {name: answer for name, answer in found.items() if answer.problems}
         parts = [describe(answer, name) for name, answer in self.found.items()]
         verdicts = {answer.verdict for answer in self.found.values()}
         more = "Nothing was submitted."
         if "kills" not in verdicts:
             more += " To submit it all the same, give --no-preflight."
-        can = all(answer.left for answer in self.found.values())
+        can = droppable and all(answer.left for answer in self.found.values())
         if "partly" in verdicts and verdicts <= {"partly", "doubtful"} and can:
             more = "Nothing was submitted. To run the other outputs, give --drop-broken-outputs."
         super().__init__("\n".join([*parts, more]))

@@ -13,8 +13,9 @@ from msgspec import structs
 
 from comfyload.app.fleet.host import Starter, start_here, this_host
 from comfyload.app.fleet.watch import ShardWatch
-from comfyload.app.run.launch import connect, prepare
+from comfyload.app.run.launch import prepare
 from comfyload.app.run.options import shareable, to_toml
+from comfyload.app.run.servers import connect_all, resolved
 from comfyload.app.run.sharing import LOADS_S, SHARE_S, check_dealt, check_sharing
 from comfyload.errors import RunFilesError, UsageError
 from comfyload.record.atomic import write_whole
@@ -41,8 +42,8 @@ async def settle(options: RunOptions, shards: int) -> tuple[RunOptions, str]:
     check_sharing(options, time.time())
     preflight = options.preflight and not options.uploads
     harmless = structs.replace(options, uploads=[], preflight=preflight, start_at=None)
-    async with connect(harmless) as transport:
-        prepared = await prepare(harmless, transport)
+    async with connect_all(await resolved(harmless)) as connected:
+        prepared = await prepare(harmless, connected)
     plan = structs.replace(options.plan, seed=prepared.manifest.plan.seed)
     return structs.replace(options, plan=plan), prepared.manifest.name
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from msgspec import structs
 
 from comfyload.app.run.caps import Caps
-from comfyload.app.run.launch import connect, prepare, say_unlocked
+from comfyload.app.run.launch import prepare, say_unlocked
 from comfyload.app.run.live_log import live_log
 from comfyload.app.run.resume import check_same, options_again
+from comfyload.app.run.servers import connect_all
 from comfyload.app.run.session import Session
 from comfyload.app.run.viewer import Viewer
 from comfyload.clock import stopwatch
@@ -57,15 +58,15 @@ async def again(path: Path, jobs: list[int], given: RunOptions, viewer: Viewer) 
         shard=None,
         start_at=None,
     )
-    async with connect(options) as transport:
-        prepared = await prepare(options, transport, again_of=of)
+    async with connect_all(options) as connected:
+        prepared = await prepare(options, connected, again_of=of)
         check_same(manifest, prepared.manifest)
         prepared.manifest.retry = manifest.retry
         new = _free(path)
         with alone_in(new) as unlocked, RunWriter(new, prepared.manifest) as writer:
             say_unlocked(unlocked, viewer)
             session = Session(prepared, writer, viewer, stopwatch(), caps=Caps(options), live=live_log())
-            await session.run(transport)
+            await session.run([one.http for one in connected])
     return new
 
 

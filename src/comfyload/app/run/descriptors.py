@@ -35,20 +35,20 @@ def raise_limit() -> int | None:
     return None if soft == resource.RLIM_INFINITY else soft
 
 
-def descriptors_needed(plan: Plan) -> int:
-    """How many files a run of this plan may have open at once, with those that are open already."""
+def descriptors_needed(plan: Plan, servers: int = 1) -> int:
+    """How many files a run of this plan on so many servers may have open at once, with those that are open already."""
     places = plan.load.concurrency if isinstance(plan.load, Closed) else plan.load.max_in_flight
     connections = MAX_CONNECTIONS if places is None else min(MAX_CONNECTIONS, places * plan.pages)
-    return _open_now() + connections + OTHER_FILES
+    return _open_now() + servers * (connections + OTHER_FILES)
 
 
-def check_descriptors(plan: Plan) -> None:
+def check_descriptors(plan: Plan, servers: int = 1) -> None:
     """Raise the limit.
 
     Raises:
         UsageError: it stays below what the load needs. Nothing was sent.
     """
-    limit, need = raise_limit(), descriptors_needed(plan)
+    limit, need = raise_limit(), descriptors_needed(plan, servers)
     if limit is not None and limit < need:
         raise UsageError(
             f"this process may open {limit} files at once, and the load needs up to {need}",

@@ -7,9 +7,10 @@ from msgspec import structs
 from rich.table import Table
 from rich.text import Text
 
-from comfyload.app.run.launch import connect, prepare
+from comfyload.app.run.launch import prepare
 from comfyload.app.run.options import RunOptions, shareable, to_toml
 from comfyload.app.run.schedule_seed import arrivals_rng
+from comfyload.app.run.servers import connect_all, resolved
 from comfyload.load.arrivals import expected_jobs, offered_per_s, offsets
 from comfyload.record.model import Prompt
 from comfyload.record.plan import Closed, Plan, Replay
@@ -25,8 +26,9 @@ async def show_dry_run(options: RunOptions, *, as_json: bool = False) -> None:
     """Print the plan, the first arrivals and how the first prompts differ; in JSON, every arrival is there."""
     preflight = options.preflight and not options.uploads
     harmless = structs.replace(options, uploads=[], allow_shared=True, preflight=preflight)
-    async with connect(options) as transport:
-        prepared = await prepare(harmless, transport)
+    harmless = await resolved(harmless)
+    async with connect_all(harmless) as connected:
+        prepared = await prepare(harmless, connected)
     options, _ = shareable(options)
     due = _due(prepared.manifest.plan)
     expected = expected_jobs(prepared.manifest.plan)

@@ -8,7 +8,7 @@ from comfyload.app.run.options import parse_notes
 from comfyload.comfy.identify import describe_probe
 from comfyload.comfy.wire.calls import Transport
 from comfyload.record.environment.describe import environment, local_environment
-from comfyload.record.model import Environment, Fact, Manifest
+from comfyload.record.model import Environment, Fact, Manifest, Server
 
 WORKING_S = 0.5
 """After the first counted job is due: by then a GPU has something to do, so that its link and clocks are up."""
@@ -18,14 +18,15 @@ FINISH_S = 5.0
 
 
 class EnvironmentReader:
-    """Reads once what can be known of the machine under test.
+    """Reads once what can be known of the machine of one server of the run.
 
     The thread is a daemon, and not one of asyncio's pool, for which the interpreter waits when it exits: a driver that
     hangs must not keep a run from ending.
     """
 
-    def __init__(self, manifest: Manifest, transport: Transport) -> None:
+    def __init__(self, manifest: Manifest, server: Server, transport: Transport) -> None:
         self._manifest = manifest
+        self._server = server
         self._transport = transport
         self._local: Environment = {"host.cpu": Fact(source="this machine gave no answer in time")}
         self._probe: Environment = {}
@@ -50,7 +51,7 @@ class EnvironmentReader:
         while self._thread is not None and self._thread.is_alive() and waited < FINISH_S:
             await asyncio.sleep(0.02)
             waited += 0.02
-        return environment(manifest.server, self._local, self._probe, parse_notes(manifest.options.notes))
+        return environment(self._server, self._local, self._probe, parse_notes(manifest.options.notes))
 
     async def _read_probe(self) -> None:
         if not self._probe and self._manifest.options.telemetry:
@@ -64,7 +65,7 @@ class EnvironmentReader:
     def _read(self) -> None:
         folder = self._manifest.options.comfyui_dir
         try:
-            self._local = local_environment(self._manifest.server, None if folder is None else Path(folder))
+            self._local = local_environment(self._server, None if folder is None else Path(folder))
         except OSError as error:  # this machine has no descriptors left, not even to load the modules that read
             why = f"this machine could not be examined: {(error.strerror or str(error)).lower()}"
             self._local = {"host.cpu": Fact(source=why)}

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from msgspec import structs
 
 from comfyload.app.run.options import parse_notes
+from comfyload.app.run.servers import by_env, servers_given, servers_in
 from comfyload.app.run.sharing import parse_instant, parse_shard
 from comfyload.errors import UsageError
 from comfyload.load.grammar import parse_arrivals, parse_order, parse_rate, parse_stages
@@ -36,6 +37,7 @@ def options_of(values: Mapping[str, Any], base: RunOptions) -> RunOptions:
         UsageError: flags contradict each other, or one is invalid.
     """
     flags = flags_of(type(base))
+    values = _one_of_servers(values)
     given = {name: value for name, value in values.items() if value is not None and value is not False and value != []}
     options, plan = dict[str, Any](), dict[str, Any]()
     for name, value in given.items():
@@ -64,30 +66,49 @@ def ended(plan: Plan, jobs: int, *, budget: bool = False) -> Plan:
 
 
 def parse_workflow(text: str) -> WorkflowChoice:
-    """FILE or FILE=WEIGHT; a file whose name ends in =NUMBER is taken as it is if it is there.
+    """FILE, then perhaps @SERVER, then perhaps =WEIGHT; a file of that very name is taken as it is if it is there.
 
     Raises:
         UsageError: the weight is zero.
     """
-    file, equals, weight = text.rpartition("=")
-    there = os.path.exists(text)  # noqa: PTH110 - Path.exists raises for a name that no file can have
-    if not equals or not re.fullmatch(r"\d+(\.\d+)?", weight) or there:
+    if _there(text):
         return WorkflowChoice(file=text)
+    file, equals, weight = text.rpartition("=")
+    if not equals or not re.fullmatch(r"\d+(\.\d+)?", weight):
+        file, weight = text, "1"
     if float(weight) == 0:
         raise UsageError(f"--workflow {text}: a weight of zero", "leave the workflow out instead")
-    return WorkflowChoice(file=file, weight=float(weight))
+    before, _, server = file.rpartition("@")
+    if not before or not server or "/" in server or _there(file):
+        return WorkflowChoice(file=file, weight=float(weight))
+    return WorkflowChoice(file=before, server=server, weight=float(weight))
 
 
-def server_url(server: str) -> str:
-    """`:8188` is this machine."""
-    return f"127.0.0.1{server}" if server.startswith(":") and server[1:].isdigit() else server
+def _there(name: str) -> bool:
+    return os.path.exists(name)  # noqa: PTH110 - Path.exists raises for a name that no file can have
+
+
+def _one_of_servers(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The flags without --server, where --servers stands for it and only the environment gave it.
+
+    Raises:
+        UsageError: both were given.
+    """
+    server, file = values.get("server"), values.get("servers")
+    if not server or not file:
+        return values
+    if not by_env([server] if isinstance(server, str) else server):
+        raise UsageError("--server and --servers both name servers", "give one of them")
+    return {**values, "server": None}
 
 
 def _fields(flag: OptionFlag, value: Any) -> dict[str, Any]:
     """The fields that a flag sets, with their values."""
     match flag.parameter:
         case "server":
-            value = server_url(value)
+            return servers_given([value] if isinstance(value, str) else value)
+        case "servers":
+            return servers_in(value)
         case "workflow":
             value = [parse_workflow(text) for text in value]
         case "name":
@@ -117,6 +138,11 @@ def _check(options: RunOptions, *, ordered: bool) -> None:
         raise UsageError("--order aabb gives every workflow the same share", "leave out the weights, or --order")
     if ordered and len(options.workflows) < 2:
         raise UsageError("--order needs several workflows", "give --workflow again, or leave --order out")
+    named = next((choice for choice in options.workflows if choice.server), None)
+    if named is not None and options.dispatch != "pinned":
+        raise UsageError(f"{named.file} names the server {named.server}", "give --dispatch pinned")
+    if options.servers and options.drop_broken_outputs:
+        raise UsageError("--drop-broken-outputs is for one server", "leave it out: jobs go to servers that run them")
 
 
 def _load(flags: Mapping[str, OptionFlag], given: Mapping[str, Any], base: Load) -> Load:

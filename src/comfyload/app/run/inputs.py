@@ -9,6 +9,7 @@ from msgspec import Struct, structs
 from comfyload.app.run.options import RunOptions
 from comfyload.errors import UsageError, WorkflowError
 from comfyload.record.model import AgainOf, Manifest, Prompt, WorkflowFacts
+from comfyload.retry.dispatch import Dispatching
 from comfyload.text_files import read_bytes, read_text
 from comfyload.workflow import ObjectInfo, Variation, Workflow, override, parse
 from comfyload.workflow.data import DataTable, parse_table
@@ -153,11 +154,15 @@ class JobSource:
 
 
 class Prepared(Struct, frozen=True, kw_only=True):
-    """A run about to start: nothing has been submitted or written. The manifest's own options hold no secrets."""
+    """A run about to start: nothing has been submitted or written. The manifest's own options hold no secrets.
+
+    `dispatching`: how jobs go to several servers; None: there is one.
+    """
 
     manifest: Manifest
     jobs: JobSource
     options: RunOptions
+    dispatching: Dispatching | None = None
 
 
 def _check_columns(table: DataTable, variations: list[Variation]) -> None:

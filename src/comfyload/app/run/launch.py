@@ -1,7 +1,8 @@
-"""`run`: load one server with workflows and write a run directory."""
+"""`run`: load servers with workflows and write a run directory."""
 
 import re
 import secrets
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,17 +15,16 @@ from comfyload.app.run.descriptors import check_descriptors
 from comfyload.app.run.inputs import JobSource, Prepared, load_inputs
 from comfyload.app.run.live_log import live_log
 from comfyload.app.run.options import plan_hash
-from comfyload.app.run.preflight import Beforehand
+from comfyload.app.run.placing import Placing, describe_all, identify_all, together, upload_to_all, with_packs
 from comfyload.app.run.schedule_seed import arrivals_rng
+from comfyload.app.run.servers import Connected, connect_all, resolved, without_secrets
 from comfyload.app.run.session import Session
 from comfyload.app.run.sharing import check_sharing, shard_of, wall
 from comfyload.app.run.viewer import StopReason, Viewer
 from comfyload.clock import stopwatch
 from comfyload.comfy.address import parse_headers, parse_server, redacted, scrape_url
-from comfyload.comfy.examine import fetch_object_info
 from comfyload.comfy.http import Http
-from comfyload.comfy.identify import identify
-from comfyload.comfy.upload import rename_inputs, upload_image
+from comfyload.comfy.upload import rename_inputs
 from comfyload.errors import RunFilesError, UsageError
 from comfyload.load.arrivals import scheduled_arrivals
 from comfyload.record.environment.host import describe_host
@@ -35,8 +35,6 @@ from comfyload.record.options import RunOptions
 from comfyload.record.run import RunWriter
 from comfyload.retry.policy import decode
 from comfyload.text_files import read_text
-from comfyload.words import count
-from comfyload.workflow import ObjectInfo
 
 
 async def run(
@@ -57,8 +55,9 @@ async def run(
         ServerUnreachable: there is no ComfyUI at the address.
     """
     caps = caps or Caps(options)
-    async with connect(options) as transport:
-        prepared = await prepare(options, transport)
+    options = await resolved(options)
+    async with connect_all(options) as connected:
+        prepared = await prepare(options, connected)
         manifest = prepared.manifest
         started = datetime.fromisoformat(manifest.started_utc)
         suffix = "" if options.shard is None else f"-shard-{shard_of(options).members[0]}"
@@ -67,7 +66,7 @@ async def run(
             say_unlocked(unlocked, viewer)
             log = live_log() if live else None
             session = Session(prepared, writer, viewer, stopwatch(), caps=caps, live=log, stop_reason=stop_reason)
-            await session.run(transport)
+            await session.run([one.http for one in connected])
         return path
 
 
@@ -78,11 +77,13 @@ def say_unlocked(why: str | None, viewer: Viewer) -> None:
 
 
 def connect(options: RunOptions) -> AbstractAsyncContextManager[Http]:
-    """A transport to the server that the options name.
+    """A transport to the server that the options name, for a command of one server.
 
     Raises:
-        UsageError: they name none, or its address or a header is invalid.
+        UsageError: they name none or several, or its address or a header is invalid.
     """
+    if options.servers or options.resolve_all:
+        raise UsageError("this is for one server", "give --server once")
     if not options.server:
         raise UsageError("no server is given", "give --server http://127.0.0.1:8188")
     if "***" in options.server:
@@ -92,35 +93,26 @@ def connect(options: RunOptions) -> AbstractAsyncContextManager[Http]:
 
 
 async def prepare(
-    options: RunOptions, transport: Http, again: Manifest | None = None, again_of: AgainOf | None = None
+    options: RunOptions, connected: Sequence[Connected], again: Manifest | None = None, again_of: AgainOf | None = None
 ) -> Prepared:
-    """Read the files, identify the server, and settle every job. `again`: the manifest of a run that is resumed;
+    """Read the files, identify the servers, and settle every job. `again`: the manifest of a run that is resumed;
     `again_of`: the jobs are those of another run.
     """
     if again is not None and isinstance(again.again_of, AgainOf):
         again_of = again.again_of
     if again is None:
         check_sharing(options, wall())
-    check_descriptors(options.plan)
+    check_descriptors(options.plan, len(connected))
     inputs = load_inputs(options)
     _check_telemetry(options, resumed=again is not None)
     if options.plan.seed is None:
         options = structs.replace(options, plan=structs.replace(options.plan, seed=secrets.randbits(53)))
-    headers = sorted(setting.partition("=")[0] for setting in options.headers)
-    server = await identify(transport, transport.name, headers)
-    others_warm_up = options.shard is not None and options.plan.warmup > 0
-    if server.queue_at_start and not options.allow_shared and not others_warm_up:
-        raise UsageError(
-            f"the server is busy: {count(server.queue_at_start, 'prompt')} of others in its queue",
-            "wait, or remove those of a killed run with comfyload cleanup; --allow-shared marks the run as invalid",
-        )
-    if options.plan.max_server_queue is not None and server.queue_at_start is None:
-        raise UsageError("the server does not report how long its queue is", "leave --max-server-queue out")
-    described = await fetch_object_info(transport, inputs.classes())
-    info = ObjectInfo(described.classes)
+    servers = await identify_all(options, connected)
+    described = await describe_all(connected, inputs)
+    info = together(described)
     inputs.settle(info)
     for file in options.uploads:
-        stored = await upload_image(transport, Path(file))
+        stored = await upload_to_all(connected, Path(file))
         inputs.workflows = [rename_inputs(workflow, Path(file).name, stored) for workflow in inputs.workflows]
     started = datetime.now(UTC)
     names = "+".join(workflow.name for workflow in inputs.workflows)
@@ -129,9 +121,9 @@ async def prepare(
     run_id = again.run_id if again is not None else f"{started:%Y%m%dT%H%M%SZ}-{name}-{secrets.token_hex(3)}{of_shard}"
     if again is not None:
         inputs.leave_out({facts.name: facts.dropped for facts in again.workflows})
-    beforehand = Beforehand(options, inputs, info, described, server)
-    await beforehand.look(transport)
-    beforehand.refuse()
+    placing = Placing(options, inputs, info, described, servers)
+    await placing.look(connected)
+    servers = with_packs(servers, described)
     jobs = JobSource(options, inputs, info, run_id, again_of)
     manifest = Manifest(
         format=FORMAT,
@@ -143,17 +135,18 @@ async def prepare(
         end=None,
         plan=options.plan,
         client=describe_host(),
-        server=structs.replace(server, packs=info.packs() if described.classes else None),
+        server=servers[0],
         workflows=jobs.facts(keep_graph=options.keep_workflow),
-        options=_without_secrets(options, transport.name),
-        observations=beforehand.observations(),
+        options=_without_secrets(options, connected),
+        observations=placing.observations(),
         scheduled=scheduled_arrivals(options.plan, arrivals_rng(options.plan)),
         retry=None if options.policy is None else decode(read_text(options.policy).encode()),
         plan_sha256=plan_hash(options, [workflow.sha256 for workflow in inputs.workflows], again_of),
         again_of=UNSET if again_of is None else again_of,
         shard=UNSET if options.shard is None else options.shard,
+        servers=servers if len(servers) > 1 else UNSET,
     )
-    return Prepared(manifest=manifest, jobs=jobs, options=options)
+    return Prepared(manifest=manifest, jobs=jobs, options=options, dispatching=placing.dispatching())
 
 
 def _check_telemetry(options: RunOptions, *, resumed: bool) -> None:
@@ -169,11 +162,12 @@ def _check_telemetry(options: RunOptions, *, resumed: bool) -> None:
         raise UsageError(f"no log at {log} (--metrics-log)", "name the file that the server writes")
 
 
-def _without_secrets(options: RunOptions, url: str) -> RunOptions:
+def _without_secrets(options: RunOptions, connected: Sequence[Connected]) -> RunOptions:
     """The options as the manifest keeps them: files by their full paths, of headers only what names no secret."""
     return structs.replace(
         options,
-        server=url,
+        server=connected[0].http.name,
+        servers=without_secrets(options.servers, connected),
         headers=[header for header in options.headers if header.partition("=")[2].startswith("env:")],
         workflows=[
             choice if choice.file == "-" else structs.replace(choice, file=str(Path(choice.file).resolve()))

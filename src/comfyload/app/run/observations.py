@@ -41,4 +41,4 @@ class Noted:
 
 
 def _key(observation: Observation) -> str:
-    return observation.text if observation.code in ONE_BY_ONE else observation.code
+    return observation.text if observation.code in ONE_BY_ONE else f"{observation.code} {observation.server}".strip()

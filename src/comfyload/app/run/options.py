@@ -13,6 +13,7 @@ from msgspec import Struct, structs
 from comfyload.comfy.address import parse_server, redacted, scrape_url
 from comfyload.errors import UsageError
 from comfyload.record.codec import check_keys, encode
+from comfyload.record.gateway_options import ServerTable
 from comfyload.record.model import AgainOf
 from comfyload.record.options import RunOptions, WorkflowChoice
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
@@ -70,13 +71,31 @@ def shareable(options: RunOptions) -> tuple[RunOptions, list[str]]:
             anew.append(f"the value of the header {name.strip()}: export {variable}")
         headers.append(header)
     server, scrape = options.server, options.scrape
-    if server and (shown := redacted(parse_server(server))) != str(parse_server(server)):
+    if server and not options.servers and (shown := redacted(parse_server(server))) != str(parse_server(server)):
         server = shown
         anew.append("the address of the server: --server URL")
     if (shown_too := [redacted(scrape_url(url)) for url in scrape]) != [str(scrape_url(url)) for url in scrape]:
         scrape = shown_too
         anew.append("the addresses to read: --scrape URL")
-    return structs.replace(options, server=server, headers=headers, scrape=scrape), anew
+    tables, more = _shareable_tables(options.servers)
+    if tables:
+        server, anew = tables[0].url, [*anew, *more]
+    return structs.replace(options, server=server, servers=tables, headers=headers, scrape=scrape), anew
+
+
+def _shareable_tables(tables: Sequence[ServerTable]) -> tuple[list[ServerTable], list[str]]:
+    """The tables without what is secret, and what has to be given anew because of it."""
+    kept, anew = [], []
+    for table in tables:
+        url = parse_server(table.url)
+        if redacted(url) != str(url):
+            anew.append(f"the address of the server {redacted(url)}")
+            table = structs.replace(table, url=redacted(url))
+        secret = [key for key, value in table.headers.items() if key != "Host" and not value.startswith("env:")]
+        anew += [f"the header {key} of the server {table.name or table.url}" for key in secret]
+        headers = {key: value for key, value in table.headers.items() if key not in secret}
+        kept.append(structs.replace(table, headers=headers))
+    return kept, anew
 
 
 def to_toml(options: RunOptions) -> str:
@@ -131,7 +150,7 @@ def plan_hash(options: RunOptions, workflow_hashes: list[str], again_of: AgainOf
 
 def _nearest(message: str) -> str:
     """A hint for a key that no plan has."""
-    kinds = (RunOptions, WorkflowChoice, Plan, Closed, Open, Replay, Stage)
+    kinds = (RunOptions, WorkflowChoice, ServerTable, Plan, Closed, Open, Replay, Stage)
     return nearest_key(message, kinds, f"start from a plan that {SAVE_PLAN} wrote", {"kind"})
 
 

@@ -43,9 +43,13 @@ class Beforehand:
         """Raises PreflightFailed where the server's worker would die of a job; with a preflight, also where the server
         would not run all of it.
         """
-        wrong = ("refused", "kills", "fails", "partly") if self._options.preflight else ("kills",)
-        if any(answer.verdict in wrong for answer in self.answers.values()):
+        if self.refused():
             raise PreflightFailed(self.answers)
+
+    def refused(self) -> dict[str, PreflightAnswer]:
+        """The answers for which `refuse` raises, by the workflow's name."""
+        wrong = ("refused", "kills", "fails", "partly") if self._options.preflight else ("kills",)
+        return {name: answer for name, answer in self.answers.items() if answer.verdict in wrong}
 
     def observations(self) -> list[Observation]:
         """What a reader of the run should know: outputs that were left out, and what the server may refuse.

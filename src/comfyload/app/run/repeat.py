@@ -5,17 +5,19 @@ from typing import Any
 
 from comfyload.load.grammar import duration_text, rate_text
 from comfyload.record.flag import OptionFlag, flags_of
+from comfyload.record.gateway_options import ServerTable
 from comfyload.record.options import RunOptions
 from comfyload.record.plan import Load, Open, Plan, Stage
 
 
 def command(options: RunOptions) -> list[str]:
-    """The words of a command line; empty where the options name no server, or are those of a shard, which alone is no
-    run.
+    """The words of a command line; empty where the options name no server, say more of several than flags can, or are
+    those of a shard, which alone is no run.
 
     The seed is left out: the same jobs again might come from a cache.
     """
-    if not options.server or options.shard is not None:
+    plain = all(one == ServerTable(name=one.name, url=one.url) for one in options.servers)
+    if not options.server or not plain or options.shard is not None:
         return []
     flags = [flag for flag in flags_of(type(options)).values() if flag.flag.repeat]
     return ["comfyload", "run", *(word for flag in flags for word in _words(flag, options))]
@@ -49,8 +51,15 @@ def text_of(flag: OptionFlag, value: str | float) -> str:
     return duration_text(value) if flag.kind == "duration" else f"{value:.12g}"
 
 
+def _servers(options: RunOptions) -> list[str]:
+    return [f"{one.name}={one.url}" if one.name else one.url for one in options.servers] or [options.server]
+
+
 def _workflows(options: RunOptions) -> list[str]:
-    return [one.file if one.weight == 1 else f"{one.file}={one.weight:g}" for one in options.workflows]
+    return [
+        f"{one.file}{f'@{one.server}' if one.server else ''}{'' if one.weight == 1 else f'={one.weight:g}'}"
+        for one in options.workflows
+    ]
 
 
 def _rate(load: Load) -> list[str]:
@@ -85,6 +94,8 @@ def _order(plan: Plan) -> list[str]:
 
 
 _SPELLED: dict[str, Callable[[Any], list[str]]] = {
+    "server": _servers,
+    "servers": lambda _: [],
     "workflow": _workflows,
     "rate": _rate,
     "stages": _stages,

@@ -1,4 +1,4 @@
-"""`resume` and `cleanup`: finish a run whose process died, or remove its jobs from the server.
+"""`resume` and `cleanup`: finish a run whose process died, or remove its jobs from its servers.
 
 The journal names every job that was sent, or was about to be. Each is looked up before anything is sent, so that no job
 runs twice; seeds and schedule are functions of the manifest, so that the remaining jobs are those of the first plan.
@@ -6,23 +6,24 @@ runs twice; seeds and schedule are functions of the manifest, so that the remain
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import count, islice
 from pathlib import Path
 
-from msgspec import Struct, structs
+from msgspec import UNSET, Struct, structs
 
 from comfyload.app.run.caps import Caps
-from comfyload.app.run.launch import connect, prepare, say_unlocked
+from comfyload.app.run.launch import prepare, say_unlocked
 from comfyload.app.run.live_log import live_log
+from comfyload.app.run.servers import Connected, connect_all, tables_again
 from comfyload.app.run.session import Resumed, Session
-from comfyload.app.run.telemetry import last_probe_row
+from comfyload.app.run.telemetry import last_probe_rows
 from comfyload.app.run.viewer import Viewer
 from comfyload.clock import stopwatch
 from comfyload.comfy.api import Api, api_of
 from comfyload.comfy.identify import identify
-from comfyload.errors import UsageError
+from comfyload.errors import ServerUnreachable, UsageError
 from comfyload.judge.arrivals import as_it_came
 from comfyload.record.fleet import read_fleet
 from comfyload.record.journal import RECORDS, Damage
@@ -61,7 +62,8 @@ class Numbers:
 
 
 class Left:
-    """What dead processes left: jobs without an end, all with a line in the journal, and one that the server ended.
+    """What dead processes left: jobs without an end, all with a line in the journal, and of each server, by its
+    address, one that it ended; "" stands for the only one.
 
     `arrivals` that have come. `spent_s`: how long jobs were counted, without the time when no process was there.
     """
@@ -69,7 +71,7 @@ class Left:
     def __init__(self, reader: RunReader) -> None:
         manifest, begun = reader.manifest, dict[int, Sent]()
         ends, self.journalled, self.arrivals = Numbers(), Numbers(), Numbers()
-        self.ended: str | None = None
+        self.ended: dict[str, str] = {}
         last = [0.0, *manifest.resumed]  # of each process, the last instant
         for line in reader.lines():
             at = line.due
@@ -80,7 +82,8 @@ class Left:
                 begun.pop(line.index, None)
                 at = max(at, line.execution.done or 0.0)
                 if line.execution.outcome == "completed":
-                    self.ended = line.prompt_id
+                    attempt = line.execution.attempts[-1] if line.execution.attempts else None
+                    self.ended["" if attempt is None else attempt.server] = (attempt or line).prompt_id
             elif line.index not in ends:
                 begun[line.index] = line
             process = bisect_right(manifest.resumed, at)
@@ -118,22 +121,26 @@ async def _resume(path: Path, again: RunOptions, viewer: Viewer) -> bool:
     reader.check()  # a lost line may be of a job under way, which could then run twice
     options = options_again(manifest, again)
     left, caps = Left(reader), Caps(options)
-    async with connect(options) as transport:
-        prepared = await prepare(options, transport, manifest)
+    async with connect_all(options) as connected:
+        prepared = await prepare(options, connected, manifest)
         check_same(manifest, prepared.manifest)
-        api = api_of(transport, prepared.manifest.server)
-        # A server that forgot a job that it had ended was restarted: an absent job may have run.
-        restarted = left.ended is not None and await api.prompt_state(left.ended) == "absent"
-        unjournalled = await _unjournalled(api, prepared.manifest.server, manifest, left.journalled)
+        servers = prepared.manifest.fleet
+        apis = [api_of(one.http, server) for one, server in zip(connected, servers, strict=True)]
+        restarted = await _restarted(apis, servers, left.ended)
+        numbered = all(server.client_prompt_id for server in servers)
+        unjournalled = await _unjournalled(apis, manifest, left.journalled) if numbered else []
         # By the wall clock, as the process that counted the run's seconds is gone.
         passed = datetime.now(UTC) - zero_of(manifest)
         gone = max(passed.total_seconds(), left.last_instant)
         watch = stopwatch()
-        manifest.server = structs.replace(prepared.manifest.server, queue_at_start=manifest.server.queue_at_start)
+        pairs = zip(servers, manifest.fleet, strict=True)
+        fleet = [structs.replace(server, queue_at_start=before.queue_at_start) for server, before in pairs]
+        manifest.server, manifest.servers = fleet[0], fleet if len(fleet) > 1 else UNSET
         manifest.resumed.append(gone)
-        if restarted:
-            text = "the server was restarted between the two processes: jobs that had not ended are lost"
-            manifest.observations.append(Observation(t=gone, code="restart", text=text))
+        for name in restarted:
+            who = f"{name}: " if name else ""
+            text = f"{who}the server was restarted between the two processes: jobs that had not ended are lost"
+            manifest.observations.append(Observation(t=gone, code="restart", text=text, server=name))
         with RunWriter.reopen(path) as writer:
             session = Session(
                 structs.replace(prepared, manifest=manifest),
@@ -147,29 +154,41 @@ async def _resume(path: Path, again: RunOptions, viewer: Viewer) -> bool:
                     unjournalled=unjournalled,
                     done=left.arrivals,
                     spent_s=left.spent_s,
-                    restarted=restarted,
-                    probe_row=last_probe_row(reader),
+                    restarted=bool(restarted),
+                    probe_rows=last_probe_rows(reader),
                 ),
             )
-            await session.run(transport)
+            await session.run([one.http for one in connected])
     return True
+
+
+async def _restarted(apis: Sequence[Api], servers: Sequence[Server], ended: Mapping[str, str]) -> list[str]:
+    """The names of servers that were restarted: they forgot a job that they had ended. An absent job may have run."""
+    found = []
+    for api, server in zip(apis, servers, strict=True):
+        job = ended.get(server.url if len(servers) > 1 else "", ended.get(server.url))
+        if job is not None and await api.prompt_state(job) == "absent":
+            found.append(server.name if len(servers) > 1 else "")
+    return found
 
 
 class CleanedUp(Struct, frozen=True, kw_only=True):
     """What happened to the jobs without an end: how many there were, and which are still there.
 
-    `damage`: lines of the journal that could not be read, so that jobs may be unknown.
+    `unreachable`: servers of several that did not answer, and may have some. `damage`: lines of the journal that could
+    not be read, so that jobs may be unknown.
     """
 
     looked_up: int
     deleted: int
     stopped: int
     still_there: list[str]
+    unreachable: list[str] = []
     damage: Damage | None = None
 
 
 async def cleanup(path: Path, again: RunOptions) -> CleanedUp:
-    """Remove from the server the jobs of the run at `path`: waiting ones are deleted, a running one is stopped.
+    """Remove from its servers the jobs of the run at `path`: waiting ones are deleted, a running one is stopped.
 
     Lines of the journal that cannot be read are skipped.
 
@@ -206,23 +225,55 @@ async def _cleanup(path: Path, again: RunOptions) -> CleanedUp:
         earlier = [attempt for record in _records(reader) for attempt in record.execution.attempts[:-1]]
         left_there = [attempt.prompt_id for attempt in earlier if attempt.outcome in ("lost", "timed_out")]
         begun += [name for name in left_there if name not in begun]
-    async with connect(options_again(reader.manifest, again)) as transport:
-        server = await identify(transport, transport.name, [])
-        api = api_of(transport, server)
-        found = await _unjournalled(api, server, reader.manifest, left.journalled)
+    async with connect_all(options_again(reader.manifest, again)) as connected:
+        servers, apis, unreachable = await _reached(connected)
+        numbered = all(server.client_prompt_id for server in servers)
+        found = await _unjournalled(apis, reader.manifest, left.journalled) if numbered else []
         unjournalled = [name for name in found if name not in begun]
         begun, jobs = [*begun, *unjournalled], jobs + len(unjournalled)
-        waiting = [name for name in begun if await api.prompt_state(name) == "pending"]
-        if begun:
-            await api.delete(begun)
-        stopped, still = 0, []
-        for name in begun:
-            if await api.prompt_state(name) == "running":
-                stopped += await api.stop(name)
-            if not await _gone(api, name):
-                still.append(name)
-    deleted = len([name for name in waiting if name not in still])
-    return CleanedUp(looked_up=jobs, deleted=deleted, stopped=stopped, still_there=still, damage=lost)
+        removed = [await _remove(api, begun) for api in apis]
+    return CleanedUp(
+        looked_up=jobs,
+        deleted=sum(deleted for deleted, _, _ in removed),
+        stopped=sum(stopped for _, stopped, _ in removed),
+        still_there=[name for _, _, still in removed for name in still],
+        unreachable=unreachable,
+        damage=lost,
+    )
+
+
+async def _reached(connected: Sequence[Connected]) -> tuple[list[Server], list[Api], list[str]]:
+    """The servers that answer, the calls to them, and the names of those of several that do not.
+
+    Raises:
+        ServerUnreachable: none does.
+    """
+    servers, apis, away = list[Server](), list[Api](), list[str]()
+    for one in connected:
+        try:
+            server = await identify(one.http, one.http.name, [])
+        except ServerUnreachable:
+            if len(away) + 1 == len(connected):
+                raise
+            away.append(one.name)
+            continue
+        servers.append(server)
+        apis.append(api_of(one.http, server))
+    return servers, apis, away
+
+
+async def _remove(api: Api, jobs: list[str]) -> tuple[int, int, list[str]]:
+    """Remove these jobs from one server: how many were deleted from its queue, how many stopped, and which are left."""
+    waiting = [name for name in jobs if await api.prompt_state(name) == "pending"]
+    if jobs:
+        await api.delete(jobs)
+    stopped, still = 0, []
+    for name in jobs:
+        if await api.prompt_state(name) == "running":
+            stopped += await api.stop(name)
+        if not await _gone(api, name):
+            still.append(name)
+    return len([name for name in waiting if name not in still]), stopped, still
 
 
 def _of_lost_lines(reader: RunReader, lines: int) -> list[str]:
@@ -252,10 +303,12 @@ def options_again(manifest: Manifest, again: RunOptions) -> RunOptions:
     """The options of the run, with what is given again."""
     options = manifest.options
     missing = {header.partition("=")[0] for header in [*options.headers, *again.headers]}
-    for name in manifest.server.headers:
-        if name not in missing:
-            hint = f"give it again: --header {name}=VALUE"
-            raise UsageError(f"the run sent a header {name}, which is not kept", hint)
+    tables = tables_again(options.servers, again)
+    for place, server in enumerate(manifest.fleet):
+        for name in server.headers:
+            if name not in missing and not (tables and name in tables[place].headers):
+                hint = f"give it again: --header {name}=VALUE"
+                raise UsageError(f"the run sent a header {name}, which is not kept", hint)
     if "***" in options.server and not again.server:
         raise UsageError("the server's address held a secret, which is not kept", "give it again: --server URL")
     workflows = options.workflows
@@ -267,7 +320,8 @@ def options_again(manifest: Manifest, again: RunOptions) -> RunOptions:
     return structs.replace(
         options,
         plan=manifest.plan,
-        server=again.server or options.server,
+        server=tables[0].url if tables else again.server or options.server,
+        servers=tables,
         headers=[*options.headers, *again.headers],
         ca_file=again.ca_file or options.ca_file,
         max_jobs=again.max_jobs or options.max_jobs,
@@ -294,17 +348,18 @@ def _own(manifest: Manifest, indexes: Iterable[int]) -> Iterator[int]:
     return (index for index in indexes if shard.takes(index // pages))
 
 
-async def _unjournalled(api: Api, server: Server, manifest: Manifest, journalled: Container[int]) -> list[str]:
-    """Ids of jobs that the server has although no line names them: a power cut takes a journal's last lines.
+async def _unjournalled(apis: Sequence[Api], manifest: Manifest, journalled: Container[int]) -> list[str]:
+    """Ids of jobs that a server has although no line names them: a power cut takes a journal's last lines.
 
     Jobs are sent roughly in order, so that after `ABSENT` unknown ones in a row there are no more.
     """
     found, absent = list[str](), 0
     for index in (index for index in _own(manifest, count()) if index not in journalled):
-        if absent == ABSENT or not server.client_prompt_id:
+        if absent == ABSENT:
             break
         name = prompt_id(manifest.run_id, index)
-        if await api.prompt_state(name) in ("absent", "unknown"):
+        states = await asyncio.gather(*(api.prompt_state(name) for api in apis))
+        if all(state in ("absent", "unknown") for state in states):
             absent += 1
         else:
             found.append(name)

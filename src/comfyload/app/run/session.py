@@ -1,7 +1,7 @@
 """One run under way: the lines of the engine and the client are journalled first, then shown."""
 
 import asyncio
-from collections.abc import Callable, Container, Coroutine, Sequence
+from collections.abc import Callable, Container, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import UTC, datetime
 from functools import partial
@@ -9,7 +9,7 @@ from random import Random
 from shlex import quote
 from typing import Literal
 
-from msgspec import Struct, structs
+from msgspec import UNSET, Struct, structs
 
 from comfyload.app.run.beginning import Beginning
 from comfyload.app.run.caps import Caps
@@ -34,13 +34,14 @@ from comfyload.load.arrivals import expected_jobs
 from comfyload.load.clocks import ClockWatch
 from comfyload.load.selfcheck import SelfWatch, frozen_gc
 from comfyload.record.job_events import JobEvent, Retrying, retry_line
-from comfyload.record.model import Execution, Line, LogLine, Observation, Prompt, Record, Sample, Sent
+from comfyload.record.model import Execution, Line, LogLine, Observation, Prompt, Record, Sample, Sent, Server
 from comfyload.record.run import RunWriter
 from comfyload.retry.client import RetryingClient
 from comfyload.telemetry.collector import Collector
 from comfyload.telemetry.live import LiveLog
 from comfyload.telemetry.log import MetricsLog
 from comfyload.telemetry.probe import Probe
+from comfyload.telemetry.source import at
 
 EVENT_SILENCE_S = 2.0
 """If our jobs run and no event came for so long, the event stream may hang."""
@@ -52,8 +53,8 @@ class Resumed(Struct, frozen=True, kw_only=True):
     """What an earlier process of the run left.
 
     `begun`: jobs without an end that it sent, or was about to; `unjournalled`: ids of others that the server has;
-    `done`: arrivals that need not come again; `spent_s`: how much of the plan's duration is over; `restarted`: the
-    server was restarted since; `probe_row`: boot and number of the last row that was read from the probe.
+    `done`: arrivals that need not come again; `spent_s`: how much of the plan's duration is over; `restarted`: a server
+    was restarted since; `probe_rows`: by server, boot and number of the last row that was read from its probe.
     """
 
     begun: list[Sent] = []
@@ -61,7 +62,7 @@ class Resumed(Struct, frozen=True, kw_only=True):
     done: Container[int] | None = None
     spent_s: float = 0.0
     restarted: bool = False
-    probe_row: tuple[str, int] | None = None
+    probe_rows: Mapping[str, tuple[str, int]] = {}
 
 
 class Session:
@@ -89,6 +90,8 @@ class Session:
         self._viewer = viewer
         self._clock = clock
         self._options = prepared.options
+        self._dispatching = prepared.dispatching
+        self._several = len(manifest.fleet) > 1
         self._earlier = earlier
         self._stop_reason = stop_reason
         self._clocks = ClockWatch()
@@ -100,20 +103,21 @@ class Session:
         self._caps = caps
         self._stop = Stop(self._admits)
         self._end: End = "crashed"
-        self._queue_remaining: int | None = None
+        self._queue_remaining: dict[str, int | None] = {}
         self._full_noted = False
         self._background: set[asyncio.Task[None]] = set()
         self._beginning = Beginning(manifest, prepared.options, clock)
 
-    async def run(self, transport: Transport) -> None:
-        """Run it. Whatever ends it, our prompts are removed from the server; if they cannot be, the error has a note.
+    async def run(self, transports: Sequence[Transport]) -> None:
+        """Run it, on the manifest's servers by these transports. Whatever ends it, our prompts are removed from the
+        servers; if they cannot be, the error has a note.
 
         Raises:
             RunFilesError: the run cannot be written any more; what was measured before is kept.
             OwnFault: a defect of comfyload; its cause is the error that was raised.
         """
         try:
-            await self._run(transport)
+            await self._run(transports)
         except BaseException as error:
             plain = _plain(error)
             ours = isinstance(plain, Exception) and not isinstance(plain, ComfyloadError | OSError)
@@ -125,19 +129,15 @@ class Session:
                 raise
             raise raised from None
 
-    async def _run(self, transport: Transport) -> None:
+    async def _run(self, transports: Sequence[Transport]) -> None:
         manifest = self._manifest
-        self._environment = EnvironmentReader(manifest, transport)
+        pairs = list(zip(transports, manifest.fleet, strict=True))
+        self._environments = [EnvironmentReader(manifest, server, transport) for transport, server in pairs]
         self._viewer.began(manifest, self._writer.path, expected_jobs(manifest.plan))
         self._live.began()
         self._note_beforehand()
         chosen = sources(
-            self._options,
-            transport,
-            manifest.server,
-            self._clock,
-            since=self._earlier.probe_row,
-            streamed=self._queue_is_streamed,
+            self._options, pairs, self._clock, since=self._earlier.probe_rows, streamed=self._queue_is_streamed
         )
         self._with_rows = [source for source in chosen if isinstance(source, Probe | MetricsLog)]
         collector = Collector(chosen, self._clock, emit=self._on_sample, emit_log=self._on_log, note=self._noted.add)
@@ -145,7 +145,7 @@ class Session:
         try:
             with frozen_gc():
                 await collector.begin()
-                async with self._open(transport) as client:
+                async with self._open(pairs) as client:
                     self._clients = client.clients if isinstance(client, RetryingClient) else [client]
                     with self._signals(client):
                         await self._drive(client)
@@ -156,29 +156,35 @@ class Session:
                 await collector.end(finish=not self._crashed())
             finally:
                 try:
-                    await self._close(transport)
+                    await self._close(transports)
                 finally:
                     self._viewer.ended()
 
-    def _open(self, transport: Transport) -> AbstractAsyncContextManager[ComfyClient | RetryingClient]:
+    def _open(
+        self, servers: Sequence[tuple[Transport, Server]]
+    ) -> AbstractAsyncContextManager[ComfyClient | RetryingClient]:
         manifest, earlier = self._manifest, self._earlier
         unconfirmed = frozenset([*(line.prompt_id for line in earlier.begun), *earlier.unjournalled])
         options = ClientOptions(
             timeouts=Timeouts(job_s=manifest.plan.timeout_s),
             fetch=manifest.plan.fetch,
             observe=self._noted.add,
-            on_queue=lambda t, n: self._on_sample(Sample(t=t, source="comfy", name="queue_remaining", value=n)),
+            on_queue=lambda t, n: self._on_queue("", t, n),
             unconfirmed_ids=unconfirmed,
             earlier_ids=unconfirmed,
             server_restarted=earlier.restarted,
             room=self._room(),
             shared=not manifest.part.is_whole,
         )
-        if manifest.retry is None:
-            return ComfyClient.open(transport, manifest.server, self._clock, options)
         of_shard = f"/{manifest.shard}" if isinstance(manifest.shard, str) else ""  # all would wait equally long
-        servers, rng = [(transport, manifest.server)], Random(f"{manifest.plan.seed}/retries{of_shard}")
-        return RetryingClient.open(servers, manifest.retry, self._clock, rng=rng, options=options)
+        if manifest.retry is None and not self._several:
+            return ComfyClient.open(*servers[0], self._clock, options)
+        dispatching, rng = self._dispatching, Random(f"{manifest.plan.seed}/retries{of_shard}")
+        if dispatching is not None:
+            dispatching.on_queue = self._on_queue
+        return RetryingClient.open(
+            servers, manifest.retry, self._clock, rng=rng, options=options, dispatching=dispatching
+        )
 
     async def _drive(self, client: ComfyClient | RetryingClient) -> None:
         plan = self._manifest.plan
@@ -213,7 +219,7 @@ class Session:
         def on_full(length: int) -> None:
             if not self._full_noted:
                 self._full_noted = True
-                text = f"jobs are held back: the server's queue is {length} long (--max-server-queue)"
+                text = f"jobs are held back: a server's queue is {length} long (--max-server-queue)"
                 self._viewer.noticed(Observation(t=self._clock(), code="held_back", text=text))
 
         drops = getattr(plan.load, "on_full", "wait") == "drop"
@@ -251,17 +257,24 @@ class Session:
         for task in self._background:
             task.cancel()
 
-    async def _close(self, transport: Transport) -> None:
+    async def _close(self, transports: Sequence[Transport]) -> None:
         """Write the end of the run to the manifest, whatever ended it."""
         manifest = self._manifest
         if self._end in ("complete", "decided", "capped"):
             # Last, since all of /object_info blocks the server's event loop for a fifth of a second or more.
-            packs = await describe_packs(transport)
-            if packs is not None:
-                manifest.server = structs.replace(manifest.server, packs=packs)
+            found = await asyncio.gather(*(describe_packs(transport) for transport in transports))
+            fleet = [
+                server if packs is None else structs.replace(server, packs=packs)
+                for server, packs in zip(manifest.fleet, found, strict=True)
+            ]
+            manifest.server, manifest.servers = fleet[0], fleet if self._several else UNSET
         manifest.ended_utc = datetime.now(UTC).isoformat()
         manifest.end = self._end
-        manifest.environment = await self._environment.describe()
+        first, *others = await asyncio.gather(*(one.describe() for one in self._environments))
+        manifest.environment = first
+        if others:
+            names = [server.name for server in manifest.fleet[1:]]
+            manifest.environments = dict(zip(names, others, strict=True))
         manifest.observations = self._noted.all()
         self._writer.write_manifest(manifest)
         self._live.ended(self._clock())
@@ -273,7 +286,8 @@ class Session:
         self._spawn(self._beginning.note_began())
         self._self_watch = SelfWatch()
         self._spawn(self._self_watch.run())
-        self._spawn(self._environment.read_soon())
+        for one in self._environments:
+            self._spawn(one.read_soon())
         self._viewer.counting()
 
     def _on_line(self, line: Line) -> None:
@@ -305,37 +319,45 @@ class Session:
         self._live.row(line)
 
     def _on_sample(self, sample: Sample) -> None:
-        """Write a sample; the length of the queue only where it changes."""
-        if (sample.source, sample.name) == ("comfy", "queue_remaining"):
+        """Write a sample; the length of a queue only where it changes."""
+        if sample.name == "queue_remaining" and sample.source.partition("@")[0] == "comfy":
             remaining = None if sample.value is None else int(sample.value)
-            if remaining == self._queue_remaining:
+            if sample.source in self._queue_remaining and remaining == self._queue_remaining[sample.source]:
                 return
-            self._queue_remaining = remaining
-            if remaining is not None:
-                self._viewer.queue(remaining)
+            self._queue_remaining[sample.source] = remaining
+            known = [length for length in self._queue_remaining.values() if length is not None]
+            if remaining is not None and len(known) == len(self._manifest.fleet):
+                self._viewer.queue(sum(known))
         self._writer.write_sample(sample)
 
-    def _queue_is_streamed(self) -> bool:
-        """Whether the event stream reports the length of the queue, as far as can be known; true before it is open."""
+    def _on_queue(self, server: str, t: float, remaining: int) -> None:
+        """A server's queue, as an event reports it; "" is the only one, or the sum of all, which is not written."""
+        if server or not self._several:
+            self._on_sample(Sample(t=t, source=at("comfy", server), name="queue_remaining", value=remaining))
+
+    def _queue_is_streamed(self, place: int) -> bool:
+        """Whether the event stream of the server reports the length of its queue, as far as can be known; true before
+        it is open.
+        """
         if not self._clients:
             return True
-        client = self._clients[0]
+        client = self._clients[place]
         silent = len(client.inflight) > 0 and self._clock() - client.inflight.last_event > EVENT_SILENCE_S
         return client.stream.connected and not silent
 
     def _note_beforehand(self) -> None:
-        server = self._manifest.server
-        notes = [("vary", remark) for remark in self._jobs.remarks()]
-        if server.comfyui_version is None:
-            notes.append(
-                ("unknown_server", "the server does not report its version; jobs cannot be stopped once they run")
-            )
+        notes = [("vary", remark, "") for remark in self._jobs.remarks()]
         others_warm_up = isinstance(self._manifest.shard, str) and self._manifest.plan.warmup > 0
-        if server.queue_at_start and not self._earlier.begun and not others_warm_up:
-            text = f"the server's queue held {server.queue_at_start} prompts of others at the start"
-            notes.append(("busy_at_start", text))
-        for code, text in notes:
-            self._noted.add(Observation(t=self._clock(), code=code, text=text))
+        for server in self._manifest.fleet:
+            name, who = (server.name, f"{server.name}: ") if self._several else ("", "")
+            if server.comfyui_version is None:
+                text = f"{who}the server does not report its version; jobs cannot be stopped once they run"
+                notes.append(("unknown_server", text, name))
+            if server.queue_at_start and not self._earlier.begun and not others_warm_up:
+                text = f"{who}the server's queue held {server.queue_at_start} prompts of others at the start"
+                notes.append(("busy_at_start", text, name))
+        for code, text, name in notes:
+            self._noted.add(Observation(t=self._clock(), code=code, text=text, server=name))
 
     def _signals(self, client: ComfyClient | RetryingClient) -> AbstractContextManager[None]:
         """First Ctrl-C: no more arrivals, running jobs end. Second, SIGTERM or a terminal that is closed: our jobs are

@@ -47,13 +47,15 @@ class JobFiles(Struct, frozen=True, kw_only=True, eq=False):
 
 
 class CacheJudge:
-    """Judges jobs one after another, in the order of their completion, warm-up included.
+    """Judges jobs one after another, in the order of their completion, warm-up included. `several`: each of several
+    servers counts its files by itself, so that two of one name are two.
 
     Names are kept as hashes: a million take some 100 MB, and two of them share their 64 bits with a chance of 3e-8.
     `newest`: at least so many of them are remembered, and at most twice as many; None: all.
     """
 
-    def __init__(self, workflows: Iterable[WorkflowFacts], *, newest: int | None = None) -> None:
+    def __init__(self, workflows: Iterable[WorkflowFacts], *, newest: int | None = None, several: bool = False) -> None:
+        self._several = several
         self._facts = {facts.name: _Graph(facts) for facts in workflows}
         self._returned: dict[int, None] = {}  # no set, as in `Ledger`
         self._older: dict[int, None] = {}
@@ -68,6 +70,7 @@ class CacheJudge:
         older = self._older
         alike: list[object] = [record.workflow, *run.cached]
         known: dict[str, bool] = {}
+        server = run.attempts[-1].server if self._several and run.attempts else ""
         for output in run.outputs:
             node, files = output.node, output.files
             alike += node, output.kind, output.count, output.animated, len(files)
@@ -79,7 +82,7 @@ class CacheJudge:
                 elif name in known:
                     alike.append(list(known).index(name))
                 else:
-                    code = hash(name)
+                    code = hash((server, name)) if server else hash(name)
                     known[name] = before = code in returned or code in older
                     returned[code] = None
                     _, dot, ending = rest.rpartition(".")

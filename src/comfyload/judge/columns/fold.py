@@ -14,7 +14,7 @@ from msgspec import Struct, field
 from comfyload.judge.arrays import Flags, Floats
 from comfyload.judge.columns.cache import CacheJudge, JobFiles
 from comfyload.judge.columns.gpu import GpuReadings
-from comfyload.judge.columns.jobs import CACHE_CLASSES, Columns, Jobs
+from comfyload.judge.columns.jobs import CACHE_CLASSES, NOWHERE, Columns, Jobs
 from comfyload.judge.columns.ledger import Ledger, Tagged, clean, is_ours
 from comfyload.judge.columns.made import Made
 from comfyload.judge.columns.pace import Ends
@@ -25,7 +25,8 @@ from comfyload.record.model import Execution, Line, Outcome, Record, Sample, Wor
 from comfyload.record.stamps import COARSE_MS, FASTER, LAST, SECONDS_TO, believed, node_spans
 
 _KIND = np.dtype(
-    [("images", np.uint32), ("previews", np.uint32), ("workflow", np.uint16), ("cache", np.uint8)]
+    [("images", np.uint32), ("previews", np.uint32), ("cache", np.uint8)]
+    + [(name, np.uint16) for name in ("workflow", "server")]
     + [(name, np.bool_) for name in ("completed", "censored", "dropped", "retried", "ours", "warmup")]
 )
 """What many jobs have in common; of each job its number is kept, its book, and its instants."""
@@ -93,12 +94,19 @@ class Fold:
     """Everything the summary needs of a run, gathered line by line in constant memory per number."""
 
     def __init__(
-        self, workflows: Iterable[WorkflowFacts], *, retried: bool = False, alike: Mapping[str, int] | None = None
+        self,
+        workflows: Iterable[WorkflowFacts],
+        *,
+        retried: bool = False,
+        alike: Mapping[str, int] | None = None,
+        servers: Sequence[str] = ("",),
     ) -> None:
+        """`servers`: the addresses of the run's servers, as attempts have them; of the only one they need not."""
         self._retried = retried
         facts = list(workflows)
+        self._places = {server: place for place, server in enumerate(servers)}
         self.ledger = Ledger()
-        self.truth = CacheJudge(facts)
+        self.truth = CacheJudge(facts, several=len(servers) > 1)
         self.workflows: dict[str, int] = {known.name: code for code, known in enumerate(facts)}
         self.outputs = defaultdict[str, OutputCount](OutputCount)
         self.made = Made()
@@ -112,7 +120,7 @@ class Fold:
         self.readings: dict[tuple[str, str], Reading] = {}
         self.gpus = GpuReadings(alike)
         self.retries = Retries()
-        self.ends = Ends()
+        self.ends = [Ends() for _ in servers]
         self.queue_at, self.queue_lengths = array("d"), array("d")
         self.resident: dict[tuple[str, str], tuple[array[float], array[float]]] = {}
         """Instants and bytes of what processes held of the machine's memory, by source and name."""
@@ -155,21 +163,28 @@ class Fold:
         kinds: dict[tuple[object, ...], int] = {}  # of these jobs
         for record, run, its in zip(records, runs, files, strict=True):
             again, ours = self._retried and len(run.attempts) > 1, run.failure is not None and is_ours(run)
-            alike = its, record.workflow, run.outcome, record.censored, again, ours, record.warmup
+            alike = its, record.workflow, self._place(run), run.outcome, record.censored, again, ours, record.warmup
             kind = kinds.get(alike)
             if kind is None:
                 kind = kinds[alike] = self._kind(*alike)
             self._kind_of.append(kind)
         self._books.extend([-1 if record.book is None else record.book for record in records])
 
-    def _kind(self, its: JobFiles, workflow: str, outcome: Outcome, censored: bool, *rest: bool) -> int:
+    def _place(self, run: Execution) -> int:
+        """Of the server that ran it last, among the run's."""
+        if len(self._places) == 1:
+            return 0
+        return self._places.get(run.attempts[-1].server, NOWHERE) if run.attempts else NOWHERE
+
+    def _kind(self, its: JobFiles, workflow: str, server: int, outcome: Outcome, censored: bool, *rest: bool) -> int:
         """The place of such jobs in `_kinds`."""
         completed = outcome == "completed"
         kind = (
             its.images if completed else 0,
             its.previews if completed else 0,
-            self.workflows.setdefault(workflow, len(self.workflows)),
             CACHE_CLASSES.index(its.cache),
+            self.workflows.setdefault(workflow, len(self.workflows)),
+            server,
             completed,
             censored,
             outcome == "dropped",
@@ -185,7 +200,12 @@ class Fold:
         at = np.array(list(known), np.float64).reshape(-1, len(INSTANTS))
         _, sent, _, done, create, start, end = at.T
         seen = np.array([run.outcome == "completed" and run.end_source == "events" for run in runs], np.bool_)
-        self.ends.add(done[seen], end[seen])
+        if len(self.ends) == 1:
+            self.ends[0].add(done[seen], end[seen])
+        else:
+            places = np.array([self._place(run) for run in runs])
+            for place, ends in enumerate(self.ends):
+                ends.add(done[seen & (places == place)], end[seen & (places == place)])
         started = np.array([run.started for run in runs], np.float64)
         late = done > started + (end - start + COARSE_MS) / 1000
         for place in np.flatnonzero(~surely_plausible(create, start, end, done - sent)).tolist():
@@ -235,7 +255,7 @@ class Fold:
         by_end["book"] = np.array(self._books)[order]
         self._instants, self._books, self._kind_of = bytearray(), array("q"), array("I")
         ordered = {name: at[order, place] for place, name in enumerate(INSTANTS)}
-        return Jobs(Columns(instants=ordered, **by_end), counted=int(np.count_nonzero(~warmup)))
+        return Jobs(Columns(instants=ordered, **by_end), counted=int(np.count_nonzero(~warmup)), servers=len(self.ends))
 
     def _completed(self, record: Record, run: Execution, files: JobFiles) -> None:
         """What is gathered of completed counted jobs one by one."""

@@ -123,8 +123,9 @@ class GpuReadings:
         known = self._known[sample.name]
         if known is None:
             return
-        columns = self._columns.setdefault((known.gpu, known.kind), {})
-        at, values = columns.setdefault(sample.source, (array("d"), array("d")))
+        source, _, server = sample.source.partition("@")
+        columns = self._columns.setdefault((f"{server} {known.gpu}" if server else known.gpu, known.kind), {})
+        at, values = columns.setdefault(source, (array("d"), array("d")))
         at.append(sample.t)
         values.append(np.nan if sample.value is None else known.factor * sample.value)
 
@@ -149,17 +150,26 @@ class GpuReadings:
 
 
 def gpu_rows(
-    readings: GpuReadings, jobs: Jobs, counted: tuple[float | None, float | None], simulated: bool
+    readings: GpuReadings, jobs: Jobs, counted: tuple[float | None, float | None], servers: Mapping[str, bool]
 ) -> dict[str, GpuRow]:
-    """A row for each GPU; `counted`: from when until when jobs were counted, in seconds of the run."""
-    series = {gpu: {kind: readings.best(gpu, kind) for kind in _KINDS} for gpu in readings.gpus}
-    return {gpu: _row(every, jobs, counted, simulated) for gpu, every in series.items()}
+    """A row for each GPU, of several servers with the server's name before its own; `counted`: from when until when
+    jobs were counted, in seconds of the run. `servers`: by name, whether it is simulated.
+    """
+    rows = {}
+    for gpu in readings.gpus:
+        every = {kind: readings.best(gpu, kind) for kind in _KINDS}
+        name = gpu.rpartition(" ")[0] if len(servers) > 1 else next(iter(servers))
+        if name in servers:
+            rows[gpu] = _row(every, jobs, counted, list(servers).index(name), servers[name])
+    return rows
 
 
-def _row(every: Mapping[str, _Series], jobs: Jobs, times: tuple[float | None, float | None], simulated: bool) -> GpuRow:
-    """From the series of each kind."""
+def _row(
+    every: Mapping[str, _Series], jobs: Jobs, times: tuple[float | None, float | None], server: int, simulated: bool
+) -> GpuRow:
+    """From the series of each kind; `server`: its place among the run's."""
     counted = {kind: series.between(*times) for kind, series in every.items()}
-    windows, overlap, busy = _windows(jobs), jobs.overlaps() > 0, counted["utilisation"]
+    windows, overlap, busy = _windows(jobs, server), jobs.overlaps(server) > 0, counted["utilisation"]
     begins, ends = windows
     if len(begins) >= 3:  # during the first and the last the server may have had nothing to do
         begins, ends = begins[1:-1], ends[1:-1]
@@ -187,13 +197,15 @@ def _row(every: Mapping[str, _Series], jobs: Jobs, times: tuple[float | None, fl
     )
 
 
-def _windows(jobs: Jobs) -> Windows:
-    """When each completed counted job executed, in the order of completion, on the run's clock.
+def _windows(jobs: Jobs, server: int) -> Windows:
+    """When each completed counted job of the server executed, in the order of completion, on the run's clock.
 
     Its end as we saw it, less the execution's length by the server's clock: no two clocks are compared.
     """
     done, execution = jobs.instant("done"), jobs.metric("execution")
     known = jobs.completed & ~np.isnan(done) & ~np.isnan(execution)
+    if jobs.servers > 1:
+        known &= jobs.counted.server == server
     return done[known] - execution[known], done[known]
 
 

@@ -1,5 +1,6 @@
 """A run's jobs as columns, and what of them is a duration, an overlap or a gap."""
 
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from comfyload.judge.arrays import Flags, Floats
 from comfyload.judge.metrics import METRICS, Instant
 
+NOWHERE = np.iinfo(np.uint16).max
 CACHE_CLASSES = ("fresh", "partial", "cached")
 _PAUSES_FASTER, _SEEN_LATE_S = 1.02, 0.25
 """A pause is at most that of our clock, but for the clocks' rates, and for how late ends are seen."""
@@ -18,7 +20,7 @@ class Columns(Struct, frozen=True, kw_only=True):
     """Jobs in the order of completion; those without an end come last. NaN is "not known", book -1 "of no book".
 
     `images` are new ones that were saved, `previews` new ones that were not. `ours`: the generator's machine made them
-    fail.
+    fail. `server`: the place among the run's servers of the one that ran it; `NOWHERE`: none did.
     """
 
     instants: dict[Instant, Floats]
@@ -32,6 +34,7 @@ class Columns(Struct, frozen=True, kw_only=True):
     retried: Flags
     ours: Flags
     workflow: NDArray[np.uint16]
+    server: NDArray[np.uint16]
 
     def difference(self, name: str) -> Floats:
         """A duration of each job in seconds; negative where a clock was set back, NaN where it is not known."""
@@ -48,10 +51,13 @@ class Columns(Struct, frozen=True, kw_only=True):
 
 
 class Jobs:
-    """The counted jobs, and `every`: warm-up jobs too, after the counted ones. Nothing here is copied."""
+    """The counted jobs, and `every`: warm-up jobs too, after the counted ones. Nothing here is copied. `servers`: how
+    many the run has.
+    """
 
-    def __init__(self, every: Columns, counted: int) -> None:
+    def __init__(self, every: Columns, counted: int, servers: int = 1) -> None:
         self.every = every
+        self.servers = servers
         self.n = counted
         fields = {name: getattr(every, name)[:counted] for name in every.__struct_fields__ if name != "instants"}
         instants = {name: column[:counted] for name, column in every.instants.items()}
@@ -94,17 +100,36 @@ class Jobs:
         names = [name for name, metric in METRICS.items() if metric.clock == "client"]
         return sum(int(np.count_nonzero(self.counted.difference(name) < 0)) for name in names)
 
-    def overlaps(self) -> int:
-        """How many executions, warm-up included, began before an earlier one had ended, by the server's clock."""
-        return self._overlaps
+    def overlaps(self, server: int | None = None) -> int:
+        """How many executions, warm-up included, began before an earlier one had ended on the same server, by its
+        clock. `server`: of that one alone.
+        """
+        return sum(self._overlaps) if server is None else self._overlaps[server]
 
     @cached_property
-    def _overlaps(self) -> int:
+    def _overlaps(self) -> list[int]:
         start, end = self.every.instants["start_ms"], self.every.instants["end_ms"]
         known = ~(np.isnan(start) | np.isnan(end))
-        order = np.lexsort((end, start))
-        order = order[known[order]]
-        return int(np.count_nonzero(start[order[1:]] < np.maximum.accumulate(end[order[:-1]])))
+        found = []
+        for of_it in self._by_server():
+            order = of_it[np.lexsort((end[of_it], start[of_it]))]
+            order = order[known[order]]
+            found.append(int(np.count_nonzero(start[order[1:]] < np.maximum.accumulate(end[order[:-1]]))))
+        return found
+
+    def _by_server(self) -> Iterator[NDArray[np.int64]]:
+        """The places of each server's jobs, warm-up included. Two servers' clocks are never compared."""
+        if self.servers == 1:
+            yield np.arange(len(self.every.server))
+            return
+        for server in range(self.servers):
+            yield np.flatnonzero(self.every.server == server)
+
+    def as_executed(self) -> Iterator[NDArray[np.int64]]:
+        """The same, in the order in which the server began them."""
+        start = self.every.instants["start_ms"]
+        for of_it in self._by_server():
+            yield of_it[np.argsort(start[of_it], kind="stable")]
 
     def gap_s(self) -> float:
         """The server's mean pause between two jobs of which the second was waiting already, in seconds; 0 if none was.
@@ -116,37 +141,37 @@ class Jobs:
         return float(pauses.mean()) if len(pauses) else 0.0
 
     def pauses(self) -> Floats:
-        """Each of those pauses, in the order in which the server ran the jobs, by its clock. None is negative: between
+        """Each of those pauses, in the order in which a server ran the jobs, by its clock. None is negative: between
         executions side by side there is no pause.
         """
-        pauses = self._pauses()[1]
+        pauses: Floats = np.concatenate([pauses for _, pauses in self._pauses()])
         return pauses[~np.isnan(pauses)]
 
     def pause_after(self) -> Floats:
         """Of every job, warm-up included, the pause after it; nan where none was waiting."""
-        order, pauses = self._pauses()
         after = np.full(len(self.every.instants["start_ms"]), np.nan)
-        after[order[:-1]] = pauses
+        for order, pauses in self._pauses():
+            after[order[:-1]] = pauses
         return after
 
-    def _pauses(self) -> tuple[NDArray[np.int64], Floats]:
-        """The server's order of jobs, and the pause after each but the last.
+    def _pauses(self) -> Iterator[tuple[NDArray[np.int64], Floats]]:
+        """Each server's order of jobs, and the pause after each but the last.
 
         One that is longer than our own clock leaves room for, between the two ends that we saw, has a step of the
         server's clock in it, and is not known.
         """
         create, start, end = (self.every.instants[name] for name in ("create_ms", "start_ms", "end_ms"))
         done = self.every.instants["done"]
-        order = np.argsort(start, kind="stable")
-        ended, later = end[order[:-1]], order[1:]
-        waited = create[later] <= ended
-        pauses = np.subtract(start[later], ended, out=ended)
-        np.maximum(pauses, 0.0, out=pauses)
-        pauses[~waited] = np.nan
-        pauses /= 1000
-        room = np.diff(done[order]) - (end[later] - start[later]) / 1000
-        pauses[pauses > _PAUSES_FASTER * np.maximum(room, 0.0) + _SEEN_LATE_S] = np.nan
-        return order, pauses
+        for order in self.as_executed():
+            ended, later = end[order[:-1]], order[1:]
+            waited = create[later] <= ended
+            pauses = np.subtract(start[later], ended, out=ended)
+            np.maximum(pauses, 0.0, out=pauses)
+            pauses[~waited] = np.nan
+            pauses /= 1000
+            room = np.diff(done[order]) - (end[later] - start[later]) / 1000
+            pauses[pauses > _PAUSES_FASTER * np.maximum(room, 0.0) + _SEEN_LATE_S] = np.nan
+            yield order, pauses
 
 
 def failures_of(jobs: Jobs, of: Flags | None = None) -> Flags:
@@ -161,14 +186,15 @@ def failures_of(jobs: Jobs, of: Flags | None = None) -> Flags:
 
 
 class Executions(Struct, frozen=True, kw_only=True):
-    """Executions in the server's order, in its seconds. `same`: the job before was of the same workflow. `first`: there
-    was none before.
+    """Executions in the server's order, one server's after another's, in its seconds. `same`: the job before was of the
+    same workflow. `first`: there was none before. `server`: as in the columns.
     """
 
     seconds: Floats
     workflow: NDArray[np.uint16]
     same: Flags
     first: Flags
+    server: NDArray[np.uint16]
 
 
 def executions_of(jobs: Jobs) -> Executions:
@@ -176,15 +202,22 @@ def executions_of(jobs: Jobs) -> Executions:
     from the cache loads no model and is passed over.
     """
     every = jobs.every
-    start = every.instants["start_ms"]
-    order = np.argsort(start, kind="stable")
-    ran = ~np.isnan(start) & (every.cache != CACHE_CLASSES.index("cached"))
-    order = order[ran[order]]
+    ran = ~np.isnan(every.instants["start_ms"]) & (every.cache != CACHE_CLASSES.index("cached"))
+    orders = [order[ran[order]] for order in jobs.as_executed()]
+    order = np.concatenate(orders)
     seconds, workflow = every.metric("execution")[order], every.workflow[order]
+    first = np.zeros(len(order), np.bool_)
+    begins = np.cumsum([0, *map(len, orders)])[:-1]
+    first[begins[begins < len(order)]] = True
     same = np.zeros(len(order), np.bool_)
     same[1:] = workflow[1:] == workflow[:-1]
-    first = np.zeros(len(order), np.bool_)
-    first[:1] = True
+    same &= ~first
     kept = (order < jobs.n) & every.completed[order] & (every.cache[order] == CACHE_CLASSES.index("fresh"))
     kept &= ~np.isnan(seconds)
-    return Executions(seconds=seconds[kept], workflow=workflow[kept], same=same[kept], first=first[kept])
+    return Executions(
+        seconds=seconds[kept],
+        workflow=workflow[kept],
+        same=same[kept],
+        first=first[kept],
+        server=every.server[order][kept],
+    )

@@ -10,11 +10,12 @@ from comfyload.errors import UsageError
 from comfyload.judge.arrivals import as_it_came
 from comfyload.judge.columns.ledger import clean
 from comfyload.judge.summary import Measured
-from comfyload.record.model import Manifest, WorkflowFacts
+from comfyload.record.model import Manifest, Server, WorkflowFacts
 from comfyload.record.plan import Closed, Open, Plan, Replay, Stage
 
 REFUSING = {
     "valid": "a run that is not valid does not measure what its numbers are named after",
+    "servers": "times of several servers together depend on how many there are and on which gets what",
     "gpu": "times on different GPUs say nothing of what else was changed",
     "workflow": "different graphs are different work; the hash counts --set in",
     "cache_mode": "what a server keeps decides which nodes run at all",
@@ -99,7 +100,9 @@ def label(manifest: Manifest) -> str:
     """
     if as_it_came(manifest.plan):
         return manifest.name
-    return f"{' + '.join(sorted(facts.name for facts in manifest.workflows))}, {load_words(manifest)}"
+    fleet = len(manifest.fleet)
+    over = f", over {fleet} servers ({manifest.options.dispatch})" if fleet > 1 else ""
+    return f"{' + '.join(sorted(facts.name for facts in manifest.workflows))}, {load_words(manifest)}{over}"
 
 
 def workflow_hashes(manifest: Manifest) -> str:
@@ -165,20 +168,16 @@ def _rate(stage: Stage) -> str:
 def _facts(run: Measured) -> Iterator[Told]:
     """What refuses, then what is shown, each as words that are the same if and only if the thing is."""
     manifest = run.manifest
-    plan, server = manifest.plan, manifest.server
+    plan, fleet = manifest.plan, manifest.fleet
+    yield "servers", "1" if len(fleet) == 1 else f"{len(fleet)}, {manifest.options.dispatch}"
     yield "gpu", _gpu(manifest)
     yield "workflow", workflow_hashes(manifest)
-    yield "cache_mode", server.cache_mode
+    yield "cache_mode", _of_all(fleet, lambda server: server.cache_mode)
     yield "seeds", _seeds(manifest)
     yield "load", load_words(manifest)
     yield "settings", _settings(manifest)
-    yield "server", server.url
-    yield "comfyui", server.comfyui_version
-    yield "torch", _text(server.system.get("pytorch_version"))
-    yield "python", _text(server.system.get("python_version"))
-    yield "os", _text(server.system.get("os"))
-    yield "node_packs", None if server.packs is None else ", ".join(sorted(server.packs)) or "none"
-    yield "argv", None if server.argv is None else " ".join(_without_cache(server.argv[1:])) or "none"
+    for key, of in _OF_SERVERS.items():
+        yield key, _of_all(fleet, of)
     for key, fact in manifest.environment.items():
         if _SHOWN.match(key) and key not in _TOLD_ABOVE:
             yield f"environment.{key}", _text(fact.value)
@@ -189,15 +188,39 @@ def _facts(run: Measured) -> Iterator[Told]:
     yield "end", "waits for the last jobs" if plan.drain else "cuts the last jobs off"
 
 
+_OF_SERVERS: dict[str, Callable[[Server], str | None]] = {
+    "server": lambda server: server.url,
+    "comfyui": lambda server: server.comfyui_version,
+    "torch": lambda server: _text(server.system.get("pytorch_version")),
+    "python": lambda server: _text(server.system.get("python_version")),
+    "os": lambda server: _text(server.system.get("os")),
+    "node_packs": lambda server: None if server.packs is None else ", ".join(sorted(server.packs)) or "none",
+    "argv": lambda server: None if server.argv is None else " ".join(_without_cache(server.argv[1:])) or "none",
+}
+"""What a server tells of itself, by key."""
+
+
+def _of_all(fleet: Sequence[Server], of: Callable[[Server], str | None]) -> str | None:
+    """What the servers say, each answer once; None if one does not say."""
+    answers = [of(server) for server in fleet]
+    known = [one for one in answers if one is not None]
+    return "; ".join(dict.fromkeys(known)) if len(known) == len(answers) else None
+
+
 def _gpu(manifest: Manifest) -> str | None:
-    """Names of the server's devices without their index and allocator; else what the environment knows."""
-    devices = manifest.server.devices
-    names = [re.sub(r"^\w+:\d+ | : \w+$", "", str(device.get("name", ""))) for device in devices]
-    named = [f"{name} ({device.get('type', '?')})" for name, device in zip(names, devices, strict=True) if name]
-    if not named:
-        facts = manifest.environment.items()
-        named = [str(fact.value) for key, fact in facts if re.fullmatch(r"gpu\.\w+\.model", key) and fact.value]
-    return ", ".join(sorted(named)) or None
+    """Names of the servers' devices without their index and allocator; else what the environment knows of the first."""
+    facts = manifest.environment.items()
+    known = [str(fact.value) for key, fact in facts if re.fullmatch(r"gpu\.\w+\.model", key) and fact.value]
+    first = manifest.fleet[0]
+    return _of_all(
+        manifest.fleet, lambda one: _devices(one) or (", ".join(sorted(known)) if one is first else "") or None
+    )
+
+
+def _devices(server: Server) -> str:
+    names = [re.sub(r"^\w+:\d+ | : \w+$", "", str(device.get("name", ""))) for device in server.devices]
+    pairs = zip(names, server.devices, strict=True)
+    return ", ".join(sorted(f"{name} ({device.get('type', '?')})" for name, device in pairs if name))
 
 
 def _seeds(manifest: Manifest) -> str:

@@ -6,6 +6,7 @@ which is an independent witness only on another machine.
 
 from collections.abc import Iterator
 
+from comfyload.judge.columns.pace import Pace
 from comfyload.judge.estimates import Evidence
 from comfyload.judge.findings.table import Finding, finding
 from comfyload.record.clocks import ClockCheck, ClockRate
@@ -106,9 +107,13 @@ def _witness(evidence: Evidence, worst: ClockRate) -> tuple[str, bool]:
 
 
 def _server(evidence: Evidence, *, agree: bool) -> Iterator[Finding]:
-    pace = evidence.pace
-    if pace is None or not pace.beyond(REPORTED):
-        return
+    for name, pace in evidence.paces.items():
+        if pace is not None and pace.beyond(REPORTED):
+            who = f"{name}: the" if len(evidence.paces) > 1 else "The"
+            yield from _server_pace(evidence, pace, who, agree=agree)
+
+
+def _server_pace(evidence: Evidence, pace: Pace, who: str, *, agree: bool) -> Iterator[Finding]:
     # A server on this machine uses our own wall clock, which is already reported.
     known = [one.rate for check in evidence.manifest.clocks for one in _off(check, REPORTED)]
     if any(abs(rate - pace.rate) < AGREES for rate in known):
@@ -119,7 +124,7 @@ def _server(evidence: Evidence, *, agree: bool) -> Iterator[Finding]:
         ours += "fault that they share cannot be known here."
     yield finding(
         "server_clock_rate",
-        f"The server's clock ran {_pace(pace.rate)} than ours ({100 * pace.low:+.2f} to {100 * pace.high:+.2f} %, "
+        f"{who} server's clock ran {_pace(pace.rate)} than ours ({100 * pace.low:+.2f} to {100 * pace.high:+.2f} %, "
         f"by the ends of {pace.n} jobs over {pace.seconds:.3g} s): its execution times and waits do not add up with "
         f"our latencies. {ours}",
         {"rate": pace.rate, "low": pace.low, "high": pace.high, "jobs": pace.n, "seconds": pace.seconds},

@@ -90,7 +90,10 @@ def server_findings(evidence: Evidence) -> Iterator[Finding]:
     yield from _noticed(evidence.manifest.observations, has_orphans=bool(fold.ledger.left))
     overlaps = evidence.jobs.overlaps()
     if overlaps:
-        text = f"{overlaps} executions began before an earlier one had ended: the server is not serial."
+        fleet = evidence.manifest.fleet
+        which = [server.name for place, server in enumerate(fleet) if evidence.jobs.overlaps(place)]
+        who = "the server is" if len(fleet) == 1 else f"{' and '.join(which)} {'is' if len(which) == 1 else 'are'}"
+        text = f"{overlaps} executions began before an earlier one had ended: {who} not serial."
         yield finding("overlap", text, {"count": overlaps})
     if negative := evidence.jobs.negative():
         text = f"{negative} durations on the client's clock were negative and are left out: the clock was set back."

@@ -11,7 +11,7 @@ from comfyload.judge.arrivals import as_it_came
 from comfyload.judge.columns.jobs import CACHE_CLASSES
 from comfyload.judge.estimates import Evidence
 from comfyload.judge.findings.table import Finding, finding
-from comfyload.judge.statistics.dependence import autocorrelation_time
+from comfyload.judge.statistics.dependence import autocorrelation_time, lag_one
 from comfyload.judge.statistics.shift import block_means, shift
 from comfyload.judge.statistics.stats import quantile
 from comfyload.judge.statistics.trend import theil_sen
@@ -142,17 +142,26 @@ def _series(evidence: Evidence) -> Iterator[Finding]:
     plan, jobs = evidence.manifest.plan, evidence.jobs
     alone = plan.concurrency == 1 and plan.pages == 1
     fresh = jobs.cache == CACHE_CLASSES.index("fresh")  # compared with a cache hit, any job looks cold
-    latency, execution = jobs.known("latency", fresh), jobs.known("execution", fresh)
-    steady = execution if len(execution) >= 0.9 * len(latency) else (latency if alone else latency[:0])
-    if as_it_came(plan):
-        steady = steady[:0]
+    fleet = evidence.manifest.fleet
+    for place, server in enumerate(fleet) if not as_it_came(plan) else ():
+        of_it = fresh & (jobs.counted.server == place) if len(fleet) > 1 else fresh
+        latency, execution = jobs.known("latency", of_it), jobs.known("execution", of_it)
+        steady = execution if len(execution) >= 0.9 * len(latency) else (latency if alone else latency[:0])
+        yield from _steady(steady, plan.warmup, server.name if len(fleet) > 1 else "", len(fleet))
+    yield from dependence(jobs.known("latency", fresh), alone)
+
+
+def _steady(steady: Floats, warmup: int, server: str, servers: int) -> Iterator[Finding]:
+    """The head and the drift of one server's times, one of so many."""
+    who, named = (f"{server}: the", {"server": server}) if server else ("The", {})
     head = cold_head(steady)
     if head:
         ratio = float(np.median(steady[:head]) / np.median(steady[len(steady) // 2 :]))
         which = f"first {head} jobs took" if head > 1 else "first counted job took"
         slower = f"{100 * abs(ratio - 1):.0f} % {'longer' if ratio > 1 else 'less'}"
-        text = f"The {which} {slower} than the later median: warm-up was not over."
-        yield finding("cold_head", text, {"jobs": head, "ratio": ratio}, fields={"warmup": str(plan.warmup + head)})
+        text = f"{who} {which} {slower} than the later median: warm-up was not over."
+        enough = warmup + head * servers  # jobs of the warm-up go to all servers
+        yield finding("cold_head", text, {"jobs": head, "ratio": ratio, **named}, fields={"warmup": str(enough)})
     found = drifted(steady[head:])
     if found is not None and abs(found.change) > 0.03:
         pace = f"{100 * abs(found.change):.0f} % {'slower' if found.change > 0 else 'faster'}"
@@ -160,14 +169,14 @@ def _series(evidence: Evidence) -> Iterator[Finding]:
         if found.at is not None:
             after = head + round(found.at * len(steady[head:]))
             when = f"after {after} of {len(steady)}"
-        yield finding("drift", f"Jobs became {pace} {when}.", {"change": found.change, "after_jobs": after})
-    yield from dependence(latency, alone)
+        text = f"{server}: jobs" if server else "Jobs"
+        yield finding("drift", f"{text} became {pace} {when}.", {"change": found.change, "after_jobs": after, **named})
 
 
 def dependence(latency: Floats, alone: bool) -> Iterator[Finding]:
     """Jobs that queue behind each other depend on each other; one at a time, something else is at work."""
     n, tau = len(latency), autocorrelation_time(latency)
-    if n >= 20 and 1 / tau < 0.7 and _lag_one(latency) > 2.33 / math.sqrt(n):
+    if n >= 20 and 1 / tau < 0.7 and lag_one(latency) > 2.33 / math.sqrt(n):
         why = "Jobs depend on the ones before them" if alone else "Jobs queue behind each other"
         yield finding(
             "dependent_jobs",
@@ -235,9 +244,3 @@ def _ratio(x: Floats, at: float | None) -> float:
     shares = np.linspace(0.1, 0.9, 9)
     ratio = float(np.mean(np.log(np.quantile(after, shares)) - np.log(np.quantile(before, shares))))
     return math.exp(ratio if at is not None else 2 * ratio)
-
-
-def _lag_one(x: Floats) -> float:
-    centred = x - np.mean(x)
-    whole = float(np.sum(centred**2))
-    return float(np.sum(centred[1:] * centred[:-1])) / whole if whole > 0 else 0.0

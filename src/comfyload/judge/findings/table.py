@@ -139,6 +139,10 @@ NOTICED: dict[str, FindingRow] = {
         "The server does not report its version, so few abilities of it are used.",
         "Look whether a proxy hides /system_stats.",
     ),
+    "server_out": _warning(
+        "A server of several did not work for a time, and got no jobs.",
+        "Its own jobs ended as the table of servers says; others got the rest. Look at its log for that time.",
+    ),
     "telemetry": _info(
         "A source of readings gave no answer for a time, or left something out.",
         "Latencies are not affected. Readings of this source have a gap: the text says which, and why.",
@@ -242,6 +246,16 @@ FINDINGS: dict[str, FindingRow] = {
         "it ended while many jobs were running.",
         "In a closed load, time was lost on our side: read the self-check. An open one was short against its "
         "latencies: run longer.",
+    ),
+    # What the servers were.
+    "servers_differ": _warning(
+        "Servers of the run take surely different times for the same work, by the medians of executions that loaded no "
+        "model, with intervals that assume no shape of the times.",
+        "Read the table of servers, and compare with runs over the same servers only. Measure a slow one by itself.",
+    ),
+    "servers_unlike": _info(
+        "Servers of the run differ in version, flags or hardware.",
+        "Numbers of all together hold for this set of servers.",
     ),
     # What the server did.
     "duplicate_execution": _invalid("The server ran a job more than once.", _RESUBMITTED),

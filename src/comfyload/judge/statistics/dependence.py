@@ -20,8 +20,7 @@ def autocorrelation_time(x: Floats | Flags) -> float:
         return 1.0
     centred = x - np.mean(x)
     variance = sum_of_products(centred, centred)
-    largest = max(float(np.max(x)), -float(np.min(x)))
-    if variance <= n * (1e-12 * max(1e-300, largest)) ** 2:  # constant up to rounding
+    if _constant(x, variance):
         return 1.0
     total, even = 0.0, n - n % 2
     # Jobs are mostly near independence: a few lags one by one cost less than many by Fourier transform.
@@ -41,6 +40,19 @@ def autocorrelation_time(x: Floats | Flags) -> float:
             break
         lag += count
     return _clamped(total, n)
+
+
+def lag_one(x: Floats) -> float:
+    """The correlation of each value with the one before it; 0 where there is one value, or all are the same."""
+    centred = x - np.mean(x)
+    whole = float(np.sum(centred**2))
+    return 0.0 if _constant(x, whole) else float(np.sum(centred[1:] * centred[:-1])) / whole
+
+
+def _constant(x: Floats | Flags, squares: float) -> bool:
+    """Whether the values are the same up to rounding; `squares`: the sum of their squared deviations."""
+    largest = max(float(np.max(x)), -float(np.min(x)))
+    return squares <= len(x) * (1e-12 * max(1e-300, largest)) ** 2
 
 
 def sum_of_products(x: Floats, y: Floats) -> float:

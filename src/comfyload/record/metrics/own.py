@@ -14,7 +14,7 @@ def run_row(manifest: Manifest, event: str, at: datetime, duration_s: float | No
     """That a run `began` or `ended`."""
     context = {
         "run": manifest.run_id,
-        "server": manifest.server.url,
+        "server": ", ".join(server.url for server in manifest.fleet),
         "workflows": [workflow.name for workflow in manifest.workflows],
         "jobs": manifest.plan.jobs,
         "concurrency": manifest.plan.concurrency,

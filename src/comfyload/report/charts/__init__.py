@@ -31,8 +31,8 @@ def charts(
     return [
         latency_chart(measured, chart_data, columns),
         distribution_chart(measured, limits),
-        flow_chart(columns, readings.get(_QUEUE)),
-        gpu_chart(columns, readings, simulated=is_simulated(measured.manifest.server)),
+        flow_chart(columns, readings.get(_QUEUE), servers=len(measured.manifest.fleet)),
+        gpu_chart(columns, readings, simulated=any(map(is_simulated, measured.manifest.fleet))),
         nodes_chart(measured),
         waterfall_chart(measured, chart_data),
     ]

@@ -18,8 +18,10 @@ _FLIGHT, _QUEUED = "in flight", "queued or running on the server"
 _HELD = {_FLIGHT: PURPLE, _QUEUED: ORANGE}
 
 
-def flow_chart(columns: JobColumns, queue: ReadingSeries | None) -> Chart:
-    """Arrivals and completions as they add up, and below how many jobs were under way and in the server's queue."""
+def flow_chart(columns: JobColumns, queue: ReadingSeries | None, *, servers: int = 1) -> Chart:
+    """Arrivals and completions as they add up, and below how many jobs were under way and in the server's queue; the
+    queues of several are no one queue, and left out.
+    """
     name, title = "flow", "Arrivals, completions, jobs in flight and the queue"
     if not len(columns.due):
         return withheld(name, title, "no job came due")
@@ -33,7 +35,9 @@ def flow_chart(columns: JobColumns, queue: ReadingSeries | None) -> Chart:
     depth = "unknown" if deepest is None else f"{deepest:.0f}"
     came, completed = len(columns.due), int(here.sum())
     words = [f"{count(came, 'job')} came due and {completed} completed.", f"{most} in flight at most."]
-    if deepest is None:
+    if servers > 1:
+        words.append(f"The queues of the {servers} servers are not drawn.")
+    elif deepest is None:
         words.append("The server's queue was not recorded.")
     else:
         words.append(f"The server had {depth} queued or running at most.")

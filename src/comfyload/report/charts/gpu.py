@@ -37,7 +37,9 @@ def gpu_chart(columns: JobColumns, readings: dict[tuple[str, str], ReadingSeries
             continue
         words, _, factor, of = _PANELS[known.kind]
         factor *= known.factor
-        label = f"{'simulated ' if simulated else ''}GPU {known.gpu} ({source})"
+        by, _, server = source.partition("@")
+        which = f"{server} {known.gpu}" if server else known.gpu
+        label = f"{'simulated ' if simulated else ''}GPU {which} ({by})"
         points = series.thinned(polled=True)
         thinned = thinned or len(series.known) > MOST
         rows += [

@@ -200,6 +200,9 @@ def _attributes(record: Record) -> dict[str, Any]:
         seconds = metric.of(record) if metric.clock == "server" else None
         if seconds is not None:
             attributes[f"comfyui.server.{metric.name}_s"] = seconds
+    if run.attempts:
+        attributes["server.address"] = urlsplit(run.attempts[-1].server).hostname or ""
+        attributes["comfyload.server"] = run.attempts[-1].server
     if run.failure is not None and not record.censored:
         attributes["error.type"] = run.failure.kind
     return attributes

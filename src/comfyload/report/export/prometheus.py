@@ -44,6 +44,7 @@ class _Families(Collector):
         who.add_metric([], {"run": manifest.run_id, "name": printable(manifest.name), "tool": manifest.tool})
         yield who
         yield from _gauges(self._measured)
+        yield from _of_servers(self._measured)
         yield _outcomes(self._measured)
         yield _histogram(self._measured)
 
@@ -61,6 +62,31 @@ def _gauges(measured: Measured) -> Iterator[core.Metric]:
             family = families[name] = core.GaugeMetricFamily(name, text, labels=("run", "workflow", "bound"))
         family.add_metric((measured.manifest.run_id, printable(workflow), bound), value / per)
     yield from families.values()
+
+
+_OF_SERVERS: dict[str, tuple[str, str, float]] = {
+    "jobs": ("jobs", "Counted jobs that ended on one of several servers", 1),
+    "failed": ("failed_jobs", "Counted jobs that failed on one of several servers", 1),
+    "success_rate": ("success_ratio", "Share of one of several servers' jobs that completed", 1),
+    "p50_latency_s": ("p50_latency_seconds", "Median latency of one of several servers' jobs", 1),
+    "p95_latency_s": ("p95_latency_seconds", "p95 of latency of one of several servers' jobs", 1),
+    "p50_execution_s": ("p50_execution_seconds", "Median execution of one of several servers' jobs", 1),
+    "jobs_per_minute": ("jobs_per_second", "Completed jobs of one of several servers", 60),
+    "busy": ("busy_ratio", "Service times of one of several servers over the wall clock", 1),
+}
+"""Fields of a server's row: name, meaning, and by what to divide."""
+
+
+def _of_servers(measured: Measured) -> Iterator[core.Metric]:
+    """Gauges of each of several servers, by its name; none of one."""
+    rows = measured.summary.servers
+    for field, (name, text, per) in _OF_SERVERS.items() if rows else ():
+        labels = ("run", "server", "bound")
+        family = core.GaugeMetricFamily(f"comfyload_server_{name}", f"{text}.", labels=labels)
+        for server, row in rows.items():
+            for bound, value in _bounds(getattr(row, field)):
+                family.add_metric((measured.manifest.run_id, printable(server), bound), value / per)
+        yield family
 
 
 def _numbers(measured: Measured) -> Iterator[tuple[str, str, str, float]]:

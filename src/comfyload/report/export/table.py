@@ -46,6 +46,7 @@ _BEFORE_METRICS = (
     ExportColumn(name="index", kind="int", unit="1"),
     ExportColumn(name="prompt_id", kind="text"),
     ExportColumn(name="workflow", kind="word"),
+    ExportColumn(name="server", kind="word"),
     ExportColumn(name="book", kind="int", unit="1"),
     ExportColumn(name="warmup", kind="flag"),
     ExportColumn(name="outcome", kind="word"),
