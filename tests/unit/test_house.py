@@ -125,6 +125,7 @@ import comfyload
 
 names = [found.name for found in pkgutil.walk_packages(comfyload.__path__, "comfyload.")]
 names.remove("comfyload.__main__")
+names.remove("comfyload.locust")  # for a process of Locust alone, which it changes
 for name in names:
     importlib.import_module(name)  # and with them other libraries, which have their own ways around what is absent
 for name in [name for name in sys.modules if name.partition(".")[0] == "comfyload"]:

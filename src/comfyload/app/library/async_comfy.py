@@ -65,7 +65,8 @@ class AsyncComfy:
         self.left_out: dict[str, str] = {}
         self._client = client
         self._policy = policy
-        self._clock = clock
+        self.clock = clock
+        """On which the instants of executions are."""
         self._loop, self._pid = asyncio.get_running_loop(), os.getpid()
         self._transports: dict[str, Transport] = {}
         self._facts: list[Server] = []
@@ -109,7 +110,7 @@ class AsyncComfy:
             execution = await self._within(self._run(graph, key, limit_s, tell), limit_s)
         except TimeoutError:
             late = Failure(kind="timeout", message="not done by its deadline, and the server does not answer")
-            return Execution(outcome="timed_out", done=self._clock(), failure=late, server_state_after="unknown")
+            return Execution(outcome="timed_out", done=self.clock(), failure=late, server_state_after="unknown")
         finally:
             if tell is not None:
                 tell.over = True
@@ -150,31 +151,31 @@ class AsyncComfy:
     async def _run(
         self, graph: Workflow, key: str | None, limit_s: float | None, tell: EventCallback | None
     ) -> Execution:
-        began = self._clock()
+        began = self.clock()
         if not self._answered.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(NOBODY_S if limit_s is None else limit_s):
                     await self._answered.wait()
         if self._over:
             left = Failure(kind="cancelled", message="cancelled by us")
-            return Execution(outcome="cancelled", done=self._clock(), failure=left)
+            return Execution(outcome="cancelled", done=self.clock(), failure=left)
         if not self._transports:
             why = "; ".join(self.left_out.values())
             failure = Failure(kind="connect", message=f"no server has answered: {why}")
-            return Execution(outcome="failed", done=self._clock(), failure=failure)
+            return Execution(outcome="failed", done=self.clock(), failure=failure)
         if key is not None and not all(facts.client_prompt_id for facts in self._facts):
             raise UsageError("a ComfyUI older than 0.3.45 assigns ids of its own and supports no keys", "leave key out")
         await refuse_deadly(next(iter(self._transports.values())), graph)
         prompt = prompt_of(graph, next(self._numbers), key)
         alone = self._of_key.setdefault(prompt.id, asyncio.Lock())  # two of one id would take each other's events
         try:
-            async with asyncio.timeout(None if limit_s is None else limit_s - (self._clock() - began)):
+            async with asyncio.timeout(None if limit_s is None else limit_s - (self.clock() - began)):
                 await alone.acquire()
         except TimeoutError:
             late = Failure(kind="timeout", message="not done by its deadline: another call with its key is under way")
-            return Execution(outcome="timed_out", done=self._clock(), failure=late)
+            return Execution(outcome="timed_out", done=self.clock(), failure=late)
         try:
-            left_s = None if limit_s is None else limit_s - (self._clock() - began)
+            left_s = None if limit_s is None else limit_s - (self.clock() - began)
             return await self._client.run(prompt, deadline_s=left_s, keyed=key is not None, tell=tell)
         finally:
             alone.release()
