@@ -29,6 +29,7 @@ fleet = typer.Typer(
     rich_markup_mode="rich",
 )
 _TAKES = Takes(names=tuple(name for name in flags_of(RunOptions) if name != "shard"))
+_OF_SHARD = Takes(names=tuple(name for name in flags_of(RunOptions) if name not in ("shard", "run_dir")))
 
 
 @fleet.command("run", no_args_is_help=True)
@@ -67,6 +68,35 @@ def run_fleet(
         echo(f"{shards} shards in {watched.path}, from {watched.fleet.start_at}", err=True)
         echo(f"If this ends before they do: comfyload fleet attach {watched.path}", err=True)
     raise typer.Exit(_to_the_end(watched, gating, ending, limits, options.metrics_log, judged=judged))
+
+
+@fleet.command(no_args_is_help=True)
+@with_flags
+def shard(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The directory of the fleet, which all shards see.")],
+    given: Annotated[Given, _OF_SHARD],
+    shards: Annotated[int, Flag("--shards", "N", "How many shards the run has.", LOAD, least=1, most=10_000)],
+    index: Annotated[
+        int, Flag("--index", "I", "Which one this is, from 0 to N-1.", LOAD, env="JOB_COMPLETION_INDEX", least=0)
+    ],
+    plan_file: Annotated[
+        Path | None, Flag("--plan", "FILE", "Read the options from a TOML plan; flags override it.")
+    ] = None,
+) -> None:
+    """Make one shard of a run, where something else starts the processes, such as a Job of Kubernetes.
+
+    A shard that has begun already, as its run directory shows, is resumed: no job is sent twice. The exit code is 0 once
+    nothing of the shard is left to do, however its jobs ended; all shards are judged together.
+
+    [bold]Example[/bold]: comfyload fleet shard runs/m --plan plan.toml --shards 4 --index 0 --start-at 2030-01-01T12:00Z
+    """
+    from comfyload.app.fleet.one import run_or_resume
+    from comfyload.app.run.options import read_plan
+
+    options = given.options(None if plan_file is None else read_plan(plan_file))
+    options = structs.replace(options, plan=ended(options.plan, JOBS))
+    viewer = viewer_for(quiet=False)
+    raise typer.Exit(clock.run(run_or_resume(options, directory, index, shards, viewer)))
 
 
 @fleet.command(no_args_is_help=True)

@@ -337,7 +337,7 @@ class Session:
 
     def _signals(self, client: ComfyClient | RetryingClient) -> AbstractContextManager[None]:
         """First Ctrl-C: no more arrivals, running jobs end. Second, SIGTERM or a terminal that is closed: our jobs are
-        cancelled.
+        cancelled. A shard takes SIGTERM as Ctrl-C: what ended it begins a process that resumes it.
         """
 
         def cancel() -> None:
@@ -354,7 +354,7 @@ class Session:
             self._end = "stopped"
             self._viewer.stopping("Stopping: waiting for running jobs (press Ctrl-C again to cancel them)")
 
-        return on_signals(interrupt, cancel)
+        return on_signals(interrupt, interrupt if isinstance(self._manifest.shard, str) else cancel)
 
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
