@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from comfyload.record.model import Record
 from comfyload.record.run import RunReader
 from tests.support.commands import Forked, call
 from tests.support.rig import SLEEPER
@@ -72,7 +73,7 @@ def test_a_killed_shard_is_taken_up_and_none_of_its_jobs_runs_twice(folder: Path
     runs = executed(server)
     assert len(runs) == JOBS and set(runs.values()) == {1}
     reader = RunReader(folder / "fleet")
-    assert len({record.index for record in reader.records()}) == JOBS
+    assert len({line.index for line in reader.lines() if isinstance(line, Record)}) == JOBS
     assert len(reader.manifest.resumed) == 1
 
 

@@ -85,10 +85,10 @@ def shard(
 ) -> None:
     """Make one shard of a run, where something else starts the processes, such as a Job of Kubernetes.
 
-    A shard that has begun already, as its run directory shows, is resumed: no job is sent twice. The exit code is 0 once
-    nothing of the shard is left to do, however its jobs ended; all shards are judged together.
+    A shard that has begun already, as its run directory shows, is resumed: no job is sent twice. The exit code is 0
+    once nothing of the shard is left to do, however its jobs ended; all shards are judged together.
 
-    [bold]Example[/bold]: comfyload fleet shard runs/m --plan plan.toml --shards 4 --index 0 --start-at 2030-01-01T12:00Z
+    [bold]Example[/bold]: comfyload fleet shard runs/m --plan plan.toml --shards 4 --index 0 --start-at 2030-01-01T12:00
     """
     from comfyload.app.fleet.one import run_or_resume
     from comfyload.app.run.options import read_plan
