@@ -15,10 +15,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS = PROJECT["optional-dependencies"]
 NEEDED = {
     "comfyload": PROJECT["dependencies"],
-    # Fuzzing by atheris is not for every Python that CI has, and CI compares us with no other client and has no Locust.
+    # Fuzzing by atheris is not for every Python that CI has, and CI compares us with no other client and has
+    # neither Locust nor Ray.
     "dev": [
         *PROJECT["dependencies"],
-        *(text for name in EXTRAS.keys() - {"bench", "fuzz", "locust"} for text in EXTRAS[name]),
+        *(text for name in EXTRAS.keys() - {"bench", "fuzz", "locust", "ray"} for text in EXTRAS[name]),
     ],
 }
 RENEW = "the lock lags behind pyproject.toml; run: make lock"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,15 @@ fleet = typer.Typer(
     help="Make one run with several generators: each sends a part of one schedule.",
     rich_markup_mode="rich",
 )
+
+
+class Where(StrEnum):
+    """What starts the shards."""
+
+    here = "here"
+    ray = "ray"
+
+
 _TAKES = Takes(names=tuple(name for name in flags_of(RunOptions) if name != "shard"))
 _OF_SHARD = Takes(names=tuple(name for name in flags_of(RunOptions) if name not in ("shard", "run_dir")))
 
@@ -43,11 +53,18 @@ def run_fleet(
         float | None,
         Flag("--start-in", "TIME", "Begin the load after this time, in which shards load and warm up.", LOAD, least=1),
     ] = None,
+    on: Annotated[
+        Where, Flag("--on", "here|ray", "Where: on this machine, or on the nodes of a Ray cluster.", LOAD)
+    ] = Where.here,
+    ray_address: Annotated[
+        str,
+        Flag("--ray-address", "ADDRESS", "The Ray cluster; auto: the one of this machine.", LOAD, env="RAY_ADDRESS"),
+    ] = "auto",
     plan_file: Annotated[
         Path | None, Flag("--plan", "FILE", "Read the options from a TOML plan; flags override it.")
     ] = None,
 ) -> None:
-    """Make one run with several generators on this machine, and report it as one.
+    """Make one run with several generators, and report it as one.
 
     Shard i of N sends the arrivals whose number leaves i when divided by N. Nothing passes between the shards: a lost
     one is named, the others go on, and the run is invalid. If this command ends, the shards go on.
@@ -63,7 +80,15 @@ def run_fleet(
     judged = ending.save is not None or gating.given
     limits = limits_of(gating, ending.archive) if judged else None
     options, name = clock.run(settle(options, shards))
-    watched = begin(options, name, shards, start_in)
+    if on is Where.ray:
+        from comfyload.app.fleet.on_ray import RayNodes
+
+        nodes = RayNodes(ray_address, shards)
+        if not ending.silent:
+            echo(nodes.words(), err=True)
+        watched = begin(options, name, shards, start_in, hosts=nodes.hosts, ahead_s=nodes.ahead_s, start=nodes.start)
+    else:
+        watched = begin(options, name, shards, start_in)
     if not ending.silent:
         echo(f"{shards} shards in {watched.path}, from {watched.fleet.start_at}", err=True)
         echo(f"If this ends before they do: comfyload fleet attach {watched.path}", err=True)

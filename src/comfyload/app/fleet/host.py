@@ -104,6 +104,10 @@ def start_here(words: Sequence[str], _host: str, more: Mapping[str, str], messag
 
 def found_again(name: str, host: str, run: Path, begins: float) -> ShardProcess:
     """A shard that an earlier command started, by what `fleet.json` says of it."""
+    if name.startswith("ray "):
+        from comfyload.app.fleet.on_ray import found_on_ray  # loads Ray
+
+        return found_on_ray(name)
     pid, _, born = name.partition(" ")
     if host == this_host() and pid.isdecimal():
         with suppress(ValueError):
