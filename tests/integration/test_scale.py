@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
 import time
 from collections import Counter
 from contextlib import AsyncExitStack
@@ -14,8 +15,8 @@ from random import Random
 from unittest import mock
 
 import pytest
-
 from bench.scale import ROOT, SOURCES, measured, table
+
 from comfyload import clock
 from comfyload.app.run.beginning import Beginning
 from comfyload.app.summary import read_run
@@ -122,6 +123,8 @@ def test_sixteen_shards_load_a_hundred_servers_as_one_run(tmp_path: Path, capsys
     assert summary.valid, [finding.code for finding in summary.findings if finding.level == "invalid"]
     journal = sum(file.stat().st_size for file in tmp_path.glob("shard-*/records.ndjson"))
     with capsys.disabled():
-        print(f"\n{JOBS} jobs, {took:.0f} s, {cpu:.0f} CPU s, {journal / JOBS:.0f} bytes a job in the journals")
+        sys.stdout.write(
+            f"\n{JOBS} jobs, {took:.0f} s, {cpu:.0f} CPU s, {journal / JOBS:.0f} bytes a job in the journals\n"
+        )
     page = re.search(r"([\d,]+) bytes a job in the journals", PAGE.read_text(encoding="utf-8"))
     assert page is not None and float(page[1].replace(",", "")) == pytest.approx(journal / JOBS, rel=0.1)

@@ -86,6 +86,8 @@ def run_fleet(
         nodes = RayNodes(ray_address, shards)
         if not ending.silent:
             echo(nodes.words(), err=True)
+        if start_in is None and options.start_at is None and not options.plan.warmup:
+            start_in = nodes.start_in_s()
         watched = begin(options, name, shards, start_in, hosts=nodes.hosts, ahead_s=nodes.ahead_s, start=nodes.start)
     else:
         watched = begin(options, name, shards, start_in)

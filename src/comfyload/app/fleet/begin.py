@@ -15,7 +15,7 @@ from comfyload.app.fleet.host import Starter, start_here, this_host
 from comfyload.app.fleet.watch import ShardWatch
 from comfyload.app.run.launch import connect, prepare
 from comfyload.app.run.options import shareable, to_toml
-from comfyload.app.run.sharing import check_dealt, check_sharing
+from comfyload.app.run.sharing import LOADS_S, SHARE_S, check_dealt, check_sharing
 from comfyload.errors import RunFilesError, UsageError
 from comfyload.record.atomic import write_whole
 from comfyload.record.fleet import FLEET, FLEET_FORMAT, FleetManifest, ShardPlace, write_fleet
@@ -24,9 +24,6 @@ from comfyload.record.run import MANIFEST
 
 PLAN = "plan.toml"
 """The plan of all shards, next to `fleet.json`."""
-
-_LOADS_S, _SHARE_S = 4.0, 1.5
-"""How long a shard takes until it could send: by itself, and for each shard on one core."""
 
 
 async def settle(options: RunOptions, shards: int) -> tuple[RunOptions, str]:
@@ -115,7 +112,7 @@ def start_instant(options: RunOptions, shards: int, start_in_s: float | None) ->
         if options.plan.warmup:
             hint = "give it time: --start-in 2m"
             raise UsageError("nobody knows how long --warmup takes, and all shards begin at one instant", hint)
-        start_in_s = _LOADS_S + _SHARE_S * shards / (os.cpu_count() or 1)
+        start_in_s = LOADS_S + SHARE_S * shards / (os.cpu_count() or 1)
     return datetime.fromtimestamp(time.time() + start_in_s, UTC)
 
 

@@ -21,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from comfyload.app.run.sharing import LOADS_S, SHARE_S
 from comfyload.errors import RunFilesError, UsageError
 from comfyload.record.fleet import FLEET
 from comfyload.words import count, duration
@@ -45,11 +46,12 @@ class NodeProcess:
         self._process: subprocess.Popen[bytes] | None = None
         threading.Thread(target=self._end_unused, daemon=True).start()
 
-    def facts(self) -> tuple[str, str, str]:
-        """The node's name for people, its id, and the version of comfyload on it."""
+    def facts(self) -> tuple[str, str, str, int]:
+        """The node's name for people, its id, the version of comfyload on it, and its cores."""
         import ray
 
-        return socket.gethostname(), ray.get_runtime_context().get_node_id(), version("comfyload")
+        node = ray.get_runtime_context().get_node_id()
+        return socket.gethostname(), node, version("comfyload"), os.cpu_count() or 1
 
     def clock(self) -> float:
         """The node's wall clock, in Unix seconds."""
@@ -61,9 +63,9 @@ class NodeProcess:
             return Path(file).read_bytes() == content and Path(folder).is_dir()
         return False
 
-    def begin(self, words: Sequence[str], folder: str, more: Mapping[str, str], said: str) -> None:
+    def begin(self, words: Sequence[str], folder: str, more: Mapping[str, str], errors: str) -> None:
         """Start `comfyload WORDS` in the folder; what it says on standard error goes to the file."""
-        with Path(said).open("ab", buffering=0) as output:
+        with Path(errors).open("ab", buffering=0) as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "comfyload", *words],
                 cwd=folder,
@@ -165,7 +167,7 @@ class RayNodes:
         self.ahead_s = {host: offset - first for host, offset in self._ahead_of_here.items()}
         self.within_s = max(within for _, within in of_host.values())
 
-    def start(self, words: Sequence[str], host: str, more: Mapping[str, str], said: Path) -> RayProcess:
+    def start(self, words: Sequence[str], host: str, more: Mapping[str, str], errors: Path) -> RayProcess:
         """Start the next shard on the next node, at the instant that its own clock shows when the load is to begin.
 
         Raises:
@@ -173,19 +175,23 @@ class RayNodes:
         """
         number, self._next = self._next, self._next + 1
         if number == 0:
-            self._check_shared(said.parent)
+            self._check_shared(errors.parent)
         place = words.index("--start-at") + 1
         instant = datetime.fromisoformat(words[place]) + timedelta(seconds=self._ahead_of_here[host])
         words = [*words[:place], instant.isoformat(), *words[place + 1 :]]
         actor = self._actors[number]
         try:
             self._ray.get(
-                actor.begin.remote(words, str(Path.cwd()), dict(more), str(said.absolute())), timeout=PLACED_S
+                actor.begin.remote(words, str(Path.cwd()), dict(more), str(errors.absolute())), timeout=PLACED_S
             )
         except self._ray.exceptions.RayError as error:
             self.drop()
             raise RunFilesError(f"shard {number} cannot be started on {host}: {error}") from None
         return RayProcess(f"{MARK} {self._address} {self._names[number]}", actor)
+
+    def start_in_s(self) -> float:
+        """How long the shards need until they could send, by the node that has the most of them for its cores."""
+        return LOADS_S + SHARE_S * max(many / self._cores[host] for host, many in Counter(self.hosts).items())
 
     def words(self) -> str:
         """Where the shards are, and how well their clocks are known, for people."""
@@ -199,41 +205,43 @@ class RayNodes:
 
     def _placed(self) -> list[str]:
         """The node of each actor; two with one name get their ids behind it."""
-        asked = [actor.facts.remote() for actor in self._actors]
-        ready, waiting = self._ray.wait(asked, num_returns=len(asked), timeout=PLACED_S)
+        calls = [actor.facts.remote() for actor in self._actors]
+        ready, waiting = self._ray.wait(calls, num_returns=len(calls), timeout=PLACED_S)
         if waiting:
-            few = f"Ray found a core for {len(ready)} of {count(len(asked), 'shard')} within {PLACED_S:g} s"
+            few = f"Ray found a core for {len(ready)} of {count(len(calls), 'shard')} within {PLACED_S:g} s"
             raise UsageError(few, "give fewer shards, or wait until others are done")
         try:
-            facts: list[tuple[str, str, str]] = self._ray.get(asked)
+            facts: list[tuple[str, str, str, int]] = self._ray.get(calls)
         except self._ray.exceptions.RayError as error:
             last = str(error).strip().rpartition("\n")[2]
             raise UsageError(f"a node of the Ray cluster cannot run comfyload: {last}", "install it there") from None
         ours = version("comfyload")
-        for host, _, theirs in facts:
+        for host, _, theirs, _ in facts:
             if theirs != ours:
                 raise UsageError(f"{host} has comfyload {theirs}, this is {ours}", "install the same one")
-        nodes = {(host, node) for host, node, _ in facts}
+        nodes = {(host, node) for host, node, _, _ in facts}
         alike = Counter(host for host, _ in nodes)
-        return [host if alike[host] == 1 else f"{host}-{node[:8]}" for host, node, _ in facts]
+        hosts = [host if alike[host] == 1 else f"{host}-{node[:8]}" for host, node, _, _ in facts]
+        self._cores = {host: cores for host, (_, _, _, cores) in zip(hosts, facts, strict=True)}
+        return hosts
 
     def _offset(self, actor: Any) -> tuple[float, float]:
         """How far the node's clock is ahead of ours, and within what that is known: by the quickest of some answers."""
         best = (0.0, float("inf"))
         for _ in range(_PINGS):
-            asked = time.time()
+            sent = time.time()
             theirs = self._ray.get(actor.clock.remote())
             answered = time.time()
-            within = (answered - asked) / 2
+            within = (answered - sent) / 2
             if within < best[1]:
-                best = theirs - (asked + answered) / 2, within
+                best = theirs - (sent + answered) / 2, within
         return best
 
     def _check_shared(self, path: Path) -> None:
         file = (path / FLEET).absolute()
         content = file.read_bytes()
-        asked = [actor.sees.remote(str(file), content, str(Path.cwd())) for actor in self._actors]
-        for host, sees in zip(self.hosts, self._ray.get(asked), strict=True):
+        calls = [actor.sees.remote(str(file), content, str(Path.cwd())) for actor in self._actors]
+        for host, sees in zip(self.hosts, self._ray.get(calls), strict=True):
             if not sees:
                 self.drop()
                 hint = "call the command in a folder that all nodes share, and give such a --run-dir"

@@ -16,6 +16,8 @@ BEFORE_S = 0.25
 """So long before its instant a run stops waiting: what is written when it begins is then written already."""
 LATE_S = 0.02
 """A run that is ready later than this after its instant says so."""
+LOADS_S, SHARE_S = 4.0, 1.5
+"""How long a shard takes until it could send: by itself, and for each shard on one core."""
 _LOOK_S = 1.0
 """How often the wall clock is looked at meanwhile, which may be set."""
 
