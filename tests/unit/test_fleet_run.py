@@ -149,7 +149,7 @@ def test_one_server_dies_its_jobs_are_lost_and_the_others_get_the_rest(tmp_path:
         await asyncio.sleep(5.0)
         await servers["b"].stop()
 
-    fleet_run(
+    run = fleet_run(
         tmp_path, {"a": Server(), "b": Server()}, script=kill, plan=Plan(load=Closed(concurrency=4), jobs=60, seed=2)
     )
     ends = [(r.execution.attempts[-1].server, r.execution.outcome) for r in records(tmp_path / "run")]
@@ -193,7 +193,7 @@ def test_where_no_server_works_jobs_fail_and_the_run_ends(tmp_path: Path) -> Non
         for server in servers.values():
             await server.stop()
 
-    run = fleet_run(
+    fleet_run(
         tmp_path, {"a": Server(), "b": Server()}, script=kill, plan=Plan(load=Closed(concurrency=2), jobs=20, seed=2)
     )
     found = records(tmp_path / "run")

@@ -161,7 +161,7 @@ class LiveCounts:
         return words
 
 
-class Window:
+class Recent:
     """What came in the last stretch of a long run. `queue`: the length of the server's, as it began."""
 
     def __init__(self, began: float, queue: int | None = None) -> None:
@@ -205,13 +205,13 @@ class RunProgress(Viewer):
         self._expected: int | None = None
         self._shown = self._began = time.monotonic()
         self._every_s = 60.0
-        self._window = Window(self._began)
+        self._window = Recent(self._began)
 
     def began(self, manifest: Manifest, path: Path, expected: int | None) -> None:
         plan = manifest.plan
         self._expected = expected
         self._began = time.monotonic()
-        self._window = Window(self._began)
+        self._window = Recent(self._began)
         self._every_s = min(max((plan.duration_s or 0.0) / LINES, 60.0), 600.0)
         self.counts.cache = CacheJudge(manifest.workflows, newest=NAMES, several=len(manifest.fleet) > 1)
         self.counts.start(plan.warmup * plan.pages or expected, "warm-up" if plan.warmup else "jobs")
@@ -260,7 +260,7 @@ class RunProgress(Viewer):
         if now - self._window.began >= self._every_s:
             if now - self._began >= LONG_S:
                 self.say(self._window.words(self._began, now))
-            self._window = Window(now, self.counts.queue)
+            self._window = Recent(now, self.counts.queue)
         if self._live is None and now - self._began >= LONG_S:
             return
         if now - self._shown < (PLAIN_EVERY_S if self._live is None else LIVE_EVERY_S):

@@ -17,7 +17,7 @@ from comfyload.gateway.fleet import Member, ServerConfig, free_name
 from comfyload.gateway.http import OWN, TENANT, Handler, Route
 from comfyload.gateway.intake import Intake, PromptRefused
 from comfyload.gateway.job import ClientJob
-from comfyload.gateway.made import Made
+from comfyload.gateway.made import MadeFiles
 from comfyload.gateway.service import Gateway
 from comfyload.gateway.store import KEPT, Row
 from comfyload.gateway.versions import differences
@@ -37,7 +37,7 @@ class Console:
         self._gateway = gateway
         self._intake = intake
         self._again = Again(gateway, intake)
-        self._made = Made(gateway)
+        self._made = MadeFiles(gateway)
         self._operators = operators
 
     def routes(self) -> list[Route]:
@@ -123,7 +123,7 @@ class Console:
         return self._of_row(row)
 
     async def made(self, request: web.Request, job_id: str, address: str, file: str, **limits: Any) -> Reply:
-        """What a job made, as `Made.read` gives it to the caller."""
+        """What a job made, as `MadeFiles.read` gives it to the caller."""
         return await self._made.read(request[TENANT], job_id, address, file, **limits)
 
     async def _retry(self, request: web.Request) -> Any:

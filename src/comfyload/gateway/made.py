@@ -1,4 +1,4 @@
-"""What a job made, for the page that shows the job: asked of the server that ran it."""
+"""What a job made, for the page that shows the job: fetched from the server that ran it."""
 
 from comfyload.comfy.api import api_of
 from comfyload.comfy.wire.calls import Reply, Request
@@ -10,7 +10,7 @@ class NotGiven(Exception):
     """Why a file is not given out."""
 
 
-class Made:
+class MadeFiles:
     """Where tenants are kept apart, each is given what its own jobs made; an operator, too."""
 
     def __init__(self, gateway: Gateway) -> None:
@@ -19,7 +19,7 @@ class Made:
     async def read(
         self, tenant: str, job_id: str, address: str, file: str, *, timeout_s: float, most_bytes: int
     ) -> Reply:
-        """What the server at the address says when asked for the file `kind/folder/name`.
+        """What the server at the address answers to a call for the file `kind/folder/name`.
 
         Raises:
             NotGiven: it is another tenant's, or no server of ours has it.

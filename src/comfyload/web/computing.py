@@ -1,4 +1,4 @@
-"""A process of its own that computes what it is asked, one thing after the other; it is asked and answers by pipes."""
+"""A process of its own that computes one thing after the other; questions and answers go through pipes."""
 
 import os
 import pickle
@@ -56,7 +56,7 @@ class Computing:
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
-            with suppress(OSError):  # what it was asked and never read
+            with suppress(OSError):  # a question that it never read
                 cast(BinaryIO, pipe).close()
 
 
@@ -89,7 +89,7 @@ def _answer(name: str, arguments: tuple[Any, ...]) -> bytes:
     """What the function returns, or the error that it raises, with its place there."""
     try:
         return pickle.dumps((resolve_name(name)(*arguments), None))
-    except Exception as error:  # noqa: BLE001 - it is raised in the process that asked
+    except Exception as error:  # noqa: BLE001 - it is raised in the process that put the question
         error.add_note("".join(traceback.format_exception(error)))
         try:
             return pickle.dumps((None, error))

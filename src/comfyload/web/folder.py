@@ -41,7 +41,7 @@ class RunEntry(Struct, frozen=True, kw_only=True):
     modified: float
 
 
-class Unread(Struct, frozen=True, kw_only=True):
+class UnreadFolder(Struct, frozen=True, kw_only=True):
     """A folder that is left out: its path below the folder of runs, and why. Both are made printable."""
 
     folder: str
@@ -59,13 +59,13 @@ class RunFolder:
         self._archive = None if archive is None else _real(archive)
         self._known: dict[str, _Known] = {}
         self._found: dict[str, RunEntry] = {}
-        self.unread: list[Unread] = []
+        self.unread: list[UnreadFolder] = []
 
     def scan(self) -> list[RunEntry]:
         """All that can be read, the newest first. A manifest is read again only if it was replaced."""
         self._real = _real(self.root)
         looked, known = 0, dict[str, _Known]()
-        level, entries, unread = [os.fspath(self.root)], list[RunEntry](), list[Unread]()
+        level, entries, unread = [os.fspath(self.root)], list[RunEntry](), list[UnreadFolder]()
         for _ in range(MOST_LEVELS + 1):
             inner = list[str]()
             for folder in level[: MOST_FOLDERS - looked]:
@@ -117,9 +117,9 @@ class RunFolder:
             modified=max(found.st_mtime, *map(_changed_at, journal), 0.0),
         )
 
-    def _unread(self, folder: str, error: Exception) -> Unread:
+    def _unread(self, folder: str, error: Exception) -> UnreadFolder:
         why = str(error.strerror) if isinstance(error, OSError) else str(error)
-        return Unread(
+        return UnreadFolder(
             folder=visible(Path(os.path.relpath(folder, self.root)).as_posix())[:_LONGEST],
             why=visible(why.removeprefix(folder + os.sep))[:_LONGEST],
         )

@@ -25,7 +25,7 @@ _ENDED = {
     "ended": {"state": "failed,cancelled", "attention": "0"},
     "": {"state": "completed,failed,cancelled", "attention": "0"},
 }
-"""What is asked for by the badge that a person wants to see; "": by those who want all."""
+"""What is looked for by the badge that a person wants to see; "": by those who want all."""
 
 GETS = ("jobs", "jobs/{id}", "servers")
 POSTS = (
@@ -62,13 +62,15 @@ class Gateways:
         many jobs have each badge. `state`: the badge of those that a person wants to see.
         """
         wanted = params.get("state")
-        asked = (_UNENDED, _ATTENTION, _ENDED.get(wanted if isinstance(wanted, str) else "", _ENDED[""]))
+        queries = (_UNENDED, _ATTENTION, _ENDED.get(wanted if isinstance(wanted, str) else "", _ENDED[""]))
         if self.inside is not None:
-            unended, attention, ended = map(self.inside.jobs, asked)
+            unended, attention, ended = map(self.inside.jobs, queries)
         else:
             operator = await self._gateway("")
             try:
-                unended, attention, ended = await asyncio.gather(*(operator.ask("jobs", query=each) for each in asked))
+                unended, attention, ended = await asyncio.gather(
+                    *(operator.ask("jobs", query=each) for each in queries)
+                )
             except UsageError as error:
                 raise Refused(409, error.message, error.hint) from None
         found = {"unended": unended, "attention": attention, "ended": ended}
@@ -110,9 +112,9 @@ class Gateways:
         raise Refused(404, "none of the servers is a gateway", "comfyload ui --server URL of a comfyload gateway")
 
 
-def _badges(said: Any) -> dict[str, int] | None:
+def _badges(answer: Any) -> dict[str, int] | None:
     """How many jobs have each badge; None: the gateway is an older one, which does not say it."""
-    counts, needing = said.get("counts"), said.get("needing_attention")
+    counts, needing = answer.get("counts"), answer.get("needing_attention")
     try:
         return {
             "pending": counts["pending"],

@@ -87,7 +87,7 @@ class Outputs:
         return found
 
     async def _asked(self, request: web.Request, job: dict[str, Any], file: str) -> Reply:
-        """What the job's server says when asked for the file `kind/folder/name`."""
+        """What the job's server answers to a call for the file `kind/folder/name`."""
         limits: dict[str, Any] = {"timeout_s": TIMEOUT_S, "most_bytes": MOST_BYTES}
         if self.inside is not None:
             return await self.inside.made(request, job["id"], job["server"], file, **limits)

@@ -17,7 +17,7 @@ from comfyload.record.codec import encode
 from comfyload.record.model import AgainOf
 from comfyload.tasks import end_tasks
 from comfyload.web.answers import Refused
-from comfyload.web.folder import RunEntry, RunFolder, Unread
+from comfyload.web.folder import RunEntry, RunFolder, UnreadFolder
 from comfyload.web.follow import RunFollower
 from comfyload.web.label import label_of
 from comfyload.web.states import View
@@ -96,7 +96,7 @@ class Runs:
         return [encode(entry.manifest.options).decode("utf-8", "replace") for entry in await self.entries()]
 
     @property
-    def unread(self) -> list[Unread]:
+    def unread(self) -> list[UnreadFolder]:
         """Folders that the last scan left out, as they cannot be read."""
         return self._folder.unread
 

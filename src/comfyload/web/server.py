@@ -67,7 +67,7 @@ class Dashboard:
     """The routes and what stands behind them. `may`: whether a caller that was let in may see everything.
 
     What is advised and what is exported take long, and a page must not wait for them: each has a process of its own,
-    from when it is first asked for.
+    from when it is first needed.
     """
 
     def __init__(self, options: DashboardOptions, may: Callable[[web.Request], bool]) -> None:

@@ -29,8 +29,8 @@ from comfyload.words import count, duration
 NAMESPACE = "comfyload"
 MARK = "ray"
 """The first word by which `fleet.json` names a process on Ray; then the cluster's address, then the actor's name."""
-PLACED_S = 30.0
-"""How long Ray may take to find a core for each shard."""
+PLACED_S = 60.0
+"""How long Ray may take to find a core for each shard, and to start its actor there."""
 ANSWERS_S = 3.0
 """An actor that does not answer for so long is lost, with its shard."""
 CONNECTS_S = 5.0
@@ -208,8 +208,8 @@ class RayNodes:
         calls = [actor.facts.remote() for actor in self._actors]
         ready, waiting = self._ray.wait(calls, num_returns=len(calls), timeout=PLACED_S)
         if waiting:
-            few = f"Ray found a core for {len(ready)} of {count(len(calls), 'shard')} within {PLACED_S:g} s"
-            raise UsageError(few, "give fewer shards, or wait until others are done")
+            few = f"within {PLACED_S:g} s Ray has started {len(ready)} of {count(len(calls), 'actor')}"
+            raise UsageError(few, "each needs a free core: give fewer shards, or wait until others are done")
         try:
             facts: list[tuple[str, str, str, int]] = self._ray.get(calls)
         except self._ray.exceptions.RayError as error:
