@@ -64,7 +64,7 @@ def of_times(draw: Draw, n: int, runs: int, seed: int) -> Told:
         stepped = drifted(np.where(np.arange(n) < at * n, 1.0, 1.1) * x)
         found = [drifted(x), stepped, drifted(x * np.linspace(1.0, 1.1, n))]
         told[run, :3] = [one is not None and abs(one.change) > TOLD for one in found]
-        told[run, 3] = stepped is not None and stepped.at is not None and abs(stepped.at - at) < 0.05
+        told[run, 3] = told[run, 1] and stepped is not None and stepped.at is not None and abs(stepped.at - at) < 0.05
     false, step, rise, dated = told.mean(axis=0).tolist()
     return Told(false=false, step=step, rise=rise, dated=dated)
 

@@ -9,6 +9,7 @@ import typing
 import msgspec
 
 from comfyload.record import archive, fleet, model, policy
+from comfyload.record.manifest_file import PARTED
 from comfyload.retry.policy import RULES
 from tools.reference.markdown import NOTE, Missing, Row, agree, is_struct, struct_text, structs_in, table
 
@@ -36,14 +37,14 @@ def run_directory_page() -> str:
             "  handed to the kernel immediately.",
             "- `samples.ndjson`: telemetry, one reading per line.",
             "- `log.ndjson`, if the run had a log: rows of the server's probe and of the application.",
-            "- `records.2.ndjson` and so on: a journal with 256 MiB goes on in a file of its own; the log does not.",
+            "- `records.2.ndjson` and so on: a journal of 256 MiB, but for the log, goes on in another file.",
             "- `label.txt`, if a person gave the run a label on the dashboard: at most 100 characters, and may change.",
             "- `events.ndjson`, if a job was sent again: why, by which rule, and when.",
             "",
             "A run by several generators is a folder of such directories and `fleet.json`, and is read as one run.",
             "",
             "A crash can leave a last line without a line end; it is ignored.",
-            f"`format` is {model.FORMAT}, or {model.PARTED} if a journal has several files; a reader refuses a newer",
+            f"`format` is {model.FORMAT}, or {PARTED} if a journal has several files; a reader refuses a newer",
             "one. Most objects omit a field that has its",
             "default value; the column `default` gives it.",
             "",

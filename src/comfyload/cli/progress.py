@@ -161,7 +161,7 @@ class LiveCounts:
         return words
 
 
-class Recent:
+class Stretch:
     """What came in the last stretch of a long run. `queue`: the length of the server's, as it began."""
 
     def __init__(self, began: float, queue: int | None = None) -> None:
@@ -205,13 +205,13 @@ class RunProgress(Viewer):
         self._expected: int | None = None
         self._shown = self._began = time.monotonic()
         self._every_s = 60.0
-        self._window = Recent(self._began)
+        self._stretch = Stretch(self._began)
 
     def began(self, manifest: Manifest, path: Path, expected: int | None) -> None:
         plan = manifest.plan
         self._expected = expected
         self._began = time.monotonic()
-        self._window = Recent(self._began)
+        self._stretch = Stretch(self._began)
         self._every_s = min(max((plan.duration_s or 0.0) / LINES, 60.0), 600.0)
         self.counts.cache = CacheJudge(manifest.workflows, newest=NAMES, several=len(manifest.fleet) > 1)
         self.counts.start(plan.warmup * plan.pages or expected, "warm-up" if plan.warmup else "jobs")
@@ -233,12 +233,12 @@ class RunProgress(Viewer):
     def line(self, line: Line) -> None:
         self.counts.add(line)
         if isinstance(line, Record):
-            self._window.add(line)
+            self._stretch.add(line)
             self._refresh()
 
     def queue(self, remaining: int) -> None:
         self.counts.queue = remaining
-        self._window.queue(remaining)
+        self._stretch.queue(remaining)
         if self._live is not None:
             self._refresh()
 
@@ -257,10 +257,10 @@ class RunProgress(Viewer):
 
     def _refresh(self) -> None:
         now = time.monotonic()
-        if now - self._window.began >= self._every_s:
+        if now - self._stretch.began >= self._every_s:
             if now - self._began >= LONG_S:
-                self.say(self._window.words(self._began, now))
-            self._window = Recent(now, self.counts.queue)
+                self.say(self._stretch.words(self._began, now))
+            self._stretch = Stretch(now, self.counts.queue)
         if self._live is None and now - self._began >= LONG_S:
             return
         if now - self._shown < (PLAIN_EVERY_S if self._live is None else LIVE_EVERY_S):

@@ -9,11 +9,13 @@ from comfyload.errors import RunFilesError, file_errors
 from comfyload.record.bounds import moment
 from comfyload.record.codec import decode
 from comfyload.record.journal import read_whole
-from comfyload.record.model import PARTED, Manifest
+from comfyload.record.model import FORMAT, Manifest
 
 T = TypeVar("T")
 
 MANIFEST = "manifest.json"
+PARTED = FORMAT + 1
+"""Version of a run of which a journal has several files: readers of the first one would see one of them."""
 _MOST_MANIFEST_BYTES = 64 << 20
 """A manifest may hold the graph of each workflow."""
 

@@ -22,10 +22,8 @@ from comfyload.record.plan import Plan
 from comfyload.record.policy import Policy
 from comfyload.record.shard import WHOLE, Shard, ShardText, read_shard
 
-FORMAT, PARTED = 1, 2
-"""Version of the run directory's files; readers refuse a newer one. `PARTED`: a journal has several files, of which
-readers of the first version would see one.
-"""
+FORMAT = 1
+"""Version of the run directory's files; readers refuse a newer one."""
 
 FailureKind = Literal[
     "validation",  # 400: the graph cannot run on this server

@@ -27,10 +27,10 @@ from comfyload.record.fleet import is_fleet, read_fleet
 from comfyload.record.growing import PART_BYTES, GrowingJournal, cut_torn_line
 from comfyload.record.journal import RECORDS, Damage, journal_of, parts, read_journal
 from comfyload.record.manifest_file import MANIFEST as MANIFEST  # passed on
-from comfyload.record.manifest_file import content_of, read_manifest
+from comfyload.record.manifest_file import PARTED, content_of, read_manifest
 from comfyload.record.manifest_file import decode_versioned as decode_versioned  # passed on
 from comfyload.record.merged import ShardFiles, merged
-from comfyload.record.model import PARTED, Line, LogLine, Manifest, Record, RetryLine, Sample, Sent
+from comfyload.record.model import Line, LogLine, Manifest, Record, RetryLine, Sample, Sent
 from comfyload.record.on_one_clock import each_row_once, in_order, shifted
 from comfyload.record.policy import FORMAT as POLICY_FORMAT
 

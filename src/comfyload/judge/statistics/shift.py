@@ -69,7 +69,7 @@ def _step(y: Floats) -> tuple[Shift, Floats]:
 def _line(y: Floats) -> tuple[Shift, Floats]:
     """The straight line, and what it leaves of each value."""
     n = len(y)
-    t: Floats = np.arange(n, dtype=np.float64) - (n - 1) / 2
+    t = np.arange(float(n)) - (n - 1) / 2
     squares = _sum(t)
     slope, middle = float(np.sum(t * y)) / squares, float(np.mean(y))
     left = y - middle - slope * t
