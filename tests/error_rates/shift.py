@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=200)
     runs = parser.parse_args().runs
     print("| jobs | law | told falsely | step found | and dated | rise found |\n|---:|---|---:|---:|---:|---:|")
-    for n in (200, 1600, 6400):
+    for n in (200, 1600, 6400, 86_400):
         for name, draw in DRAWS.items():
             said = of_times(draw, n, runs, 1)
             print(f"| {n} | {name} | {_percent(said.false)} | {_percent(said.step)} | {_percent(said.dated)} "
