@@ -380,12 +380,10 @@ def test_a_server_that_is_down_says_so_where_it_is_chosen() -> None:
 
 
 def test_what_is_not_there_leads_on() -> None:
+    leads = {"#/run/broken": "All runs", "#/run/gone/watch": "All runs", "#/run/gone/job/3": "Its run"}
+
     async def look(tab: Tab, fake: Fake) -> None:
-        for address, words in {
-            "#/run/broken": "All runs",
-            "#/run/gone/watch": "All runs",
-            "#/run/gone/job/3": "Its run",
-        }.items():
+        for address, words in leads.items():
             await tab.go(address)
             await tab.page.get_by_role("link", name=words).wait_for()
 

@@ -184,7 +184,7 @@ def test_a_baseline_from_nothing_to_promoted(tab: Tab) -> None:
     assert saved["page"]["title"] == name and len(words_of(saved["page"], "gates")) == 3
     assert call("baseline", "verify", name, "--archive", "archive", cwd=tab.folder).returncode == 0
     (row,) = tab.read("archive")["baselines"]
-    assert (row["name"], row["state"], row["promoted"], row["words"]) == (name, "kept", False, "1 of sleeper")
+    assert (row["name"], row["state"], row["promoted"], row["words"]) == (name, "kept", False, "1 run: sleeper")
     assert row["notes"] == {"enclosure": "A box <b>"}
     assert row["runs"][0]["name"] == "sleeper" and row["runs"][0]["load"] == "1 in flight"
 

@@ -68,7 +68,7 @@ class Outputs:
             raise Refused(404, "it is no file")
         try:
             async with self._room:
-                reply = await self._asked(request, job, file)
+                reply = await self._fetched(request, job, file)
         except NotGiven as error:
             raise Refused(404, str(error)) from None
         except (TransportError, ServerUnreachable) as error:
@@ -86,7 +86,7 @@ class Outputs:
             raise Refused(404, f"the run has no job {index}")
         return found
 
-    async def _asked(self, request: web.Request, job: dict[str, Any], file: str) -> Reply:
+    async def _fetched(self, request: web.Request, job: dict[str, Any], file: str) -> Reply:
         """What the job's server answers to a call for the file `kind/folder/name`."""
         limits: dict[str, Any] = {"timeout_s": TIMEOUT_S, "most_bytes": MOST_BYTES}
         if self.inside is not None:
