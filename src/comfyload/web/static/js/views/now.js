@@ -146,11 +146,7 @@ function Books({ books, on }) {
 }
 
 /** The four badges with their counts: each filters. `expected`: 0 if that is not known. @param {any} props */
-<<<<<<< HEAD
 export function States({ counts, expected = 0, on }) {
-=======
-function States({ counts, expected = 0, on }) {
->>>>>>> b036e418 (Without a number of expected jobs, bars are shares of those that are there)
   const all = Math.max(expected, Object.values(counts).reduce((/** @type {any} */ a, b) => a + b, 0));
   return html`<div class="states" role="group" aria-label="Jobs by state">
     ${Object.entries(BADGES).map(([badge, { word, icon }]) => {
