@@ -446,7 +446,7 @@ class RetryingClient:
 
     def _on_broken(self, backend: ServerBackend, since: float) -> None:
         if len(self._pool.backends) > 1:
-            text = f"it did not work from {since:.1f} s of the run on, and got no jobs while another server could"
+            text = f"it was found not to work {since:.1f} s into the run, and got no jobs while another server could"
             self._observe(backend.facts.name, Observation(t=since, code="server_out", text=text))
 
     def _queue_changed(self, backend: ServerBackend, t: float, remaining: int) -> None:
