@@ -64,7 +64,7 @@ class _Topic:
 
 
 class _Watch:
-    """`sent` and `painted`: the numbers of the state that the tab was sent last, and of the one that it has painted."""
+    """`sent` and `painted`: the numbers of the last state that the tab was sent, and of the last it has painted."""
 
     def __init__(self, view: str, params: Params) -> None:
         self.view = view

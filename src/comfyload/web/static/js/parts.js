@@ -1,7 +1,7 @@
 // Small parts that every view is made of: signs, badges, chips, states of waiting and failing.
 import { link } from "./socket.js";
 import { html, signal, useEffect, useState } from "./ui.js";
-import { BADGES, FINE_ICONS, counted, runState } from "./words.js";
+import { BADGES, FINE_ICONS, counted, plural, runState } from "./words.js";
 
 /** @type {Record<string, string>} Paths in a square of 16. */
 const ICONS = {
@@ -182,4 +182,10 @@ export async function copyText(text) {
   field.select();
   document.execCommand("copy");
   field.remove();
+}
+
+/** What is left out of the list, as it cannot be read. @param {{ unread: { count: number, folder: string, why: string } | null }} props */
+export function Unread({ unread }) {
+  if (!unread) return null;
+  return html`<p class="remark look-doubt"><${Icon} name="alert" /><span>${plural(unread.count, "folder")} could not be read${unread.count > 1 && ", the first"}: <code>${unread.folder}</code>: ${unread.why}</span></p>`;
 }

@@ -3,12 +3,11 @@ import { Cards } from "../cards.js";
 import { LiveChart } from "../chart.js";
 import { GatewayJobs } from "../gateway.js";
 import { ofRun, post, url, useGet } from "../http.js";
-import { Action, Badge, Chip, Empty, Failing, Icon, Loading, RunState, tell, tick } from "../parts.js";
+import { Action, Badge, Chip, Empty, Failing, Icon, Loading, RunState, Unread, tell, tick } from "../parts.js";
 import { Remarks } from "../page.js";
 import { address, go, refine } from "../router.js";
 import { useWatch } from "../socket.js";
 import { html, useEffect, useRef, useState } from "../ui.js";
-import { Unread } from "./runs.js";
 import { BADGES, VERDICTS, counted, host, plural, span } from "../words.js";
 
 const FILTERS = ["state", "attempt", "kind", "workflow", "server", "node", "book", "text"];

@@ -1,11 +1,11 @@
 // All runs of the folder: found by words, marked to be compared or kept.
 import { ofRun, post, useGet } from "../http.js";
 import { walk } from "../keys.js";
-import { Chip, Empty, Failing, Icon, Loading, RunState, Why, useAttempt } from "../parts.js";
+import { Chip, Empty, Failing, Icon, Loading, RunState, Unread, Why, useAttempt } from "../parts.js";
 import { address, go, refine } from "../router.js";
 import { useWatch } from "../socket.js";
 import { html, useState } from "../ui.js";
-import { BADGES, counted, host, moment, plural, runState } from "../words.js";
+import { BADGES, counted, host, moment, runState } from "../words.js";
 
 const AT_ONCE = 100;
 
@@ -48,12 +48,6 @@ export function View({ place }) {
       <ul class="runs" role="list" data-walk onKeyDown=${walk}>${found.slice(0, most).map((run) => html`<${Entry} key=${run.id} run=${run} on=${marked.includes(run.id)} toggle=${() => toggle(run.id)} />`)}</ul>
       ${found.length > most && html`<p class="list-none"><button type="button" class="button" onClick=${() => setMost(most + AT_ONCE)}>Show ${Math.min(AT_ONCE, found.length - most)} more of ${counted(found.length)}</button></p>`}
     </section>`}`;
-}
-
-/** What is left out of the list, as it cannot be read. @param {{ unread: { count: number, folder: string, why: string } | null }} props */
-export function Unread({ unread }) {
-  if (!unread) return null;
-  return html`<p class="remark look-doubt"><${Icon} name="alert" /><span>${plural(unread.count, "folder")} could not be read${unread.count > 1 && ", the first"}: <code>${unread.folder}</code>: ${unread.why}</span></p>`;
 }
 
 /** The marked runs, the older one as A. @param {any[]} all The newest first. @param {string[]} marked */
