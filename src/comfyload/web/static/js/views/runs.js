@@ -5,7 +5,7 @@ import { Chip, Empty, Failing, Icon, Loading, RunState, Unread, Why, useAttempt 
 import { address, go, refine } from "../router.js";
 import { useWatch } from "../socket.js";
 import { html, useState } from "../ui.js";
-import { BADGES, counted, host, moment, runState } from "../words.js";
+import { BADGES, counted, host, moment, plural, runState } from "../words.js";
 
 const AT_ONCE = 100;
 
