@@ -12,8 +12,9 @@ from comfyload.errors import RunFilesError
 from comfyload.judge.summary import measure
 from comfyload.record import growing, run
 from comfyload.record.journal import RECORDS, journal_of, parts
+from comfyload.record.manifest_file import PARTED
 from comfyload.record.model import FORMAT, Line, LogLine, Manifest, RetryLine, Sample, Sent
-from comfyload.record.run import EVENTS, LOG, PARTED, SAMPLES, RunReader, RunWriter, decode_versioned
+from comfyload.record.run import EVENTS, LOG, SAMPLES, RunReader, RunWriter, decode_versioned
 from comfyload.web.file_state import run_state
 from comfyload.web.folder import RunFolder
 from comfyload.web.follow import RunFollower
