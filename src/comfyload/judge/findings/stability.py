@@ -239,8 +239,10 @@ def _ranks(x: Floats) -> Floats:
 
 
 def _ratio(x: Floats, at: float | None) -> float:
-    """The values after a step by those before it, at all deciles alike; of a straight course, its end by its begin."""
+    """The values after a step by those before it, on average over their percentiles from the 5th to the 95th; of a
+    straight course, its end by its begin.
+    """
     before, after = np.split(x, [round(len(x) * (0.5 if at is None else at))])
-    shares = np.linspace(0.1, 0.9, 9)
+    shares = np.linspace(0.05, 0.95, 91)
     ratio = float(np.mean(np.log(np.quantile(after, shares)) - np.log(np.quantile(before, shares))))
     return math.exp(ratio if at is not None else 2 * ratio)
