@@ -22,7 +22,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
 from comfyload.cli import main
 main()
 """
-UNCHECKED = "import comfyload.app.run.launch as run; run.check_descriptors = lambda plan: None"
+UNCHECKED = "import comfyload.app.run.launch as run; run.check_descriptors = lambda *_: None"
 
 
 @pytest.fixture(scope="module")
