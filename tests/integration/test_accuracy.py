@@ -42,6 +42,7 @@ def prompt_threads() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
+@pytest.mark.long
 @again_after_a_stall
 def test_mean_latency_is_within_10_ms_of_the_servers_own() -> None:
     with in_thread(lambda: Server(speed=1)) as (url, server):

@@ -382,6 +382,7 @@ def test_a_forecast_is_validated_only_by_a_run_of_its_workflows(ground: tuple[st
 # --- the whole checklist
 
 
+@pytest.mark.long
 @pytest.mark.alone
 @pytest.mark.timeout(180)
 def test_the_checklist_goes_from_nothing_to_verdicts_and_never_over_a_baseline(tmp_path: Path) -> None:
@@ -400,6 +401,7 @@ def test_the_checklist_goes_from_nothing_to_verdicts_and_never_over_a_baseline(t
     assert len(list((tmp_path / "runs").iterdir())) == 1
 
 
+@pytest.mark.long
 def test_the_checklist_stops_where_the_server_would_refuse_a_workflow(tmp_path: Path) -> None:
     graph = sleeper(0.1)
     graph["9"] = {"class_type": "NoSuchNode", "inputs": {}}

@@ -408,6 +408,7 @@ def test_a_base_path_is_kept(tmp_path: Path) -> None:
             assert done.returncode in (0, 5), done.stderr
 
 
+@pytest.mark.long
 def test_a_websocket_message_of_60_megabytes_is_survived(tmp_path: Path) -> None:
     def server() -> Server:
         simulated = Server(speed=10)

@@ -33,6 +33,7 @@ OVERLOAD = ["--rate", "10/s", "--arrivals", "constant", "--duration", "6s", "-o"
 """Of a server that does 5/s; the full quarter of a minute is played on virtual time."""
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_a_server_offered_twice_what_it_can_drops_half_and_says_so(tmp_path: Path) -> None:
     with in_thread(lambda: Server(speed=1, race_s=0)) as (url, _):

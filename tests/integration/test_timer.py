@@ -42,6 +42,7 @@ def median_lateness() -> float:
     return median(clock.run(run(1000, 1000)))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux" or shutil.which("cc") is None, reason="needs Linux and a C compiler")
 def test_median_start_lateness_at_1000_per_second_is_near_the_machines_floor(tmp_path: Path) -> None:
     source, program = tmp_path / "floor.c", tmp_path / "floor"

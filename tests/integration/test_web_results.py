@@ -43,6 +43,7 @@ def words_of(page: dict[str, Any], table: str) -> list[list[str]]:
     return [[cell["words"] for cell in row] for row in found["rows"]]
 
 
+@pytest.mark.long
 def test_the_page_of_a_run_is_what_show_prints_and_more(tab: Tab) -> None:
     found = tab.read("runs/one/page")
     shown = json.loads(call("show", "one", "--all", "--json", cwd=tab.folder).stdout)

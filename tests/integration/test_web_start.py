@@ -139,6 +139,7 @@ def test_a_run_from_the_page_is_one_from_the_command(server: str, tmp_path: Path
     play(tmp_path, {"gpu1": server}, story)
 
 
+@pytest.mark.long
 def test_two_starts_at_once_are_one_run(server: str, tmp_path: Path) -> None:
     async def story(page: Page) -> None:
         asked = form({"name": "slow.json", "text": json.dumps(sleeper(20.0))}, jobs=2)

@@ -263,6 +263,7 @@ def test_a_checklist_of_which_the_user_stops_a_run_ends(options: RunOptions, mon
     assert numbers == [1]
 
 
+@pytest.mark.long
 @pytest.mark.alone
 @again_after_a_stall
 def test_others_hold_a_run_back_and_its_numbers_say_so(options: RunOptions, tmp_path: Path) -> None:

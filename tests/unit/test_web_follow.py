@@ -453,6 +453,7 @@ def test_each_job_has_one_row_however_jobs_are_numbered(blocks: list[list[int]])
     assert columns.row(2**53 - 1) == expected.get(2**53 - 1, -1)
 
 
+@pytest.mark.long
 @pytest.mark.alone
 def test_a_hundred_thousand_jobs_are_read_soon_and_take_little_memory(tmp_path: Path) -> None:
     with RunWriter(tmp_path, manifest(100_000)) as writer:

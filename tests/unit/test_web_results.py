@@ -78,6 +78,7 @@ def settled(tab: Tab, path: Path, ready: Callable[[dict[str, Any]], bool], withi
 # --- a run that goes on
 
 
+@pytest.mark.long
 def test_a_run_that_goes_on_is_judged_by_the_jobs_that_have_ended(tab: Tab) -> None:
     path = tab.folder / "live"
     ended = one_by_one(SECONDS)

@@ -285,6 +285,7 @@ ODD = (
 )  # fmt: skip
 
 
+@pytest.mark.long
 def test_no_path_leads_out_of_the_folder_of_runs(tmp_path: Path) -> None:
     """Ids are looked up, never joined to a path: `..`, encoded forms, links and other spellings find nothing."""
     run_at(tmp_path / "runs" / "one")
