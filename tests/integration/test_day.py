@@ -17,6 +17,7 @@ from comfyload import clock
 from comfyload.app.run import launch
 from comfyload.app.run.caps import Caps
 from comfyload.app.run.options import RunOptions
+from comfyload.app.run.servers import Connected
 from comfyload.app.run.session import Session
 from comfyload.cli import progress
 from comfyload.cli.progress import RunProgress
@@ -89,11 +90,11 @@ def held_over(
         async with Server(faults=faults) as server:
             transport: Any = Direct(server)
             transport.name = options.server
-            prepared = await launch.prepare(options, transport)
+            prepared = await launch.prepare(options, [Connected(http=transport, name="", headers=[])])
             viewer = Looking(server)
             with RunWriter(tmp_path / "run", prepared.manifest) as writer:
                 caps = Caps(options)
-                await Session(prepared, writer, viewer, clock.stopwatch(), caps=caps).run(transport)
+                await Session(prepared, writer, viewer, clock.stopwatch(), caps=caps).run([transport])
             return viewer.held
 
     tracemalloc.start(1)
