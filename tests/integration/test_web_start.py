@@ -168,7 +168,7 @@ def test_runs_started_in_the_same_second_have_names_of_their_own(server: str, tm
 
 
 PARENT = """
-import asyncio, json, sys
+import asyncio, faulthandler, json, sys
 from pathlib import Path
 from yarl import URL
 from comfyload.gateway.fleet import ServerConfig
@@ -179,30 +179,38 @@ async def main():
     starting = Starting(Path("runs"), [ServerConfig(name="gpu1", url=URL(sys.argv[1]))])
     async with page_of(starting.routes()) as page:
         print(json.dumps(await page.post("runs", json.loads(sys.argv[2]))), flush=True)
+        faulthandler.dump_traceback_later(30)
         await asyncio.sleep(60)
 
 asyncio.run(main())
 """
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of a terminal")
 def test_a_run_outlives_the_dashboard(server: str, tmp_path: Path) -> None:
     asked = json.dumps(form({"name": "slow.json", "text": json.dumps(sleeper(10.0))}, jobs=4))
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), *filter(None, sys.path)])}
-    dashboard = subprocess.Popen(
-        [sys.executable, "-c", PARENT, server, asked],
-        cwd=tmp_path,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    with (tmp_path / "stderr").open("wb") as stderr:
+        dashboard = subprocess.Popen(
+            [sys.executable, "-c", PARENT, server, asked],
+            cwd=tmp_path,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            start_new_session=True,
+        )
     assert dashboard.stdout is not None
     status, found = json.loads(dashboard.stdout.readline())
     assert status == 201, found
     os.killpg(dashboard.pid, signal.SIGINT)  # as Ctrl-C in its terminal does
-    dashboard.wait(10)
-    dashboard.stdout.close()
+    try:
+        dashboard.wait(40)
+    except subprocess.TimeoutExpired:
+        dashboard.kill()
+        pytest.fail(f"it did not end: {(tmp_path / 'stderr').read_text(encoding='utf-8')}")
+    finally:
+        dashboard.stdout.close()
     run = tmp_path / "runs" / found["id"]
     assert RunReader(run).manifest.end is None, "the run ended before the dashboard"
 
