@@ -90,6 +90,7 @@ def test_nobody_there_ends_with_4() -> None:
     assert "connection refused" in out
 
 
+@pytest.mark.long
 def test_a_busy_server_ends_with_3(tmp_path: Path) -> None:
     file = tmp_path / "g.json"
     file.write_text(json.dumps(SLEEPER), encoding="utf-8")

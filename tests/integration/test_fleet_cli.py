@@ -32,6 +32,7 @@ def queued(server: Server) -> int:
     return len(found["queue_running"]) + len(found["queue_pending"])
 
 
+@pytest.mark.long
 def test_a_run_over_two_servers_is_measured_shown_and_exported(tmp_path: Path) -> None:
     with ExitStack() as stack:
         (one, first), (two, second) = (
@@ -76,6 +77,7 @@ def test_a_run_over_two_servers_is_measured_shown_and_exported(tmp_path: Path) -
     assert {line.split(",")[place] for line in csv[1:]} == {"fast", "slow"}
 
 
+@pytest.mark.long
 def test_a_killed_run_over_two_servers_is_resumed_and_no_job_runs_twice(tmp_path: Path) -> None:
     with ExitStack() as stack:
         (one, first), (two, second) = (stack.enter_context(in_thread(lambda: Server(speed=1))) for _ in range(2))
@@ -98,6 +100,7 @@ def test_a_killed_run_over_two_servers_is_resumed_and_no_job_runs_twice(tmp_path
     assert {job["server"] for job in found["jobs"]} == {"gpu1", "gpu2"}
 
 
+@pytest.mark.long
 def test_cleanup_removes_the_jobs_from_every_server(tmp_path: Path) -> None:
     with ExitStack() as stack:
         (one, first), (two, second) = (stack.enter_context(in_thread(lambda: Server(speed=1))) for _ in range(2))

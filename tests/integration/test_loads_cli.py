@@ -192,6 +192,7 @@ def test_a_busy_server_is_refused_unless_sharing_is_allowed(tmp_path: Path) -> N
     assert shared.returncode == 5
 
 
+@pytest.mark.long
 def test_a_dry_run_submits_nothing_and_a_plan_file_says_the_same_as_flags(tmp_path: Path) -> None:
     with in_thread(lambda: Server(speed=100)) as (url, server):
         flags = ["--server", url, "--workflow", graph_file(tmp_path), "--rate", "20/s", "-n", "5", "--seed", "7"]

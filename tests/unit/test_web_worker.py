@@ -85,6 +85,7 @@ def test_a_large_answer_is_not_kept() -> None:
     using(body)
 
 
+@pytest.mark.long
 def test_who_leaves_costs_nobody_the_answer(tmp_path: Path) -> None:
     log = tmp_path / "log"
 
