@@ -10,6 +10,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from comfyload.comfy.wire.calls import Request
 from comfyload.record.model import Record
 from comfyload.record.run import RunReader
@@ -18,6 +20,8 @@ from tests.integration.test_cli import graph_file
 from tests.support.commands import call, start
 from tests.support.rig import sleeper
 from tests.support.servers import in_thread
+
+pytestmark = pytest.mark.long
 
 
 def ran(folder: Path) -> dict[str, str]:
@@ -32,7 +36,6 @@ def queued(server: Server) -> int:
     return len(found["queue_running"]) + len(found["queue_pending"])
 
 
-@pytest.mark.long
 def test_a_run_over_two_servers_is_measured_shown_and_exported(tmp_path: Path) -> None:
     with ExitStack() as stack:
         (one, first), (two, second) = (
@@ -77,7 +80,6 @@ def test_a_run_over_two_servers_is_measured_shown_and_exported(tmp_path: Path) -
     assert {line.split(",")[place] for line in csv[1:]} == {"fast", "slow"}
 
 
-@pytest.mark.long
 def test_a_killed_run_over_two_servers_is_resumed_and_no_job_runs_twice(tmp_path: Path) -> None:
     with ExitStack() as stack:
         (one, first), (two, second) = (stack.enter_context(in_thread(lambda: Server(speed=1))) for _ in range(2))
@@ -100,7 +102,6 @@ def test_a_killed_run_over_two_servers_is_resumed_and_no_job_runs_twice(tmp_path
     assert {job["server"] for job in found["jobs"]} == {"gpu1", "gpu2"}
 
 
-@pytest.mark.long
 def test_cleanup_removes_the_jobs_from_every_server(tmp_path: Path) -> None:
     with ExitStack() as stack:
         (one, first), (two, second) = (stack.enter_context(in_thread(lambda: Server(speed=1))) for _ in range(2))
