@@ -26,7 +26,7 @@ REASONS = ("it installs", "it needs a", "it goes on", "it takes minutes")
 # A machine that does much else makes a run invalid; the page is not at fault.
 ALSO_INVALID = """comfyload() {
   command comfyload "$@" || {
-    local code=$?; case "$1 $code" in "run 5"|"show 5"|"fleet 5"|"checklist 5") ;; *) return $code ;; esac
+    local code=$?; case "$1 $code" in "run 5"|"fleet 5"|"checklist 5") ;; *) return $code ;; esac
   }
 }
 """
