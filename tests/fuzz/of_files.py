@@ -15,10 +15,11 @@ from comfyload.judge.summary import jsonable, summarise
 from comfyload.record import archive
 from comfyload.record.by_hand import is_by_hand, read_by_hand
 from comfyload.record.codec import encode, encode_pretty
+from comfyload.record.journal import RECORDS
 from comfyload.record.metrics.lines import Lines
 from comfyload.record.metrics.log import InOrder, key_of_row, read_log, row_of_line
 from comfyload.record.model import LogLine, Record, RetryLine, Sample, Sent
-from comfyload.record.run import EVENTS, LOG, MANIFEST, RECORDS, SAMPLES, RunReader
+from comfyload.record.run import EVENTS, LOG, MANIFEST, SAMPLES, RunReader
 from comfyload.report.log_text import kind_of_error, log_text, node_words
 from comfyload.telemetry.rows import SampleRows
 from comfyload.web.follow import RunFollower
