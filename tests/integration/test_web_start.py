@@ -168,7 +168,7 @@ def test_runs_started_in_the_same_second_have_names_of_their_own(server: str, tm
 
 
 PARENT = """
-import asyncio, faulthandler, json, sys
+import asyncio, faulthandler, json, signal, sys
 from pathlib import Path
 from yarl import URL
 from comfyload.gateway.fleet import ServerConfig
@@ -182,6 +182,7 @@ async def main():
         faulthandler.dump_traceback_later(30)
         await asyncio.sleep(60)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it runs in the background ignore it
 asyncio.run(main())
 """
 
@@ -208,6 +209,7 @@ def test_a_run_outlives_the_dashboard(server: str, tmp_path: Path) -> None:
         dashboard.wait(40)
     except subprocess.TimeoutExpired:
         dashboard.kill()
+        dashboard.wait()
         pytest.fail(f"it did not end: {(tmp_path / 'stderr').read_text(encoding='utf-8')}")
     finally:
         dashboard.stdout.close()
